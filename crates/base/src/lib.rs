@@ -1,0 +1,18 @@
+//! The words every part of Weir speaks: calls and replies, headers, time, units, secrets.
+//!
+//! Everything depends on this crate, so it stays small: a type comes here when three crates need it.
+//! It knows no runtime, no server and no storage.
+#![forbid(unsafe_code)]
+
+mod call;
+mod headers;
+mod secret;
+mod time;
+mod units;
+
+pub use call::{Call, Client, Consumer, Peer, Reply, RequestHead, ResponseHead, Scheme, TlsInfo};
+pub use headers::Headers;
+pub use http::{Method, StatusCode, Version};
+pub use secret::{Secret, SecretRef};
+pub use time::Time;
+pub use units::{Percent, Rate, Size, Span, UnitError};

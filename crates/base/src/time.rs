@@ -1,0 +1,49 @@
+//! Time as a number: nanoseconds on the monotonic clock since the process began.
+//!
+//! A number can be copied, subtracted and made up in a test; the clock itself is read by the transport
+//! and the path, never by a policy.
+
+use std::ops::{Add, Sub};
+use std::sync::LazyLock;
+use std::time::{Duration, Instant};
+
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Time(u64);
+
+static START: LazyLock<Instant> = LazyLock::new(Instant::now);
+
+impl Time {
+    /// Reads the clock. Never zero, so that zero may stand for "not yet".
+    pub fn now() -> Time {
+        Time(START.elapsed().as_nanos() as u64 + 1)
+    }
+
+    pub const fn from_nanos(nanos: u64) -> Time {
+        Time(nanos)
+    }
+
+    pub const fn nanos(self) -> u64 {
+        self.0
+    }
+
+    /// How long after `earlier` this is; zero if it is not.
+    pub fn since(self, earlier: Time) -> Duration {
+        Duration::from_nanos(self.0.saturating_sub(earlier.0))
+    }
+}
+
+impl Add<Duration> for Time {
+    type Output = Time;
+
+    fn add(self, duration: Duration) -> Time {
+        Time(self.0.saturating_add(u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX)))
+    }
+}
+
+impl Sub for Time {
+    type Output = Duration;
+
+    fn sub(self, earlier: Time) -> Duration {
+        self.since(earlier)
+    }
+}

@@ -1,0 +1,376 @@
+//! What a node runs on: the document, checked and compiled. No optional is left that has a default.
+//!
+//! Immutable and shared by all workers. Only [`crate::compile`] can make one, and only of a valid document.
+
+use std::collections::HashMap;
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use base::{Consumer, Headers, Method, Percent, Scheme, Secret, StatusCode};
+use ipnet::IpNet;
+use policy::Policies;
+
+use crate::router::Router;
+
+pub struct Snapshot {
+    pub revision: Revision,
+    pub node: Node,
+    pub listeners: Vec<Arc<Listener>>,
+    pub upstreams: Vec<Arc<Upstream>>,
+    pub apis: Vec<Arc<Api>>,
+    pub routes: Vec<Arc<Route>>,
+    pub consumers: Vec<Arc<Consumer>>,
+    pub telemetry: Telemetry,
+    /// From a request's head to the route that takes it.
+    pub router: Router,
+}
+
+/// Which document this is.
+#[derive(Clone, Debug)]
+pub struct Revision {
+    /// The first 12 hex digits of the SHA-256 of the document's text.
+    pub hash: String,
+    /// The document's path, or `-` for standard input.
+    pub source: String,
+}
+
+/// What concerns the process as a whole.
+pub struct Node {
+    /// Worker threads; one a core unless the document says otherwise.
+    pub workers: usize,
+    /// How long calls may go on after SIGTERM, or on a listener that disappeared.
+    pub drain: Duration,
+}
+
+// === The way in ===
+
+pub struct Listener {
+    pub name: Arc<str>,
+    pub address: Address,
+    pub tls: Option<ServerTls>,
+    /// A PROXY protocol header (v1 or v2) must open every connection.
+    pub proxy_protocol: bool,
+    /// Peers whose `Forwarded` and `X-Forwarded-*` are believed.
+    pub trusted_proxies: Vec<IpNet>,
+    pub limits: HttpLimits,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub enum Address {
+    Ip(SocketAddr),
+    Unix(PathBuf),
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct HttpLimits {
+    /// Bytes of a request's head, first line included.
+    pub head: usize,
+    /// Fields of a request's head.
+    pub fields: usize,
+    /// To read a whole head, counted from its first byte.
+    pub head_timeout: Duration,
+    /// Between two requests of a connection.
+    pub idle_timeout: Duration,
+    /// Between two pieces of a request's body, and for a client that stopped reading.
+    pub body_timeout: Duration,
+    /// Streams a client may have open on one HTTP/2 connection.
+    pub streams: u32,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ServerTls {
+    /// Where the document says so: `listeners.web.tls`.
+    pub at: String,
+    /// The first serves clients that name no host, or one that none covers.
+    pub certificates: Vec<Certificate>,
+    pub client: Option<ClientCertificates>,
+    /// TLS 1.2 is accepted beside 1.3.
+    pub tls12: bool,
+}
+
+/// A certificate chain and its key, in PEM.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Certificate {
+    pub at: String,
+    pub chain: Vec<u8>,
+    pub key: Secret,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ClientCertificates {
+    /// Authorities in PEM.
+    pub authorities: Vec<u8>,
+    /// Revocation lists in PEM; empty for none.
+    pub revoked: Vec<u8>,
+    /// Without a certificate the handshake fails; otherwise the client stays anonymous.
+    pub required: bool,
+}
+
+// === The way through ===
+
+pub struct Api {
+    pub index: u32,
+    pub name: Arc<str>,
+}
+
+pub struct Route {
+    /// Its place in [`Snapshot::routes`].
+    pub index: u32,
+    pub api: Arc<Api>,
+    /// `orders/0`, or the name the document gives.
+    pub name: Arc<str>,
+    /// Where the document says so: `apis.orders.routes[0]`.
+    pub at: String,
+    /// Its match in one line, as `weir explain` prints it.
+    pub summary: String,
+    pub policies: Arc<Policies>,
+    pub action: Action,
+}
+
+pub enum Action {
+    Forward(Forward),
+    Redirect(Redirect),
+    Respond(Respond),
+}
+
+pub struct Forward {
+    /// Candidates with their weights; a single one in most routes. Weights above zero.
+    pub split: Vec<Weighted>,
+    pub mirror: Option<Mirror>,
+    pub rewrite: Rewrite,
+    pub timeouts: Timeouts,
+    pub retry: Retry,
+}
+
+pub struct Weighted {
+    pub upstream: Arc<Upstream>,
+    pub weight: u32,
+}
+
+pub struct Mirror {
+    pub upstream: Arc<Upstream>,
+    pub share: Percent,
+}
+
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Rewrite {
+    pub path: Option<PathRewrite>,
+    /// `Host` sent upstream. Without it the caller's host is kept.
+    pub host: Option<HostRewrite>,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum PathRewrite {
+    /// The whole path, parameters of the template filled in: `/v1/{id}`.
+    Full(String),
+    /// The matched prefix becomes this one.
+    Prefix(String),
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum HostRewrite {
+    /// The endpoint's own name.
+    Endpoint,
+    To(String),
+}
+
+pub struct Redirect {
+    pub status: StatusCode,
+    pub scheme: Option<Scheme>,
+    pub host: Option<String>,
+    pub port: Option<u16>,
+    pub path: Option<PathRewrite>,
+}
+
+pub struct Respond {
+    pub status: StatusCode,
+    pub headers: Headers,
+    pub body: Vec<u8>,
+}
+
+// === The way out ===
+
+pub struct Upstream {
+    /// Its place in [`Snapshot::upstreams`].
+    pub index: u32,
+    pub name: Arc<str>,
+    pub endpoints: Vec<Endpoint>,
+    pub balance: Balance,
+    pub health: Option<Health>,
+    pub retry: Retry,
+    pub timeouts: Timeouts,
+    pub protocol: Protocol,
+    pub tls: Option<ClientTls>,
+    pub connections: Connections,
+}
+
+pub struct Endpoint {
+    /// As written: `https://orders-a.internal:8443`.
+    pub url: Arc<str>,
+    pub address: Destination,
+    pub tls: bool,
+    /// `Host` for this endpoint, and its name in TLS: `orders-a.internal:8443`.
+    pub authority: String,
+    /// A path in the URL, put before the call's path; empty for none, never ends with `/`.
+    pub base_path: String,
+    pub weight: u32,
+    pub zone: Option<Arc<str>>,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub enum Destination {
+    Ip(SocketAddr),
+    Name { host: String, port: u16 },
+    Unix(PathBuf),
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Protocol {
+    Http1,
+    /// With prior knowledge in clear, by ALPN over TLS.
+    Http2,
+    /// HTTP/1.1 in clear; over TLS what ALPN settles.
+    Auto,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ClientTls {
+    /// `upstreams.orders.tls`.
+    pub at: String,
+    /// Authorities in PEM; `None` for the system's.
+    pub authorities: Option<Vec<u8>>,
+    pub certificate: Option<Certificate>,
+    /// The name to verify and to send as SNI, where it is not the endpoint's.
+    pub name: Option<String>,
+    /// False only where the document says `verify: false`.
+    pub verify: bool,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Balance {
+    LeastLoad,
+    RoundRobin,
+    Hash(HashKey),
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum HashKey {
+    Address,
+    Consumer,
+    Header(String),
+    Query(String),
+    Path,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Health {
+    pub probe: Probe,
+    pub every: Duration,
+    pub timeout: Duration,
+    /// Failures in a row that make an endpoint unhealthy.
+    pub unhealthy_after: u32,
+    /// Successes in a row that make it healthy again.
+    pub healthy_after: u32,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Probe {
+    /// GET of this path; 200 to 299 is healthy.
+    Http { path: String, host: Option<String> },
+    /// `grpc.health.v1.Health/Check` for this service; empty for the server as a whole.
+    Grpc { service: String },
+    /// A connection can be made.
+    Tcp,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Retry {
+    /// Tries in all; 1 means none is repeated.
+    pub attempts: u32,
+    pub on: RetryOn,
+    /// Share of the calls that may be repeated, and how many a second always may.
+    pub budget: Percent,
+    pub min_per_second: u32,
+    /// First pause; doubled with each try, with full jitter.
+    pub backoff: Duration,
+    pub max_backoff: Duration,
+    /// For each try; `None` for what is left of the call's.
+    pub try_timeout: Option<Duration>,
+    /// Also calls that are not idempotent (RFC 9110, 9.2.2).
+    pub unsafe_methods: bool,
+    /// Bytes of a request's body kept so that it can be sent again.
+    pub buffer: usize,
+}
+
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct RetryOn {
+    /// No connection, or it broke before anything was sent.
+    pub connect: bool,
+    /// The connection broke, or the stream was reset, before the answer began.
+    pub reset: bool,
+    /// The first byte of the answer came too late.
+    pub timeout: bool,
+    pub statuses: Vec<StatusCode>,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Timeouts {
+    pub connect: Duration,
+    /// From the request sent to the head of the answer.
+    pub first_byte: Option<Duration>,
+    /// Between two pieces of the answer's body.
+    pub idle: Option<Duration>,
+    /// The whole call, tries and body included.
+    pub call: Option<Duration>,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Connections {
+    /// Idle connections kept to an endpoint, for each worker.
+    pub idle: usize,
+    pub idle_timeout: Duration,
+    /// Streams on one HTTP/2 connection before another is opened.
+    pub streams: usize,
+}
+
+// === What is told ===
+
+pub struct Telemetry {
+    /// Where `/metrics` answers; `None` for nowhere.
+    pub metrics: Option<SocketAddr>,
+    pub access_log: Option<AccessLog>,
+    pub otlp: Option<Otlp>,
+    /// A random part of calls is traced where the caller's context does not decide.
+    pub sample: Percent,
+    /// Distinct values a label may have before the rest is counted as `other`.
+    pub max_series: usize,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum AccessLog {
+    Stdout,
+    File(PathBuf),
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Otlp {
+    /// `http://127.0.0.1:4318`.
+    pub endpoint: String,
+    pub protocol: OtlpProtocol,
+    pub headers: Vec<(String, Secret)>,
+    /// How often metrics are sent.
+    pub every: Duration,
+    pub traces: bool,
+    pub metrics: bool,
+    /// Attributes of the resource beside `service.name`.
+    pub resource: HashMap<String, String>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum OtlpProtocol {
+    /// Protobuf over HTTP, paths `/v1/traces` and `/v1/metrics`.
+    Http,
+    Grpc,
+}
