@@ -23,7 +23,9 @@ pub enum Refusal {
     },
     /// Known, and not allowed.
     Forbidden,
-    RateLimited { retry_after: Duration },
+    RateLimited {
+        retry_after: Duration,
+    },
 }
 
 impl From<Refusal> for Stop {

@@ -1,0 +1,187 @@
+//! One call's passage through the policies of its route: the order, in one place.
+
+use std::sync::Arc;
+
+use base::{Call, Reply};
+
+use crate::{Authenticate, HeaderEdits, Limits, Policies, Policy, Stop, Usage};
+
+/// Settles when dropped, so that what was reserved comes back wherever the call ends.
+#[derive(Debug)]
+pub struct Passage {
+    policies: Arc<Policies>,
+    memos: Memos,
+    usage: Usage,
+}
+
+/// Which policies a call has met, and whether they let it pass. For observers; never read to decide.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Steps {
+    steps: [(&'static str, bool); STEPS],
+    len: u8,
+}
+
+#[derive(Debug, Default)]
+struct Memos {
+    authenticate: Option<<Authenticate as Policy>::Memo>,
+    limit: Option<<Limits as Policy>::Memo>,
+    headers: Option<<HeaderEdits as Policy>::Memo>,
+}
+
+/// One for each policy there is.
+const STEPS: usize = 3;
+
+// === impl Passage ===
+
+impl Passage {
+    pub fn new(policies: Arc<Policies>) -> Passage {
+        Passage { policies, memos: Memos::default(), usage: Usage::default() }
+    }
+
+    /// The order of this function is the order of the gateway: who, may, how much, edits.
+    pub async fn request(&mut self, call: &mut Call, steps: &mut Steps) -> Result<(), Stop> {
+        let Policies { scope: _, authenticate, limit, headers } = &*self.policies;
+        let memos = &mut self.memos;
+        // Who: all that follows may ask who calls.
+        enter(authenticate, &mut memos.authenticate, call, steps).await?;
+        // How much: after who, so that a stranger cannot use up a consumer's share.
+        enter(limit, &mut memos.limit, call, steps).await?;
+        // Edits: last, so that no policy decides by a field that the operator and not the caller wrote.
+        enter(headers, &mut memos.headers, call, steps).await?;
+        Ok(())
+    }
+
+    /// Backwards, and only through the policies that the call has met; refused calls too.
+    pub fn response(&mut self, reply: &mut Reply) {
+        let Policies { scope: _, authenticate, limit, headers } = &*self.policies;
+        leave(headers, &mut self.memos.headers, reply);
+        leave(limit, &mut self.memos.limit, reply);
+        leave(authenticate, &mut self.memos.authenticate, reply);
+    }
+
+    pub fn set_usage(&mut self, usage: Usage) {
+        self.usage = usage;
+    }
+}
+
+impl Drop for Passage {
+    fn drop(&mut self) {
+        let Policies { scope: _, authenticate, limit, headers } = &*self.policies;
+        settle(headers, self.memos.headers.take(), self.usage);
+        settle(limit, self.memos.limit.take(), self.usage);
+        settle(authenticate, self.memos.authenticate.take(), self.usage);
+    }
+}
+
+/// The one wrapper round every policy's request half.
+async fn enter<P: Policy>(
+    policy: &Option<Arc<P>>,
+    memo: &mut Option<P::Memo>,
+    call: &mut Call,
+    steps: &mut Steps,
+) -> Result<(), Stop> {
+    let Some(policy) = policy else { return Ok(()) };
+    let verdict = policy.request(call).await;
+    steps.push(P::NAME, verdict.is_ok());
+    match verdict {
+        Ok(left) => {
+            *memo = Some(left);
+            Ok(())
+        }
+        Err(stop) => {
+            *memo = policy.refused(call);
+            Err(stop)
+        }
+    }
+}
+
+fn leave<P: Policy>(policy: &Option<Arc<P>>, memo: &mut Option<P::Memo>, reply: &mut Reply) {
+    if let (Some(policy), Some(memo)) = (policy, memo) {
+        policy.response(memo, reply);
+    }
+}
+
+fn settle<P: Policy>(policy: &Option<Arc<P>>, memo: Option<P::Memo>, usage: Usage) {
+    if let (Some(policy), Some(memo)) = (policy, memo) {
+        policy.settle(memo, usage);
+    }
+}
+
+// === impl Steps ===
+
+impl Steps {
+    pub fn new() -> Steps {
+        Steps::default()
+    }
+
+    /// In the order the call met them; only the last can be false.
+    pub fn as_slice(&self) -> &[(&'static str, bool)] {
+        &self.steps[..usize::from(self.len)]
+    }
+
+    /// The policy that stopped the call, if one did.
+    pub fn stopped_by(&self) -> Option<&'static str> {
+        self.as_slice().iter().find(|(_, passed)| !passed).map(|(name, _)| *name)
+    }
+
+    fn push(&mut self, name: &'static str, passed: bool) {
+        // A record that is used twice keeps what it saw first.
+        if let Some(step) = self.steps.get_mut(usize::from(self.len)) {
+            *step = (name, passed);
+            self.len += 1;
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::testing::{call, compile, ready};
+    use crate::{Refusal, testing};
+    use base::StatusCode;
+
+    fn walk(policies: &Arc<Policies>, headers: &[(&str, &str)]) -> (Result<(), Stop>, Steps, Reply) {
+        let mut call = call(headers);
+        let mut steps = Steps::new();
+        let mut passage = Passage::new(policies.clone());
+        let verdict = ready(passage.request(&mut call, &mut steps));
+        let mut reply = Reply::new(StatusCode::OK);
+        passage.response(&mut reply);
+        (verdict, steps, reply)
+    }
+
+    #[test]
+    fn policies_are_met_in_order_and_no_further_than_the_first_that_stops() {
+        let policies = Arc::new(compile(
+            r#"{
+                "authenticate": { "api-key": {} },
+                "limit": [{ "per": "consumer", "rate": "1/h" }],
+                "headers": { "response": { "set": { "x-a": "1" } } }
+            }"#,
+        ));
+        let key = [("x-api-key", testing::KEY)];
+
+        let (verdict, steps, reply) = walk(&policies, &[]);
+        assert!(matches!(verdict, Err(Stop::Refuse(Refusal::Unauthenticated { .. }))));
+        assert_eq!(steps.as_slice(), [("authenticate", false)]);
+        assert!(reply.headers.is_empty());
+
+        let (verdict, steps, reply) = walk(&policies, &key);
+        assert!(verdict.is_ok());
+        assert_eq!(steps.as_slice(), [("authenticate", true), ("limit", true), ("headers", true)]);
+        assert_eq!(steps.stopped_by(), None);
+        assert!(reply.headers.contains("x-a") && reply.headers.contains("ratelimit"));
+
+        let (verdict, steps, reply) = walk(&policies, &key);
+        assert!(matches!(verdict, Err(Stop::Refuse(Refusal::RateLimited { .. }))));
+        assert_eq!(steps.stopped_by(), Some("limit"));
+        assert!(!reply.headers.contains("x-a"), "not met");
+        assert_eq!(reply.headers.get_str("ratelimit"), Some("\"consumer\";r=0;t=3600"), "the refuser has its say");
+    }
+
+    #[test]
+    fn no_policies_let_everything_pass() {
+        let (verdict, steps, reply) = walk(&Arc::default(), &[]);
+        assert!(verdict.is_ok() && steps.as_slice().is_empty() && reply.headers.is_empty());
+    }
+}
