@@ -10,7 +10,7 @@ pub enum Stop {
     /// The call is turned away. The path alone knows which status that is.
     Refuse(Refusal),
     /// The policy has the whole answer, head and body.
-    Answer(Reply, Vec<u8>),
+    Answer(Box<Reply>, Vec<u8>),
 }
 
 /// A refusal's meaning; its status and its words are the path's business.
