@@ -1,0 +1,148 @@
+//! The record of one call, written along the path and never read there to decide anything.
+//!
+//! Names are shared with the snapshot the call ran on, the target is moved out of the request, the first
+//! attempt lies inline: a plain GET that is served at the first attempt allocates nothing here.
+
+use std::net::IpAddr;
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
+
+use base::{Method, Scheme, StatusCode, Time, Version};
+use smallvec::SmallVec;
+
+use crate::{Arrival, SpanId, Timeline, TraceContext};
+
+#[derive(Clone, Debug)]
+pub struct Exchange {
+    /// When its head had been read, on either clock.
+    pub started: Time,
+    pub wall: SystemTime,
+    /// The last byte was written, or it was clear that none would be.
+    pub finished: Time,
+    pub arrival: Arrival,
+    pub client: IpAddr,
+    pub method: Method,
+    pub scheme: Scheme,
+    pub host: String,
+    /// Path and query, moved out of the request. Observers show [`Exchange::path`]: queries carry secrets.
+    pub target: String,
+    pub version: Version,
+    /// The protocol spoken to the upstream: `http/1.1`, `h2`; empty if none was reached.
+    pub upstream_protocol: &'static str,
+    pub api: Option<Arc<str>>,
+    pub route: Option<Arc<str>>,
+    pub upstream: Option<Arc<str>>,
+    pub consumer: Option<Arc<str>>,
+    /// `None` if the client went before there was an answer.
+    pub status: Option<StatusCode>,
+    /// What went wrong, as one word: `upstream_connect`.
+    pub error: Option<&'static str>,
+    pub bytes_in: u64,
+    pub bytes_out: u64,
+    pub ending: Ending,
+    /// In the order in which they were made; all but the first are retries.
+    pub attempts: SmallVec<[Attempt; 1]>,
+    pub steps: SmallVec<[Step; 2]>,
+    pub trace: TraceContext,
+}
+
+/// One try at one endpoint.
+#[derive(Clone, Debug)]
+pub struct Attempt {
+    pub endpoint: Arc<str>,
+    pub timeline: Timeline,
+    pub outcome: Outcome,
+    /// The span the upstream was told as its parent.
+    pub span: SpanId,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Outcome {
+    Answered(StatusCode),
+    /// What went wrong, in the words of [`Exchange::error`].
+    Failed(&'static str),
+    /// Nobody waited for its answer any more.
+    Abandoned,
+}
+
+/// What one policy did with the call.
+#[derive(Clone, Debug)]
+pub struct Step {
+    pub policy: Arc<str>,
+    pub took: Duration,
+    pub end: StepEnd,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum StepEnd {
+    Passed,
+    /// It answered in the upstream's stead (a cache, a CORS preflight).
+    Answered,
+    Refused,
+}
+
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Ending {
+    #[default]
+    Complete,
+    ClientGone,
+    UpstreamBroke,
+    Deadline,
+}
+
+// === impl Exchange ===
+
+impl Exchange {
+    pub fn path(&self) -> &str {
+        self.target.split_once('?').map_or(&self.target, |(path, _)| path)
+    }
+
+    pub fn duration(&self) -> Duration {
+        self.finished - self.started
+    }
+
+    pub fn retries(&self) -> u64 {
+        self.attempts.len().saturating_sub(1) as u64
+    }
+
+    pub fn refused_by(&self) -> Option<&Arc<str>> {
+        self.steps.iter().find(|step| step.end == StepEnd::Refused).map(|step| &step.policy)
+    }
+
+    /// The story of the call: its last attempt's, or what is known of a call that came to none.
+    pub fn timeline(&self) -> Timeline {
+        self.attempts.last().map_or_else(|| Timeline::from_arrival(&self.arrival), |attempt| attempt.timeline)
+    }
+
+    /// A moment of the call on the wall clock.
+    pub fn wall_at(&self, at: Time) -> SystemTime {
+        if at >= self.started { self.wall + (at - self.started) } else { self.wall - (self.started - at) }
+    }
+}
+
+// === impl Outcome ===
+
+impl Outcome {
+    /// As a label: `ok`, `server_error` for an answer of 5xx, the error's word, `abandoned`.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Outcome::Answered(status) if status.is_server_error() => "server_error",
+            Outcome::Answered(_) => "ok",
+            Outcome::Failed(error) => error,
+            Outcome::Abandoned => "abandoned",
+        }
+    }
+}
+
+// === impl Ending ===
+
+impl Ending {
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Ending::Complete => "complete",
+            Ending::ClientGone => "client_gone",
+            Ending::UpstreamBroke => "upstream_broke",
+            Ending::Deadline => "deadline",
+        }
+    }
+}
