@@ -1,0 +1,387 @@
+//! The access log: one JSON object a line, written on the worker, taken to the file by a thread of its own.
+//!
+//! A worker fills a buffer and hands it over when it is full or old. If the writer is behind, the buffer
+//! is dropped and its lines are counted: a slow disk costs lines, never latency.
+
+use std::fs::{File, OpenOptions};
+use std::io::{self, Write};
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::Ordering::Relaxed;
+use std::sync::mpsc::{Receiver, SyncSender};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use awareness::Exchange;
+use base::Time;
+
+use crate::{AccessLog, Shared};
+
+/// What the writer is told.
+pub(crate) enum Message {
+    Lines(Vec<u8>),
+    Target(Option<Target>),
+    Reopen,
+    /// Answered when all that came before is written.
+    Stop(SyncSender<()>),
+}
+
+/// An opened log.
+pub(crate) enum Target {
+    Stdout,
+    File(PathBuf, File),
+}
+
+/// A worker's lines that are not handed over yet.
+pub(crate) struct Buffer {
+    lines: Vec<u8>,
+    since: Time,
+    writer: SyncSender<Message>,
+}
+
+pub(crate) struct Writer {
+    target: Option<Target>,
+    shared: Arc<Shared>,
+    /// The last write stopped within a line, so the next begins a new one.
+    torn: bool,
+    failing: bool,
+}
+
+/// Buffers that wait for the writer: 2 MiB.
+pub(crate) const QUEUE: usize = 64;
+const FULL: usize = 32 * 1024;
+const OLD: Duration = Duration::from_millis(200);
+
+// === impl Target ===
+
+impl Target {
+    pub(crate) fn open(log: &AccessLog) -> io::Result<Target> {
+        match log {
+            AccessLog::Stdout => Ok(Target::Stdout),
+            AccessLog::File(path) => {
+                let file = OpenOptions::new().create(true).append(true).open(path)?;
+                Ok(Target::File(path.clone(), file))
+            }
+        }
+    }
+
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        match self {
+            Target::Stdout => {
+                let mut stdout = io::stdout().lock();
+                let written = stdout.write(bytes)?;
+                stdout.flush()?;
+                Ok(written)
+            }
+            Target::File(_, file) => file.write(bytes),
+        }
+    }
+}
+
+// === impl Buffer ===
+
+impl Buffer {
+    pub(crate) fn new(writer: SyncSender<Message>) -> Buffer {
+        Buffer { lines: Vec::new(), since: Time::default(), writer }
+    }
+
+    pub(crate) fn add(&mut self, exchange: &Exchange, shared: &Shared) {
+        if self.lines.is_empty() {
+            self.lines.reserve(FULL + FULL / 8);
+            self.since = exchange.finished;
+        }
+        line(&mut self.lines, exchange);
+        if self.lines.len() >= FULL {
+            self.flush(shared);
+        } else {
+            self.tick(exchange.finished, shared);
+        }
+    }
+
+    pub(crate) fn tick(&mut self, now: Time, shared: &Shared) {
+        if now - self.since >= OLD {
+            self.flush(shared);
+        }
+    }
+
+    pub(crate) fn flush(&mut self, shared: &Shared) {
+        if self.lines.is_empty() {
+            return;
+        }
+        let lines = std::mem::take(&mut self.lines);
+        let count = count_lines(&lines);
+        if self.writer.try_send(Message::Lines(lines)).is_err() {
+            shared.log_dropped.fetch_add(count, Relaxed);
+        }
+    }
+}
+
+// === impl Writer ===
+
+impl Writer {
+    pub(crate) fn new(target: Option<Target>, shared: Arc<Shared>) -> Writer {
+        Writer { target, shared, torn: false, failing: false }
+    }
+
+    pub(crate) fn run(mut self, messages: &Receiver<Message>) {
+        while let Ok(message) = messages.recv() {
+            match message {
+                Message::Lines(lines) => self.write(&lines),
+                Message::Target(target) => {
+                    self.target = target;
+                    self.torn = false;
+                }
+                Message::Reopen => self.reopen(),
+                Message::Stop(done) => {
+                    let _ = done.send(());
+                    return;
+                }
+            }
+        }
+    }
+
+    fn reopen(&mut self) {
+        let Some(Target::File(path, _)) = &self.target else { return };
+        match Target::open(&AccessLog::File(path.clone())) {
+            Ok(target) => {
+                self.target = Some(target);
+                self.torn = false;
+            }
+            // The old file is still there to be written to.
+            Err(error) => tracing::error!(path = %path.display(), %error, "cannot reopen the access log"),
+        }
+    }
+
+    fn write(&mut self, lines: &[u8]) {
+        let Some(target) = &mut self.target else { return };
+        let mut rest = lines;
+        let mut result = if self.torn { target.write(b"\n").map(drop) } else { Ok(()) };
+        while result.is_ok() && !rest.is_empty() {
+            match target.write(rest) {
+                Ok(0) => result = Err(io::ErrorKind::WriteZero.into()),
+                Ok(written) => rest = &rest[written..],
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(error) => result = Err(error),
+            }
+        }
+        let written = &lines[..lines.len() - rest.len()];
+        if let Some(last) = written.last() {
+            self.torn = *last != b'\n';
+        }
+        let Err(error) = result else {
+            self.failing = false;
+            return;
+        };
+        self.shared.log_dropped.fetch_add(count_lines(rest), Relaxed);
+        // Once until it works again: a full disk must not fill the other log as well.
+        if !std::mem::replace(&mut self.failing, true) {
+            tracing::error!(%error, "cannot write the access log; lines are dropped and counted");
+        }
+    }
+}
+
+fn count_lines(lines: &[u8]) -> u64 {
+    lines.iter().filter(|byte| **byte == b'\n').count() as u64
+}
+
+// === The line ===
+
+/// Appends the call as one line of JSON.
+pub(crate) fn line(out: &mut Vec<u8>, exchange: &Exchange) {
+    out.extend_from_slice(b"{\"time\":\"");
+    time(out, exchange.wall);
+    out.extend_from_slice(b"\",\"client\":\"");
+    let _ = write!(out, "{}", exchange.client);
+    out.push(b'"');
+    text(out, "method", exchange.method.as_str());
+    text(out, "host", &exchange.host);
+    text(out, "path", exchange.path());
+    if let Some(status) = exchange.status {
+        number(out, "status", u64::from(status.as_u16()));
+    }
+    let names = [
+        ("api", &exchange.api),
+        ("route", &exchange.route),
+        ("consumer", &exchange.consumer),
+        ("upstream", &exchange.upstream),
+    ];
+    for (key, name) in names {
+        if let Some(name) = name {
+            text(out, key, name);
+        }
+    }
+    if let Some(attempt) = exchange.attempts.last() {
+        text(out, "endpoint", &attempt.endpoint);
+    }
+    number(out, "bytes_in", exchange.bytes_in);
+    number(out, "bytes_out", exchange.bytes_out);
+    out.extend_from_slice(b",\"duration_ms\":");
+    millis(out, exchange.duration());
+    out.extend_from_slice(b",\"segments\":{");
+    for (index, segment) in exchange.timeline().segments().enumerate() {
+        if index > 0 {
+            out.push(b',');
+        }
+        string(out, segment.name.as_bytes());
+        out.push(b':');
+        millis(out, segment.length);
+    }
+    out.push(b'}');
+    number(out, "attempts", exchange.attempts.len() as u64);
+    text(out, "ending", exchange.ending.as_str());
+    if let Some(error) = exchange.error {
+        text(out, "error", error);
+    }
+    if let Some(policy) = exchange.refused_by() {
+        text(out, "refused_by", policy);
+    }
+    out.extend_from_slice(b",\"trace_id\":\"");
+    let _ = write!(out, "{}", exchange.trace.trace);
+    out.extend_from_slice(b"\"}\n");
+}
+
+fn text(out: &mut Vec<u8>, key: &str, value: &str) {
+    out.extend_from_slice(b",\"");
+    out.extend_from_slice(key.as_bytes());
+    out.extend_from_slice(b"\":");
+    string(out, value.as_bytes());
+}
+
+fn number(out: &mut Vec<u8>, key: &str, value: u64) {
+    out.extend_from_slice(b",\"");
+    out.extend_from_slice(key.as_bytes());
+    out.extend_from_slice(b"\":");
+    out.extend_from_slice(itoa::Buffer::new().format(value).as_bytes());
+}
+
+/// Milliseconds to the microsecond: `12.034`.
+fn millis(out: &mut Vec<u8>, length: Duration) {
+    let micros = length.as_micros() as u64;
+    out.extend_from_slice(itoa::Buffer::new().format(micros / 1000).as_bytes());
+    out.push(b'.');
+    padded(out, micros % 1000, 3);
+}
+
+fn padded(out: &mut Vec<u8>, value: u64, width: u32) {
+    for place in (0..width).rev() {
+        out.push(b'0' + (value / 10u64.pow(place) % 10) as u8);
+    }
+}
+
+/// A JSON string. Bytes that are not UTF-8 become U+FFFD, as nothing else can stand for them in JSON.
+fn string(out: &mut Vec<u8>, value: &[u8]) {
+    const DIGITS: &[u8; 16] = b"0123456789abcdef";
+    out.push(b'"');
+    for chunk in value.utf8_chunks() {
+        let valid = chunk.valid().as_bytes();
+        let mut plain = 0;
+        for (at, byte) in valid.iter().enumerate() {
+            let short = match byte {
+                b'"' => b'"',
+                b'\\' => b'\\',
+                b'\n' => b'n',
+                b'\r' => b'r',
+                b'\t' => b't',
+                // DEL is allowed in JSON but not kind to a terminal.
+                0..0x20 | 0x7f => 0,
+                _ => continue,
+            };
+            out.extend_from_slice(&valid[plain..at]);
+            plain = at + 1;
+            match short {
+                0 => {
+                    out.extend_from_slice(b"\\u00");
+                    out.push(DIGITS[usize::from(byte >> 4)]);
+                    out.push(DIGITS[usize::from(byte & 15)]);
+                }
+                short => out.extend_from_slice(&[b'\\', short]),
+            }
+        }
+        out.extend_from_slice(&valid[plain..]);
+        if !chunk.invalid().is_empty() {
+            out.extend_from_slice("\u{fffd}".as_bytes());
+        }
+    }
+    out.push(b'"');
+}
+
+/// RFC 3339 in UTC to the millisecond: `2026-02-03T04:05:06.789Z`.
+fn time(out: &mut Vec<u8>, at: SystemTime) {
+    let since = at.duration_since(UNIX_EPOCH).unwrap_or_default();
+    let (days, second) = (since.as_secs() / 86_400, since.as_secs() % 86_400);
+    // Days to a date in the proleptic Gregorian calendar, in years that begin in March, by eras of 400 years.
+    let shifted = days + 719_468;
+    let (era, day) = (shifted / 146_097, shifted % 146_097);
+    let year = (day - day / 1_460 + day / 36_524 - day / 146_096) / 365;
+    let day = day - (365 * year + year / 4 - year / 100);
+    let month = (5 * day + 2) / 153;
+    let date = day - (153 * month + 2) / 5 + 1;
+    let month = if month < 10 { month + 3 } else { month - 9 };
+    let year = era * 400 + year + u64::from(month <= 2);
+    for (value, width, after) in [
+        (year, 4, b'-'),
+        (month, 2, b'-'),
+        (date, 2, b'T'),
+        (second / 3600, 2, b':'),
+        (second / 60 % 60, 2, b':'),
+        (second % 60, 2, b'.'),
+        (u64::from(since.subsec_millis()), 3, b'Z'),
+    ] {
+        padded(out, value, width);
+        out.push(after);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::testing::exchange;
+
+    fn read(exchange: &Exchange) -> serde_json::Value {
+        let mut out = Vec::new();
+        line(&mut out, exchange);
+        assert_eq!(out.pop(), Some(b'\n'));
+        assert!(!out.contains(&b'\n'));
+        serde_json::from_slice(&out).unwrap()
+    }
+
+    #[test]
+    fn a_line_tells_the_call_without_its_query() {
+        let line = read(&exchange("/a\u{1}\"\\b?token=secret"));
+        assert_eq!(line["path"], "/a\u{1}\"\\b");
+        assert_eq!(line["time"], "2001-09-09T01:46:40.123Z");
+        assert_eq!(line["status"], 200);
+        assert_eq!(line["duration_ms"], 12.0);
+        assert_eq!(line["segments"]["upstream"], 7.0);
+        assert_eq!(line["trace_id"], "01010101010101010101010101010101");
+        assert!(!line.to_string().contains("secret"));
+    }
+
+    #[test]
+    fn dates_are_right_where_calendars_are_odd() {
+        for (seconds, expected) in [
+            (0, "1970-01-01T00:00:00.000Z"),
+            (951_782_399, "2000-02-28T23:59:59.000Z"),
+            (951_782_400, "2000-02-29T00:00:00.000Z"),
+            (1_709_251_199, "2024-02-29T23:59:59.000Z"),
+            (1_735_689_599, "2024-12-31T23:59:59.000Z"),
+            (4_107_542_400, "2100-03-01T00:00:00.000Z"),
+        ] {
+            let mut out = Vec::new();
+            time(&mut out, UNIX_EPOCH + Duration::from_secs(seconds));
+            assert_eq!(String::from_utf8(out).unwrap(), expected);
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn any_bytes_are_a_json_string(bytes in proptest::collection::vec(any::<u8>(), 0..200)) {
+            let mut out = Vec::new();
+            string(&mut out, &bytes);
+            let read: String = serde_json::from_slice(&out).unwrap();
+            prop_assert_eq!(read, String::from_utf8_lossy(&bytes));
+            prop_assert!(out.iter().all(|byte| *byte >= 0x20 && *byte != 0x7f));
+        }
+    }
+}

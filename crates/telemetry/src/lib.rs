@@ -1,0 +1,22 @@
+//! Telemetry: what workers saw, told to whoever asks, without a worker ever waiting for it.
+//!
+//! [`Recorder`] is the worker's end: it counts in cells of its own and fills buffers of its own. All else,
+//! from adding up to sockets and files, happens on two threads of this crate: one runtime for the
+//! metrics endpoint and OTLP, one writer for the access log, since files block.
+#![forbid(unsafe_code)]
+
+mod access_log;
+mod endpoint;
+mod metrics;
+mod otlp;
+mod recorder;
+mod settings;
+mod start;
+#[cfg(test)]
+mod testing;
+
+pub use metrics::{Gauge, Gauges};
+pub use recorder::Recorder;
+pub use settings::{AccessLog, Otlp, OtlpProtocol, Settings};
+pub(crate) use start::Shared;
+pub use start::{StartError, Telemetry};

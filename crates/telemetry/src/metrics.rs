@@ -1,0 +1,15 @@
+//! Metrics: every worker counts in cells of its own, whoever asks adds them up.
+//!
+//! A cell has one writer, so counting is a load and a store; a scrape reads the cells while they are
+//! written and takes no lock that counting would wait for.
+
+mod cells;
+mod expose;
+mod gauges;
+mod process;
+
+pub use cells::Gauge;
+pub(crate) use cells::{Labels, Local, Registry, Sample, method};
+pub(crate) use expose::render;
+pub use gauges::Gauges;
+pub(crate) use gauges::Reading;

@@ -1,0 +1,53 @@
+//! What others set: the health of endpoints, reloads. Seldom written, so behind a lock.
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+#[derive(Clone, Debug, Default)]
+pub struct Gauges(Arc<Mutex<Reading>>);
+
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Reading {
+    pub(crate) healthy: BTreeMap<(Arc<str>, Arc<str>), bool>,
+    pub(crate) reloads_good: u64,
+    pub(crate) reloads_bad: u64,
+    pub(crate) last_reload_good: bool,
+    pub(crate) revision: String,
+}
+
+impl Gauges {
+    pub fn endpoint(&self, upstream: &Arc<str>, endpoint: &Arc<str>, healthy: bool) {
+        self.locked().healthy.insert((upstream.clone(), endpoint.clone()), healthy);
+    }
+
+    /// The endpoint is no more, so its gauge is not either.
+    pub fn endpoint_gone(&self, upstream: &Arc<str>, endpoint: &Arc<str>) {
+        self.locked().healthy.remove(&(upstream.clone(), endpoint.clone()));
+    }
+
+    /// The document the process began with. Not a reload.
+    pub fn loaded(&self, revision: &str) {
+        let mut reading = self.locked();
+        reading.last_reload_good = true;
+        reading.revision = revision.into();
+    }
+
+    pub fn reloaded(&self, revision: &str) {
+        self.loaded(revision);
+        self.locked().reloads_good += 1;
+    }
+
+    pub fn reload_failed(&self) {
+        let mut reading = self.locked();
+        reading.last_reload_good = false;
+        reading.reloads_bad += 1;
+    }
+
+    pub(crate) fn read(&self) -> Reading {
+        self.locked().clone()
+    }
+
+    fn locked(&self) -> MutexGuard<'_, Reading> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
