@@ -1,0 +1,11 @@
+//! HTTP/2, both sides, directly over `h2`: what limits a connection is ours to set, and a pool sees its streams.
+
+mod client;
+mod convert;
+mod server;
+mod stream;
+#[cfg(test)]
+mod tests;
+
+pub use client::{Connection, Settings as ClientSettings};
+pub use server::{Settings as ServerSettings, serve};

@@ -1,0 +1,161 @@
+//! Heads between the words of the gateway and those of `http`, which `h2` speaks.
+//!
+//! `h2` itself refuses upper case and control characters in fields, pseudo-headers that are missing, doubled
+//! or late, connection-specific fields, `te` other than `trailers`, and an empty `:path`. The rest is here.
+
+use base::{Headers, RequestHead, ResponseHead, Scheme, StatusCode};
+use http::header::{HeaderMap, HeaderName, HeaderValue};
+use http::uri::{Authority, PathAndQuery};
+use http::{Method, Uri, Version, request, response};
+
+/// Why a head is refused, and with which status.
+pub(super) type Refusal = (StatusCode, &'static str);
+
+/// A request that came, and the protocol an extended CONNECT asks for.
+pub(super) fn request_in(
+    parts: request::Parts,
+    tls: bool,
+    fields: usize,
+) -> Result<(RequestHead, Option<String>), Refusal> {
+    let bad = |why| (StatusCode::BAD_REQUEST, why);
+    if parts.headers.len() > fields {
+        return Err((StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE, "too many fields"));
+    }
+    let protocol = parts.extensions.get::<h2::ext::Protocol>().map(|protocol| protocol.as_str().to_owned());
+    let scheme = match parts.uri.scheme_str() {
+        Some("http") => Scheme::Http,
+        Some("https") => Scheme::Https,
+        Some(_) => return Err(bad("unknown scheme")),
+        None if tls => Scheme::Https,
+        None => Scheme::Http,
+    };
+    let mut authority = parts.uri.authority().map(|authority| authority.as_str().to_owned());
+    let mut hosts = parts.headers.get_all(http::header::HOST).iter();
+    if let Some(host) = hosts.next() {
+        let host = host.to_str().map_err(|_| bad("malformed host"))?;
+        if hosts.next().is_some() {
+            return Err(bad("more than one host"));
+        }
+        match &authority {
+            Some(authority) if !authority.eq_ignore_ascii_case(host) => {
+                return Err(bad("host and :authority differ"));
+            }
+            Some(_) => {}
+            None => {
+                host.parse::<Authority>().map_err(|_| bad("malformed host"))?;
+                authority = Some(host.to_owned());
+            }
+        }
+    }
+    let authority = authority.filter(|authority| !authority.is_empty()).ok_or(bad("no authority"))?;
+    if authority.contains('@') {
+        return Err(bad("user information in the authority"));
+    }
+    if parts.headers.get_all(http::header::CONTENT_LENGTH).iter().count() > 1 {
+        return Err(bad("more than one content-length"));
+    }
+    let target = if parts.method == Method::CONNECT && protocol.is_none() {
+        authority.clone()
+    } else {
+        let path = parts.uri.path_and_query().map_or("", PathAndQuery::as_str);
+        let asterisk = path == "*" && parts.method == Method::OPTIONS;
+        if !path.starts_with('/') && !asterisk {
+            return Err(bad("malformed :path"));
+        }
+        path.to_owned()
+    };
+    let mut headers = Headers::with_capacity(512);
+    let mut cookies = Vec::new();
+    for (name, value) in &parts.headers {
+        if !Headers::is_value(value.as_bytes()) {
+            return Err(bad("malformed field value"));
+        }
+        match name.as_str() {
+            "host" => {}
+            // RFC 9113, 8.2.3: crumbs are put together again before they leave HTTP/2.
+            "cookie" => {
+                if !cookies.is_empty() {
+                    cookies.extend_from_slice(b"; ");
+                }
+                cookies.extend_from_slice(value.as_bytes());
+            }
+            name => headers.append(name, value.as_bytes()),
+        }
+    }
+    if !cookies.is_empty() {
+        headers.append("cookie", cookies);
+    }
+    let head = RequestHead { method: parts.method, scheme, authority, target, version: Version::HTTP_2, headers };
+    Ok((head, protocol))
+}
+
+/// A request to send; with `protocol` it becomes an extended CONNECT (RFC 8441).
+pub(super) fn request_out(head: &RequestHead, protocol: Option<&str>) -> Result<http::Request<()>, &'static str> {
+    let mut request = http::Request::new(());
+    let authority: Authority = head.authority.parse().map_err(|_| "malformed authority")?;
+    let mut uri = http::uri::Parts::default();
+    uri.authority = Some(authority);
+    if head.method != Method::CONNECT || protocol.is_some() {
+        uri.scheme = Some(match head.scheme {
+            Scheme::Http => http::uri::Scheme::HTTP,
+            Scheme::Https => http::uri::Scheme::HTTPS,
+        });
+        uri.path_and_query = Some(head.target.parse().map_err(|_| "malformed target")?);
+    }
+    *request.uri_mut() = Uri::from_parts(uri).map_err(|_| "malformed target")?;
+    *request.method_mut() = if protocol.is_some() { Method::CONNECT } else { head.method.clone() };
+    *request.version_mut() = Version::HTTP_2;
+    *request.headers_mut() = fields_out(&head.headers)?;
+    request.headers_mut().remove(http::header::HOST);
+    if let Some(protocol) = protocol {
+        request.headers_mut().remove(http::header::SEC_WEBSOCKET_KEY);
+        request.extensions_mut().insert(h2::ext::Protocol::from(protocol));
+    }
+    Ok(request)
+}
+
+pub(super) fn response_in(parts: response::Parts) -> ResponseHead {
+    ResponseHead { status: parts.status, headers: fields_in(&parts.headers) }
+}
+
+pub(super) fn response_out(head: &ResponseHead) -> Result<http::Response<()>, &'static str> {
+    let mut response = http::Response::new(());
+    *response.status_mut() = head.status;
+    *response.version_mut() = Version::HTTP_2;
+    *response.headers_mut() = fields_out(&head.headers)?;
+    response.headers_mut().remove(http::header::TE);
+    Ok(response)
+}
+
+/// Fields of an answer, or trailers. Space around a value says nothing, so it goes rather than the message.
+pub(super) fn fields_in(map: &HeaderMap) -> Headers {
+    let mut headers = Headers::with_capacity(512);
+    for (name, value) in map {
+        headers.append(name.as_str(), value.as_bytes().trim_ascii());
+    }
+    headers
+}
+
+/// Fields to send, without those that speak of an HTTP/1 connection (RFC 9113, 8.2.2).
+pub(super) fn fields_out(headers: &Headers) -> Result<HeaderMap, &'static str> {
+    let mut map = HeaderMap::with_capacity(headers.len());
+    for (name, value) in headers.iter() {
+        if is_of_connection(name) || headers.has_token("connection", name) {
+            continue;
+        }
+        if name == "te" {
+            if headers.has_token("te", "trailers") && !map.contains_key(http::header::TE) {
+                map.insert(http::header::TE, HeaderValue::from_static("trailers"));
+            }
+            continue;
+        }
+        let name = HeaderName::from_bytes(name.as_bytes()).map_err(|_| "malformed field name")?;
+        let value = HeaderValue::from_bytes(value).map_err(|_| "malformed field value")?;
+        map.try_append(name, value).map_err(|_| "too many fields")?;
+    }
+    Ok(map)
+}
+
+fn is_of_connection(name: &str) -> bool {
+    matches!(name, "connection" | "keep-alive" | "proxy-connection" | "transfer-encoding" | "upgrade")
+}

@@ -1,0 +1,265 @@
+//! The side of the listener: one connection, its streams, a task for each.
+
+use std::any::Any;
+use std::cell::Cell;
+use std::future::{Future, poll_fn};
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::pin::{Pin, pin};
+use std::rc::Rc;
+use std::sync::Arc;
+use std::task::Poll;
+use std::time::Duration;
+
+use awareness::Arrival;
+use base::{Peer, ResponseHead, StatusCode, Time};
+use bytes::Bytes;
+use h2::server::SendResponse;
+use h2::{Reason, RecvStream};
+use http::Method;
+use tokio::io::AsyncWriteExt;
+use tokio::task::JoinSet;
+use tokio::time::Instant;
+
+use super::convert::{request_in, response_out};
+use super::stream::{Bytestream, Incoming, Outgoing, Unsent};
+use crate::body::Body;
+use crate::message::{Handler, Io, Request, Response};
+
+/// How many streams of a client may fail by its own fault, or be reset before they are looked at,
+/// before the connection goes: what stands against rapid resets (CVE-2023-44487).
+const FAULTS: usize = 200;
+const PENDING_RESETS: usize = 20;
+/// How long a client has to acknowledge the end of an idle connection.
+const FAREWELL: Duration = Duration::from_secs(5);
+
+#[derive(Clone, Debug)]
+pub struct Settings {
+    pub max_streams: u32,
+    /// Bytes of a head as HTTP/2 counts them, with 32 for each field; more is answered with 431.
+    pub head_bytes: u32,
+    pub head_fields: usize,
+    /// How long one stream may wait for its client: for a piece of the request until the answer begins,
+    /// for room for the answer after that.
+    pub body_timeout: Duration,
+    /// How long a connection may be without a stream.
+    pub idle_timeout: Duration,
+    pub connection_window: u32,
+    pub stream_window: u32,
+    /// What bookkeeping small, unread DATA frames may cost on a connection, at 256 bytes each less their length.
+    pub data_frame_budget: usize,
+}
+
+impl Default for Settings {
+    fn default() -> Settings {
+        Settings {
+            max_streams: 250,
+            head_bytes: 64 << 10,
+            head_fields: 100,
+            body_timeout: Duration::from_secs(60),
+            idle_timeout: Duration::from_secs(120),
+            connection_window: 4 << 20,
+            stream_window: 1 << 20,
+            data_frame_budget: 8 << 20,
+        }
+    }
+}
+
+struct Shared<H> {
+    handler: H,
+    peer: Arc<Peer>,
+    head_fields: usize,
+    body_timeout: Duration,
+}
+
+/// Serves a connection until it ends. Of `arrival`, only when the connection came is looked at.
+pub async fn serve<I: Io + 'static, H: Handler>(
+    io: I,
+    peer: Arc<Peer>,
+    arrival: Arrival,
+    handler: H,
+    settings: &Settings,
+    drain: impl Future<Output = ()>,
+) {
+    let mut builder = h2::server::Builder::new();
+    builder
+        .max_concurrent_streams(settings.max_streams)
+        .max_header_list_size(settings.head_bytes)
+        .initial_connection_window_size(settings.connection_window)
+        .initial_window_size(settings.stream_window)
+        .data_frame_budget(settings.data_frame_budget)
+        .max_pending_accept_reset_streams(PENDING_RESETS)
+        .max_local_error_reset_streams(Some(FAULTS))
+        .enable_connect_protocol();
+    let handshake = tokio::time::timeout(settings.idle_timeout, builder.handshake::<_, Bytes>(io)).await;
+    let Ok(Ok(mut connection)) = handshake else { return };
+
+    let shared =
+        Rc::new(Shared { handler, peer, head_fields: settings.head_fields, body_timeout: settings.body_timeout });
+    // Dropped with the connection, it ends every handler that still runs.
+    let mut tasks = JoinSet::new();
+    let mut drain = pin!(drain);
+    let mut idle = pin!(tokio::time::sleep(settings.idle_timeout));
+    let mut draining = false;
+    let mut first = true;
+    loop {
+        tokio::select! {
+            accepted = connection.accept() => match accepted {
+                Some(Ok((request, respond))) => {
+                    let now = Time::now();
+                    let arrival = Arrival { first, head_began: now, head_read: now, ..arrival };
+                    first = false;
+                    tasks.spawn_local(exchange(shared.clone(), request, respond, arrival));
+                }
+                Some(Err(error)) => {
+                    tracing::debug!(%error, "http/2 connection failed");
+                    return;
+                }
+                None => return,
+            },
+            Some(_) = tasks.join_next() => {
+                if tasks.is_empty() {
+                    let limit = if draining { FAREWELL } else { settings.idle_timeout };
+                    idle.as_mut().reset(Instant::now() + limit);
+                }
+            }
+            () = &mut drain, if !draining => {
+                draining = true;
+                connection.graceful_shutdown();
+                idle.as_mut().reset(Instant::now() + FAREWELL);
+            }
+            () = &mut idle, if tasks.is_empty() => {
+                if draining {
+                    return;
+                }
+                draining = true;
+                connection.graceful_shutdown();
+                idle.as_mut().reset(Instant::now() + FAREWELL);
+            }
+        }
+    }
+}
+
+/// One stream, from its head to its end. Whatever goes wrong here ends this stream only.
+async fn exchange<H: Handler>(
+    shared: Rc<Shared<H>>,
+    request: http::Request<RecvStream>,
+    mut respond: SendResponse<Bytes>,
+    arrival: Arrival,
+) {
+    let (parts, recv) = request.into_parts();
+    let method = parts.method.clone();
+    let length = parts.headers.get(http::header::CONTENT_LENGTH).and_then(|value| value.to_str().ok()?.parse().ok());
+    let (head, upgrade) = match request_in(parts, shared.peer.tls.is_some(), shared.head_fields) {
+        Ok(head) => head,
+        Err((status, why)) => {
+            let response = shared.handler.refuse(status, why, &shared.peer, arrival);
+            return answer(&shared, response, &method, None, respond).await;
+        }
+    };
+    let answered = Rc::new(Cell::new(false));
+    let mut tunnel = None;
+    let body = if upgrade.is_some() {
+        tunnel = Some(recv);
+        Body::Empty
+    } else if recv.is_end_stream() {
+        Body::Empty
+    } else {
+        Body::source(Incoming::new(recv, length).with_patience(shared.body_timeout, answered.clone()))
+    };
+    let request = Request { head, body, peer: shared.peer.clone(), arrival, upgrade };
+    let response = {
+        let mut handle = pin!(caught(shared.handler.handle(request)));
+        poll_fn(|cx| {
+            // The client no longer wants it: the future is dropped with this block, and all it does with it.
+            if respond.poll_reset(cx).is_ready() {
+                return Poll::Ready(None);
+            }
+            handle.as_mut().poll(cx).map(Some)
+        })
+        .await
+    };
+    let response = match response {
+        Some(Ok(response)) => response,
+        Some(Err(_)) => {
+            tracing::error!("a handler panicked");
+            Response::new(ResponseHead::new(StatusCode::INTERNAL_SERVER_ERROR), Body::Empty)
+        }
+        None => return,
+    };
+    answered.set(true);
+    answer(&shared, response, &method, tunnel, respond).await;
+}
+
+/// Sends an answer. What is left of the request is refused by `h2` when its last handle goes: with NO_ERROR
+/// behind a whole answer (RFC 9113, 8.1), with CANCEL else.
+async fn answer<H>(
+    shared: &Shared<H>,
+    mut response: Response,
+    method: &Method,
+    tunnel: Option<RecvStream>,
+    mut respond: SendResponse<Bytes>,
+) {
+    let through = tunnel.zip(response.tunnel.take());
+    let status = &mut response.head.status;
+    if through.is_some() {
+        *status = StatusCode::OK;
+        // They answer fields that an extended CONNECT does not have (RFC 8441, 5).
+        response.head.headers.remove("sec-websocket-accept");
+        response.head.headers.remove("content-length");
+    } else if status.is_informational() {
+        *status = StatusCode::BAD_GATEWAY;
+        response.body = Body::Empty;
+    }
+    let status = *status;
+    if status == StatusCode::NO_CONTENT {
+        response.head.headers.remove("content-length");
+    }
+    let bodiless = *method == Method::HEAD
+        || status == StatusCode::NO_CONTENT
+        || status == StatusCode::NOT_MODIFIED
+        || response.body.is_empty();
+    let head = match response_out(&response.head) {
+        Ok(head) => head,
+        Err(why) => {
+            tracing::warn!(why, "an answer cannot be sent");
+            return respond.send_reset(Reason::INTERNAL_ERROR);
+        }
+    };
+    let end = through.is_none() && bodiless;
+    let Ok(send) = respond.send_response(head, end) else { return };
+    if let Some((recv, mut upstream)) = through {
+        let mut client = Bytestream::new(recv, send);
+        if client.write_all(&upstream.read).await.is_ok() {
+            let copied = tokio::io::copy_bidirectional(&mut client, &mut upstream.io).await;
+            tracing::trace!(?copied, "a tunnel ended");
+        }
+        return;
+    }
+    if end {
+        return;
+    }
+    let mut outgoing = Outgoing::new(response.body, send, Reason::INTERNAL_ERROR, Some(shared.body_timeout));
+    match caught(poll_fn(|cx| outgoing.poll(cx))).await {
+        Ok(Ok(()) | Err(Unsent::Gone)) => {}
+        Ok(Err(Unsent::Body(error))) => tracing::debug!(%error, "the body of an answer failed"),
+        Ok(Err(Unsent::Stalled)) => tracing::debug!("a client does not read its answer"),
+        Err(_) => {
+            tracing::error!("the body of an answer panicked");
+            outgoing.reset(Reason::INTERNAL_ERROR);
+        }
+    }
+}
+
+/// Runs a future; a panic in it becomes an error here.
+async fn caught<F: Future>(future: F) -> Result<F::Output, Box<dyn Any + Send>> {
+    let mut future = pin!(future);
+    poll_fn(move |cx| {
+        // What was half done when it panicked is not looked at again.
+        let future: &mut Pin<&mut F> = &mut future;
+        match catch_unwind(AssertUnwindSafe(|| future.as_mut().poll(cx))) {
+            Ok(poll) => poll.map(Ok),
+            Err(panic) => Poll::Ready(Err(panic)),
+        }
+    })
+    .await
+}
