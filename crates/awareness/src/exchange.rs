@@ -66,10 +66,9 @@ pub enum Outcome {
 }
 
 /// What one policy did with the call.
-#[derive(Clone, Debug)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Step {
-    pub policy: Arc<str>,
-    pub took: Duration,
+    pub policy: &'static str,
     pub end: StepEnd,
 }
 
@@ -105,8 +104,8 @@ impl Exchange {
         self.attempts.len().saturating_sub(1) as u64
     }
 
-    pub fn refused_by(&self) -> Option<&Arc<str>> {
-        self.steps.iter().find(|step| step.end == StepEnd::Refused).map(|step| &step.policy)
+    pub fn refused_by(&self) -> Option<&'static str> {
+        self.steps.iter().find(|step| step.end == StepEnd::Refused).map(|step| step.policy)
     }
 
     /// The story of the call: its last attempt's, or what is known of a call that came to none.

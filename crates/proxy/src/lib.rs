@@ -1,1 +1,25 @@
+//! The data plane: the request path, the workers that run it, the node that owns them.
+//!
+//! Read [`path`] first: it shows every stage of a call in order.
+#![forbid(unsafe_code)]
 
+mod answer;
+mod attempt;
+mod board;
+mod budget;
+mod choose;
+mod connection;
+mod deadline;
+mod forward;
+mod health;
+mod node;
+mod path;
+mod refusal;
+mod replay;
+mod tap;
+mod trip;
+mod upstream;
+mod worker;
+
+pub use forward::{client_of, rewrite_host, rewrite_target};
+pub use node::{Node, Problem, check};

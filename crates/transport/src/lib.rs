@@ -1,1 +1,25 @@
+//! HTTP and what lies under it: listeners, TLS, HTTP/1 and HTTP/2 on both sides, pools of upstream connections.
+//!
+//! Knows heads, bodies and deadlines; knows nothing of consumers, policies or documents.
+#![forbid(unsafe_code)]
 
+pub mod dns;
+pub mod listen;
+pub mod proxy_protocol;
+pub mod tls;
+
+mod body;
+mod client;
+mod drain;
+pub mod h1;
+pub mod h2;
+mod message;
+mod pool;
+mod prefixed;
+
+pub use body::{Body, BodyError, Frame, Source};
+pub use client::SendError;
+pub use drain::{Drain, Drainer, drain};
+pub use message::{Handler, Io, Request, Response, Tunnel};
+pub use pool::{ConnectError, Lease, Place, Pool, Protocol, Target};
+pub use prefixed::Prefixed;

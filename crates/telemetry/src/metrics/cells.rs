@@ -78,7 +78,7 @@ struct RouteCells {
     retries: Cells,
     /// By method and status; a handful, so a scan is as quick as a hash.
     requests: Vec<((&'static str, u16), Cells)>,
-    refusals: Vec<(Arc<str>, Cells)>,
+    refusals: Vec<(&'static str, Cells)>,
 }
 
 #[derive(Default)]
@@ -362,10 +362,10 @@ impl RouteCells {
                 cells.add(1);
                 continue;
             }
-            let labels = [("api", api), ("route", route), ("policy", &*step.policy)];
+            let labels = [("api", api), ("route", route), ("policy", step.policy)];
             let cells = tables.series(Family::PolicyRefusals, &labels);
             cells.add(1);
-            self.refusals.push((step.policy.clone(), cells));
+            self.refusals.push((step.policy, cells));
         }
     }
 }

@@ -1,0 +1,98 @@
+//! Answers that need no upstream: redirects, fixed responses, and to requests that could not be read.
+
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::SystemTime;
+
+use awareness::{Arrival, Ending, Exchange, TraceContext};
+use base::{Call, Headers, Method, Peer, RequestHead, ResponseHead, Scheme, StatusCode, Time, Version};
+use config::{Found, Redirect, Respond};
+use transport::{Body, Response};
+
+use crate::forward;
+use crate::refusal::{self, Refusal};
+use crate::tap;
+use crate::trip::Trip;
+use crate::worker::Worker;
+
+pub fn redirect(redirect: &Redirect, call: &Call, found: &Found) -> Response {
+    let head = &call.head;
+    let scheme = redirect.scheme.unwrap_or(head.scheme);
+    let host = redirect.host.as_deref().unwrap_or_else(|| head.host());
+    let port = redirect.port.or_else(|| {
+        // The port of the listener goes with its scheme.
+        let kept = redirect.scheme.is_none().then(|| head.authority.rsplit_once(':')?.1.parse().ok()).flatten();
+        kept.filter(|_| redirect.host.is_none())
+    });
+    let mut location = format!("{}://{host}", scheme.as_str());
+    let usual = if scheme == Scheme::Https { 443 } else { 80 };
+    if let Some(port) = port.filter(|port| *port != usual) {
+        location.push_str(&format!(":{port}"));
+    }
+    match &redirect.path {
+        Some(path) => location.push_str(&forward::rewritten(path, head.path(), found.prefix_len, &found.params)),
+        None => location.push_str(head.path()),
+    }
+    if let Some(query) = head.query() {
+        location.push('?');
+        location.push_str(query);
+    }
+    let mut head = ResponseHead::new(redirect.status);
+    head.headers.append("location", location);
+    Response::new(head, Body::Empty)
+}
+
+pub fn respond(respond: &Respond) -> Response {
+    let head = ResponseHead { status: respond.status, headers: respond.headers.clone() };
+    Response::new(head, Body::from(respond.body.clone()))
+}
+
+/// A request that was no HTTP, or not for us to guess at.
+pub fn unreadable(
+    worker: &Rc<Worker>,
+    status: StatusCode,
+    why: &'static str,
+    peer: &Arc<Peer>,
+    arrival: Arrival,
+) -> Response {
+    let now = Time::now();
+    let head = RequestHead {
+        method: Method::GET,
+        scheme: Scheme::Http,
+        authority: String::new(),
+        target: String::new(),
+        version: Version::HTTP_11,
+        headers: Headers::new(),
+    };
+    let client = forward::client_of(peer, &head.headers, &[]);
+    let exchange = Exchange {
+        started: now,
+        wall: SystemTime::now(),
+        finished: now,
+        arrival,
+        client: client.addr,
+        method: head.method.clone(),
+        scheme: head.scheme,
+        host: String::new(),
+        target: String::new(),
+        version: head.version,
+        upstream_protocol: "",
+        api: None,
+        route: None,
+        upstream: None,
+        consumer: None,
+        status: Some(status),
+        error: Some("bad-request"),
+        bytes_in: 0,
+        bytes_out: 0,
+        ending: Ending::default(),
+        attempts: smallvec::SmallVec::new(),
+        steps: smallvec::SmallVec::new(),
+        trace: TraceContext::default(),
+    };
+    let mut response = refusal::render(&Refusal::BadRequest(why), &head);
+    if status != StatusCode::BAD_REQUEST {
+        response = refusal::render_status(status, why);
+    }
+    tap::attach(response, Trip::begin(worker, exchange))
+}

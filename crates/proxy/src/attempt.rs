@@ -1,0 +1,357 @@
+//! One try after another at the endpoints of an upstream, until there is an answer or no sense in trying.
+
+use std::cell::Cell;
+use std::rc::Rc;
+use std::time::Duration;
+
+use awareness::{Attempt, Outcome, SpanId, Stamp, Timeline};
+use base::{Call, Method, StatusCode, Time};
+use bytes::Bytes;
+use config::{Forward, Found, Retry, Timeouts};
+use transport::{Body, BodyError, ConnectError, Frame, Response, SendError};
+
+use crate::choose;
+use crate::deadline::{self, Late};
+use crate::forward;
+use crate::refusal::Refusal;
+use crate::replay::Replay;
+use crate::tap::Patience;
+use crate::trip::Trip;
+use crate::upstream::{LocalEndpoint, LocalUpstream};
+use crate::worker::{Local, LocalListener, Worker};
+
+/// What may be wrong with a try, and so decides about the next.
+#[derive(Debug)]
+enum Fault {
+    Connect(ConnectError),
+    Send { error: SendError, reused: bool },
+    Late(Late),
+    Status(StatusCode),
+}
+
+/// Sends a call upstream and gives the answer's head, with its body still to be read.
+#[expect(clippy::too_many_arguments, reason = "the stage where everything about a call meets")]
+pub async fn send(
+    worker: &Rc<Worker>,
+    local: &Local,
+    listener: &LocalListener,
+    forward: &Forward,
+    found: &Found,
+    call: &mut Call,
+    body: &mut Body,
+    upgrade: Option<&str>,
+    trip: &mut Trip,
+) -> Result<Response, Refusal> {
+    let split = choose::weighted(forward.split.iter().map(|it| it.weight), worker.random());
+    let upstream = forward.split.get(split).ok_or(Refusal::NoEndpoint)?;
+    let upstream = local.upstream(upstream.upstream.index).ok_or(Refusal::NoEndpoint)?;
+    trip.note(|exchange| exchange.upstream = Some(upstream.config.name.clone()));
+    let Forward { retry, timeouts, .. } = forward;
+
+    let mut body = std::mem::take(body);
+    if let Some(mirror) = &forward.mirror
+        && mirror.share.takes(worker.random())
+        && let Some(shadow) = local.upstream(mirror.upstream.index)
+    {
+        body = mirror_to(worker, shadow, call, body, retry.buffer, timeouts).await?;
+    }
+    let expected = body.length();
+    forward::strip_request(&mut call.head.headers);
+    forward::add_forwarded(&mut call.head, &call.client, &listener.trusted());
+    upstream.budget.deposit(retry.budget);
+
+    let target = call.head.target.clone();
+    let authority = call.head.authority.clone();
+    let deadline = timeouts.call.map(|call_timeout| call.now + call_timeout);
+    let replay = (retry.attempts > 1 && !body.is_empty()).then(|| Replay::new(std::mem::take(&mut body), retry.buffer));
+    let mut tried: smallvec::SmallVec<[usize; 4]> = smallvec::SmallVec::new();
+    let mut fresh = false;
+    let mut stale_tries = 0;
+    loop {
+        let chosen = upstream.choose(call, &tried, worker.random()).ok_or(Refusal::NoEndpoint)?;
+        let endpoint = &upstream.endpoints[chosen];
+        begin(worker, endpoint, call, trip);
+        call.head.target.clone_from(&target);
+        call.head.authority.clone_from(&authority);
+        forward::rewrite_target(&mut call.head, &forward.rewrite, &endpoint.base_path, found.prefix_len, &found.params);
+        forward::rewrite_host(&mut call.head, &forward.rewrite, &endpoint.authority);
+        let sending = match &replay {
+            Some(replay) => replay.body().ok_or(Refusal::BadGateway)?,
+            None => std::mem::take(&mut body),
+        };
+
+        let (result, timeline) = one(endpoint, call, sending, upgrade, fresh, timeouts, retry, deadline, trip).await;
+        let now = Time::now();
+        let fault = match result {
+            Ok(response) if retry.on.statuses.contains(&response.head.status) => {
+                let status = response.head.status;
+                let fault = Fault::Status(status);
+                if !may_repeat(&fault, retry, call, tried.len() + 1, replay.as_ref(), &body, upstream, now) {
+                    return Ok(accept(response, trip, endpoint, timeline, timeouts, deadline, replay, expected, now));
+                }
+                fault
+            }
+            Ok(response) => {
+                return Ok(accept(response, trip, endpoint, timeline, timeouts, deadline, replay, expected, now));
+            }
+            Err(fault) => fault,
+        };
+
+        trip.failed(fault.word());
+        tracing::debug!(endpoint = %endpoint.state.url, error = %fault, "attempt failed");
+        // A connection that was closed while it lay idle says nothing of the endpoint: once more, on a new one.
+        if fault.is_stale()
+            && stale_tries < 2
+            && (is_idempotent(&call.head.method) || fault.is_unsent())
+            && can_resend(replay.as_ref())
+        {
+            stale_tries += 1;
+            fresh = true;
+            continue;
+        }
+        endpoint.load.observe_failure(now);
+        tried.push(chosen);
+        if !matches!(fault, Fault::Status(_))
+            && !may_repeat(&fault, retry, call, tried.len(), replay.as_ref(), &body, upstream, now)
+        {
+            return Err(fault.refusal());
+        }
+        let pause = backoff(retry, tried.len(), worker.random());
+        if deadline.is_some_and(|deadline| now + pause >= deadline) {
+            return Err(Refusal::Timeout);
+        }
+        tokio::time::sleep(pause).await;
+    }
+}
+
+fn begin(worker: &Worker, endpoint: &Rc<LocalEndpoint>, call: &mut Call, trip: &mut Trip) {
+    let span = SpanId::random(|| worker.random());
+    let mut first = None;
+    trip.note(|exchange| {
+        first = exchange.attempts.is_empty().then(|| Timeline::from_arrival(&exchange.arrival));
+        if worker.traces() {
+            call.head.headers.set("traceparent", exchange.trace.traceparent(span));
+            if exchange.trace.state.is_none() {
+                call.head.headers.remove("tracestate");
+            }
+        }
+    });
+    let mut timeline = first.unwrap_or_default();
+    let now = Time::now();
+    timeline.mark(Stamp::PoliciesDone, now);
+    timeline.mark(Stamp::EndpointChosen, now);
+    trip.attempt(
+        endpoint,
+        Attempt { endpoint: endpoint.state.url.clone(), timeline, outcome: Outcome::Abandoned, span },
+    );
+}
+
+/// One try at one endpoint. Gives the stamps of its connection beside the result.
+#[expect(clippy::too_many_arguments, reason = "the stage where everything about a call meets")]
+async fn one(
+    endpoint: &LocalEndpoint,
+    call: &Call,
+    body: Body,
+    upgrade: Option<&str>,
+    fresh: bool,
+    timeouts: &Timeouts,
+    retry: &Retry,
+    deadline: Option<Time>,
+    trip: &mut Trip,
+) -> (Result<Response, Fault>, Timeline) {
+    let mut timeline = Timeline::default();
+    let started = Time::now();
+    let try_deadline = retry.try_timeout.map(|timeout| started + timeout);
+    let deadline = match (deadline, try_deadline) {
+        (Some(a), Some(b)) => Some(a.min(b)),
+        (a, b) => a.or(b),
+    };
+    let connect = deadline.map_or(timeouts.connect, |deadline| timeouts.connect.min(deadline.since(started)));
+    let lease = match endpoint.pool.lease(fresh || upgrade.is_some(), connect, &mut timeline).await {
+        Ok(lease) => lease,
+        Err(error) => return (Err(Fault::Connect(error)), timeline),
+    };
+    let reused = lease.is_reused();
+    let protocol = lease.protocol();
+    trip.note(|exchange| exchange.upstream_protocol = protocol);
+    let sent = Rc::new(Cell::new(Time::default()));
+    let sending = lease.send(&call.head, upgrade, body, sent.clone());
+    let result = match deadline::answer(sending, &sent, timeouts.first_byte, deadline).await {
+        Ok(Ok(response)) => Ok(response),
+        Ok(Err(error)) => Err(Fault::Send { error, reused }),
+        Err(late) => Err(Fault::Late(late)),
+    };
+    if sent.get() != Time::default() {
+        timeline.mark(Stamp::RequestSent, sent.get());
+    }
+    (result, timeline)
+}
+
+#[expect(clippy::too_many_arguments, reason = "the stage where everything about a call meets")]
+fn accept(
+    mut response: Response,
+    trip: &mut Trip,
+    endpoint: &LocalEndpoint,
+    connection: Timeline,
+    timeouts: &Timeouts,
+    deadline: Option<Time>,
+    replay: Option<Replay>,
+    request_bytes: Option<u64>,
+    now: Time,
+) -> Response {
+    if let Some(replay) = replay {
+        replay.seal();
+    }
+    for (stamp, at) in connection.stamps() {
+        trip.mark(stamp, at);
+    }
+    let since = connection.at(Stamp::RequestSent).unwrap_or(now);
+    endpoint.load.observe(now.since(since), now);
+    trip.answered(response.head.status, now);
+    trip.note(|exchange| exchange.bytes_in = request_bytes.unwrap_or(0));
+    trip.patience = Patience { idle: timeouts.idle, deadline };
+    if response.tunnel.is_none() {
+        forward::strip_response(&mut response.head.headers);
+    } else {
+        response.head.headers.remove("connection");
+    }
+    response
+}
+
+#[expect(clippy::too_many_arguments, reason = "each is a reason not to repeat")]
+fn may_repeat(
+    fault: &Fault,
+    retry: &Retry,
+    call: &Call,
+    tries: usize,
+    replay: Option<&Replay>,
+    body: &Body,
+    upstream: &LocalUpstream,
+    now: Time,
+) -> bool {
+    let harmless = retry.unsafe_methods || is_idempotent(&call.head.method);
+    let wanted = match fault {
+        Fault::Connect(_) => retry.on.connect,
+        Fault::Send { error, .. } if error.is_unsent() => retry.on.connect || retry.on.reset,
+        Fault::Send { error, .. } => retry.on.reset && error.is_repeatable() && harmless,
+        Fault::Late(Late::FirstByte) => retry.on.timeout && harmless,
+        // The deadline of the try, or that of the call, which leaves no time for another.
+        Fault::Late(Late::Deadline) => retry.on.timeout && harmless && retry.try_timeout.is_some(),
+        Fault::Status(_) => harmless,
+    };
+    wanted
+        && tries < retry.attempts as usize
+        && body.is_empty()
+        && can_resend(replay)
+        && upstream.budget.withdraw(now, retry.min_per_second)
+}
+
+fn can_resend(replay: Option<&Replay>) -> bool {
+    replay.is_none_or(|replay| replay.body().is_some())
+}
+
+/// Methods that may be repeated without harm (RFC 9110, 9.2.2).
+fn is_idempotent(method: &Method) -> bool {
+    matches!(*method, Method::GET | Method::HEAD | Method::OPTIONS | Method::TRACE | Method::PUT | Method::DELETE)
+}
+
+/// Full jitter: anything up to a bound that doubles with each try.
+fn backoff(retry: &Retry, tries: usize, random: u64) -> Duration {
+    let most = retry.backoff.saturating_mul(1 << (tries - 1).min(16)).min(retry.max_backoff);
+    most.mul_f64((random >> 11) as f64 / (1u64 << 53) as f64)
+}
+
+/// Sends a copy to the shadow upstream, and nobody waits for its answer. Only a body of known, small length
+/// can be in two places; a call with another is not mirrored.
+async fn mirror_to(
+    worker: &Rc<Worker>,
+    shadow: &Rc<LocalUpstream>,
+    call: &Call,
+    mut body: Body,
+    limit: usize,
+    timeouts: &Timeouts,
+) -> Result<Body, Refusal> {
+    let Some(length) = body.length().filter(|length| *length <= limit as u64) else { return Ok(body) };
+    let mut whole = Vec::with_capacity(length as usize);
+    while let Some(frame) = body.frame().await {
+        match frame {
+            Ok(Frame::Data(data)) => whole.extend_from_slice(&data),
+            Ok(Frame::Trailers(_)) => break,
+            Err(_) => return Err(Refusal::RequestBody),
+        }
+    }
+    let whole = Bytes::from(whole);
+    let mut head = call.head.clone();
+    forward::strip_request(&mut head.headers);
+    let Some(endpoint) = shadow.choose(call, &[], worker.random()).map(|at| shadow.endpoints[at].clone()) else {
+        return Ok(Body::from(whole));
+    };
+    let (copy, connect) = (Body::from(whole.clone()), timeouts.connect);
+    let patience = timeouts.first_byte.unwrap_or(Duration::from_secs(60));
+    worker.aside(async move {
+        let mirroring = async {
+            let lease = endpoint.pool.lease(false, connect, &mut Timeline::default()).await.ok()?;
+            let mut response = lease.send(&head, None, copy, Rc::default()).await.ok()?;
+            while let Some(Ok(_)) = response.body.frame().await {}
+            Some(())
+        };
+        let _ = tokio::time::timeout(patience, mirroring).await;
+    });
+    Ok(Body::from(whole))
+}
+
+// === impl Fault ===
+
+impl Fault {
+    /// The connection had been closed under us while it lay idle.
+    fn is_stale(&self) -> bool {
+        matches!(self, Fault::Send { error, reused: true } if error.is_repeatable())
+    }
+
+    fn is_unsent(&self) -> bool {
+        matches!(self, Fault::Send { error, .. } if error.is_unsent())
+    }
+
+    fn word(&self) -> &'static str {
+        match self {
+            Fault::Connect(ConnectError::Timeout) => "connect_timeout",
+            Fault::Connect(ConnectError::Unresolved) => "unresolved",
+            Fault::Connect(ConnectError::Tls(_)) => "upstream_tls",
+            Fault::Connect(_) => "upstream_connect",
+            Fault::Send { error: SendError::Body(_), .. } => "request_body",
+            Fault::Send { error: SendError::Malformed(_), .. } => "upstream_malformed",
+            Fault::Send { .. } => "upstream_reset",
+            Fault::Late(Late::FirstByte) => "first_byte_timeout",
+            Fault::Late(Late::Deadline) => "deadline",
+            Fault::Status(_) => "status",
+        }
+    }
+
+    fn refusal(&self) -> Refusal {
+        match self {
+            Fault::Connect(ConnectError::Timeout) | Fault::Late(_) => Refusal::Timeout,
+            Fault::Connect(_) => Refusal::Unreachable,
+            Fault::Send { error: SendError::Body(BodyError::Malformed(why)), .. } => Refusal::BadRequest(why),
+            Fault::Send { error: SendError::Body(_), .. } => Refusal::RequestBody,
+            Fault::Send { .. } | Fault::Status(_) => Refusal::BadGateway,
+        }
+    }
+}
+
+impl std::fmt::Display for Fault {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let error: &dyn std::error::Error = match self {
+            Fault::Connect(error) => error,
+            Fault::Send { error, .. } => error,
+            Fault::Late(late) => return write!(f, "too late: {late:?}"),
+            Fault::Status(status) => return write!(f, "answered {status}"),
+        };
+        write!(f, "{error}")?;
+        let mut source = error.source();
+        while let Some(cause) = source {
+            write!(f, ": {cause}")?;
+            source = cause.source();
+        }
+        Ok(())
+    }
+}

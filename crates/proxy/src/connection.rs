@@ -1,0 +1,154 @@
+//! From an accepted socket to requests: PROXY header, TLS, the version of HTTP, and handing over to another core.
+
+use std::net::SocketAddr;
+use std::pin::Pin;
+use std::rc::Rc;
+use std::sync::Arc;
+
+use awareness::Arrival;
+use base::{Peer, Time, TlsInfo};
+use bytes::BytesMut;
+use tokio::sync::mpsc;
+use transport::listen::{Acceptor, Stream};
+use transport::{Io, Prefixed, h1, h2, proxy_protocol, tls};
+
+use crate::path::Gateway;
+use crate::worker::{HandedOver, LocalListener, Worker};
+
+/// A connection being served; its worker owns it.
+pub type Task = Pin<Box<dyn Future<Output = ()>>>;
+
+/// Accepts until the listener is drained. What the kernel has already accepted for us is still taken.
+pub async fn accept(
+    worker: Rc<Worker>,
+    listener: Rc<LocalListener>,
+    mut acceptor: Acceptor,
+    tasks: mpsc::UnboundedSender<Task>,
+) {
+    let mut drained = std::pin::pin!(listener.drain.drained());
+    loop {
+        let stream = tokio::select! {
+            biased;
+            stream = acceptor.accept() => stream,
+            () = &mut drained => break,
+        };
+        begin(&worker, &listener, stream, &tasks);
+    }
+    while let Ok(stream) = tokio::time::timeout(std::time::Duration::ZERO, acceptor.accept()).await {
+        begin(&worker, &listener, stream, &tasks);
+    }
+}
+
+fn begin(worker: &Rc<Worker>, listener: &Rc<LocalListener>, stream: Stream, tasks: &mpsc::UnboundedSender<Task>) {
+    // The receiver lives as long as the worker, and this with it.
+    let _ = tasks.send(Box::pin(fresh(worker.clone(), listener.clone(), stream)));
+}
+
+/// Counts a connection for as long as it is open here.
+struct Open {
+    worker: Rc<Worker>,
+    listener: Rc<LocalListener>,
+}
+
+impl Open {
+    fn new(worker: &Rc<Worker>, listener: &Rc<LocalListener>) -> Open {
+        worker.opened();
+        listener.open.up();
+        Open { worker: worker.clone(), listener: listener.clone() }
+    }
+}
+
+impl Drop for Open {
+    fn drop(&mut self) {
+        self.listener.open.down();
+        self.worker.closed();
+    }
+}
+
+async fn fresh(worker: Rc<Worker>, listener: Rc<LocalListener>, mut stream: Stream) {
+    let open = Open::new(&worker, &listener);
+    let accepted = Time::now();
+    let (mut remote, mut local) = (stream.peer_addr(), stream.local_addr());
+    if listener.expects_proxy_header() {
+        match proxy_protocol::read(&mut stream, listener.head_timeout()).await {
+            Ok(header) => {
+                if let proxy_protocol::Header::Ip { source, destination } = header {
+                    (remote, local) = (Some(source), Some(destination));
+                }
+            }
+            Err(error) => {
+                tracing::debug!(listener = %listener.name, %error, "no PROXY header");
+                return;
+            }
+        }
+    }
+    let acceptor = listener.tls.borrow().clone();
+    let Some(current) = acceptor else {
+        let peer = peer(remote, local, None);
+        return plain(open, stream, BytesMut::new(), peer, accepted, true).await;
+    };
+    match tls::accept(stream, &current, listener.head_timeout()).await {
+        Ok((stream, info)) => secure(open, stream, peer(remote, local, Some(info)), accepted).await,
+        Err(error) => tracing::debug!(listener = %listener.name, %error, "TLS handshake failed"),
+    }
+}
+
+fn peer(remote: Option<SocketAddr>, local: Option<SocketAddr>, tls: Option<TlsInfo>) -> Arc<Peer> {
+    Arc::new(Peer { remote, local, tls })
+}
+
+/// Goes on with a connection from another core.
+pub async fn adopt(worker: Rc<Worker>, listener: Rc<LocalListener>, handed: HandedOver) {
+    let open = Open::new(&worker, &listener);
+    let HandedOver { stream, peer, accepted, read } = handed;
+    match stream.attach() {
+        Ok(stream) => plain(open, stream, read, peer, accepted, false).await,
+        Err(error) => tracing::warn!(%error, "a connection was lost between two cores"),
+    }
+}
+
+async fn plain(open: Open, stream: Stream, read: BytesMut, peer: Arc<Peer>, accepted: Time, first: bool) {
+    let Open { worker, listener } = &open;
+    let gateway = Gateway { worker: worker.clone(), listener: listener.clone() };
+    let arrival = Arrival { accepted, first, ..Arrival::default() };
+    let moves = || worker.balance.wants_to_give();
+    let settings = listener.http1();
+    match h1::serve(stream, read, peer.clone(), arrival, &gateway, &settings, &listener.drain, moves).await {
+        h1::Outcome::Closed => {}
+        h1::Outcome::Http2(stream, read) => {
+            let io = Prefixed::new(read, stream);
+            h2::serve(io, peer, arrival, gateway, &listener.http2(), listener.drain.drained()).await;
+        }
+        h1::Outcome::HandOver(stream, read) => hand_over(&open, stream, read, peer, accepted).await,
+    }
+}
+
+/// Lets another core go on; if none wants to, this one does.
+async fn hand_over(open: &Open, stream: Stream, read: BytesMut, peer: Arc<Peer>, accepted: Time) {
+    let Open { worker, listener } = open;
+    let to = worker.balance.hand_over();
+    let stream = match stream.detach() {
+        Ok(stream) => stream,
+        Err(error) => return tracing::warn!(%error, "a connection was lost between two cores"),
+    };
+    let handed = Box::new(HandedOver { stream, peer, accepted, read });
+    let handed = match to {
+        Some(to) => worker.send_to(to, &listener.name, handed),
+        None => Err(handed),
+    };
+    if let Err(back) = handed {
+        let here: Task = Box::pin(adopt(worker.clone(), listener.clone(), *back));
+        here.await;
+    }
+}
+
+async fn secure<I: Io + 'static>(open: Open, stream: I, peer: Arc<Peer>, accepted: Time) {
+    let Open { worker, listener } = &open;
+    let gateway = Gateway { worker: worker.clone(), listener: listener.clone() };
+    let arrival = Arrival { accepted, tls_done: Time::now(), first: true, ..Arrival::default() };
+    if peer.tls.as_ref().and_then(|tls| tls.alpn.as_deref()) == Some("h2") {
+        return h2::serve(stream, peer, arrival, gateway, &listener.http2(), listener.drain.drained()).await;
+    }
+    let settings = listener.http1();
+    h1::serve(stream, BytesMut::new(), peer, arrival, &gateway, &settings, &listener.drain, || false).await;
+}

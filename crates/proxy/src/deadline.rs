@@ -1,0 +1,71 @@
+//! Waiting with an end: timers that are made only when something has to be waited for.
+
+use std::cell::Cell;
+use std::future::{Future, poll_fn};
+use std::pin::{Pin, pin};
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use base::Time;
+use tokio::time::{Instant, Sleep, sleep_until};
+
+/// A timer that costs nothing until it is first waited for.
+#[derive(Default)]
+pub struct LazyTimer {
+    sleep: Option<Pin<Box<Sleep>>>,
+    at: Option<Time>,
+}
+
+impl LazyTimer {
+    /// Ready when `at` has passed.
+    pub fn poll(&mut self, at: Time, cx: &mut Context<'_>) -> Poll<()> {
+        let sleep = match &mut self.sleep {
+            Some(sleep) => {
+                if self.at != Some(at) {
+                    sleep.as_mut().reset(instant(at));
+                }
+                sleep
+            }
+            none => none.insert(Box::pin(sleep_until(instant(at)))),
+        };
+        self.at = Some(at);
+        sleep.as_mut().poll(cx)
+    }
+}
+
+fn instant(at: Time) -> Instant {
+    Instant::now() + at.since(Time::now())
+}
+
+/// Which wait was too long.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Late {
+    FirstByte,
+    /// The deadline of the try or of the call.
+    Deadline,
+}
+
+/// Waits for an answer: until `first_byte` after the request was sent, and never beyond `deadline`.
+pub async fn answer<T>(
+    answering: impl Future<Output = T>,
+    sent: &Cell<Time>,
+    first_byte: Option<Duration>,
+    deadline: Option<Time>,
+) -> Result<T, Late> {
+    let mut answering = pin!(answering);
+    let mut timer = LazyTimer::default();
+    poll_fn(|cx| {
+        if let Poll::Ready(answer) = answering.as_mut().poll(cx) {
+            return Poll::Ready(Ok(answer));
+        }
+        let first_byte = first_byte.filter(|_| sent.get() != Time::default()).map(|wait| sent.get() + wait);
+        let (at, late) = match (first_byte, deadline) {
+            (Some(first), Some(deadline)) if first < deadline => (first, Late::FirstByte),
+            (Some(first), None) => (first, Late::FirstByte),
+            (_, Some(deadline)) => (deadline, Late::Deadline),
+            (None, None) => return Poll::Pending,
+        };
+        timer.poll(at, cx).map(|()| Err(late))
+    })
+    .await
+}

@@ -1,0 +1,514 @@
+//! The node: workers, listeners, health checks and telemetry, and how all of them change together.
+//!
+//! A new snapshot is first prepared (certificates loaded, addresses bound) and then put in force. Whatever
+//! can fail is in the first half, which changes nothing.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
+use std::thread::{self, JoinHandle};
+use std::time::Duration;
+
+use arc_swap::ArcSwap;
+use config::{Address, Destination, Snapshot, Upstream};
+use rustls::{ClientConfig, ServerConfig};
+use telemetry::{Recorder, Telemetry};
+use tokio::runtime::Handle;
+use tokio::sync::{mpsc, oneshot};
+use tokio::task::LocalSet;
+use transport::dns::{Names, Resolver};
+use transport::listen::{self, Listening};
+use transport::tls;
+
+use crate::board::Board;
+use crate::health::Checks;
+use crate::upstream::EndpointState;
+use crate::worker::{self, Generation, Order};
+
+/// What kept a snapshot from coming into force, and where the document says it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Problem {
+    /// `listeners.web.address`.
+    pub at: String,
+    pub message: String,
+}
+
+pub struct Node {
+    generation: Arc<Generation>,
+    workers: Vec<WorkerHandle>,
+    control: mpsc::UnboundedSender<Watch>,
+    telemetry: Telemetry,
+    names: Names,
+    /// Listeners by name.
+    bound: HashMap<Arc<str>, Bound>,
+    board: Arc<Board>,
+}
+
+struct WorkerHandle {
+    orders: mpsc::UnboundedSender<Order>,
+    thread: Option<JoinHandle<()>>,
+}
+
+/// A listener's sockets, for as long as a document has it at that address.
+#[derive(Clone)]
+struct Bound {
+    address: Address,
+    listening: Arc<Listening>,
+}
+
+/// Upstreams to be probed from now on, instead of those before.
+type Watch = (Vec<Probed>, telemetry::Gauges);
+pub type Probed = (Arc<Upstream>, Vec<Arc<EndpointState>>, Option<Arc<ClientConfig>>);
+
+/// All that a snapshot needs before it can be put in force.
+struct Prepared {
+    generation: Arc<Generation>,
+    sockets: Vec<(Arc<str>, Arc<Listening>)>,
+    bound: HashMap<Arc<str>, Bound>,
+}
+
+impl Node {
+    pub fn start(snapshot: Arc<Snapshot>) -> Result<Node, Vec<Problem>> {
+        let wrong = |at: &str, message: String| vec![Problem { at: at.to_owned(), message }];
+        let (control, runtime) =
+            spawn_control().map_err(|error| wrong("", format!("cannot start the control thread: {error}")))?;
+        let names = Names::new(resolver(), runtime);
+        let workers = snapshot.node.workers;
+        let prepared = prepare(&snapshot, workers, None, &HashMap::new(), &names)?;
+        let (telemetry, recorders) =
+            Telemetry::start(settings(&snapshot), workers).map_err(|error| wrong("telemetry", chain(&error)))?;
+        telemetry.gauges().loaded(&snapshot.revision.hash);
+        let board = Board::new(workers);
+        let handles = spawn_workers(recorders, &prepared.generation, &board)
+            .map_err(|error| wrong("node.workers", format!("cannot start a worker: {error}")))?;
+        let mut node = Node {
+            generation: prepared.generation.clone(),
+            workers: handles,
+            control,
+            telemetry,
+            names,
+            bound: HashMap::new(),
+            board,
+        };
+        node.commit(prepared);
+        node.telemetry.set_ready(true);
+        Ok(node)
+    }
+
+    /// Puts a snapshot in force on all workers, or leaves everything as it was and says why.
+    pub fn apply(&mut self, snapshot: Arc<Snapshot>) -> Result<(), Vec<Problem>> {
+        if snapshot.node.workers != self.workers.len() {
+            tracing::warn!(
+                running = self.workers.len(),
+                wanted = snapshot.node.workers,
+                "the number of workers changes with the next start"
+            );
+        }
+        let result = prepare(&snapshot, self.workers.len(), Some(&self.generation), &self.bound, &self.names).and_then(
+            |prepared| match self.telemetry.reconfigure(settings(&snapshot)) {
+                Ok(()) => Ok(prepared),
+                Err(error) => Err(vec![Problem { at: "telemetry".into(), message: chain(&error) }]),
+            },
+        );
+        match result {
+            Ok(prepared) => {
+                self.commit(prepared);
+                self.telemetry.gauges().reloaded(&snapshot.revision.hash);
+                Ok(())
+            }
+            Err(problems) => {
+                self.telemetry.gauges().reload_failed();
+                Err(problems)
+            }
+        }
+    }
+
+    /// A document was refused before it became a snapshot.
+    pub fn refused(&self) {
+        self.telemetry.gauges().reload_failed();
+    }
+
+    pub fn snapshot(&self) -> &Arc<Snapshot> {
+        &self.generation.snapshot
+    }
+
+    pub fn telemetry(&self) -> &Telemetry {
+        &self.telemetry
+    }
+
+    /// Load of each worker, in thousandths of a core.
+    pub fn loads(&self) -> Vec<u32> {
+        self.board.loads()
+    }
+
+    /// Where each listener is bound, with the port that was found for port 0.
+    pub fn addresses(&self) -> Vec<(Arc<str>, Address)> {
+        let listeners = self.generation.snapshot.listeners.iter();
+        let found = |listening: &Listening| match listening.local_addr() {
+            listen::Address::Ip(address) => Address::Ip(*address),
+            listen::Address::Unix(path) => Address::Unix(path.clone()),
+        };
+        listeners.filter_map(|it| Some((it.name.clone(), found(&self.bound.get(&it.name)?.listening)))).collect()
+    }
+
+    /// Finishes what is under way, for `patience` at most; true if nothing had to be cut.
+    pub fn stop(mut self, patience: Duration) -> bool {
+        self.telemetry.set_ready(false);
+        // The workers hold their own ends of the sockets, and let go of them as they drain.
+        self.bound.clear();
+        let drained: Vec<_> = self
+            .workers
+            .iter()
+            .map(|worker| {
+                let (done, wait) = oneshot::channel();
+                // A worker that is gone has nothing under way.
+                let _ = worker.orders.send(Order::Drain { done });
+                wait
+            })
+            .collect();
+        let (tell, told) = std::sync::mpsc::channel();
+        let waiting = thread::spawn(move || {
+            for worker in drained {
+                let _ = worker.blocking_recv();
+            }
+            let _ = tell.send(());
+        });
+        let clean = told.recv_timeout(patience).is_ok();
+        let threads: Vec<_> = self.workers.iter_mut().filter_map(|worker| worker.thread.take()).collect();
+        // Workers hold each other's channels; an empty list lets every inbox close.
+        for worker in &self.workers {
+            let _ = worker.orders.send(Order::Peers(Vec::new()));
+            let _ = worker.orders.send(Order::Stop);
+        }
+        self.workers.clear();
+        for thread in threads {
+            let _ = thread.join();
+        }
+        let _ = waiting.join();
+        self.telemetry.flush_and_stop();
+        clean
+    }
+
+    /// The second half: nothing here can fail.
+    fn commit(&mut self, prepared: Prepared) {
+        let Prepared { generation, sockets, bound } = prepared;
+        let watch = generation.snapshot.upstreams.iter().enumerate().map(|(at, upstream)| {
+            (upstream.clone(), generation.endpoints[at].clone(), generation.client_tls[at].clone())
+        });
+        let _ = self.control.send((watch.collect(), self.telemetry.gauges()));
+        let acks: Vec<_> = self
+            .workers
+            .iter()
+            .map(|worker| {
+                let (done, wait) = oneshot::channel();
+                let (generation, sockets) = (generation.clone(), sockets.clone());
+                let _ = worker.orders.send(Order::Apply { generation, sockets, done });
+                wait
+            })
+            .collect();
+        for ack in acks {
+            let _ = ack.blocking_recv();
+        }
+        self.forget_endpoints(&generation);
+        self.generation = generation;
+        self.bound = bound;
+    }
+
+    /// Gauges of endpoints that are no more would otherwise be shown for ever.
+    fn forget_endpoints(&self, new: &Generation) {
+        let still = |old: &EndpointState| {
+            new.endpoints.iter().flatten().any(|it| it.upstream == old.upstream && it.url == old.url)
+        };
+        for gone in self.generation.endpoints.iter().flatten().filter(|old| !still(old)) {
+            self.telemetry.gauges().endpoint_gone(&gone.upstream, &gone.url);
+        }
+    }
+}
+
+/// Checks what can be checked without being in force: certificates and keys. For `weir check`.
+pub fn check(snapshot: &Snapshot) -> Vec<Problem> {
+    let mut problems = Vec::new();
+    server_tls(snapshot, None, &mut problems);
+    client_tls(snapshot, &mut problems);
+    problems
+}
+
+/// The first half: whatever can fail.
+fn prepare(
+    snapshot: &Arc<Snapshot>,
+    workers: usize,
+    old: Option<&Generation>,
+    bound: &HashMap<Arc<str>, Bound>,
+    names: &Names,
+) -> Result<Prepared, Vec<Problem>> {
+    let mut problems = Vec::new();
+    let server_configs = server_tls(snapshot, old, &mut problems);
+    let client_tls = client_tls(snapshot, &mut problems);
+    let mut sockets = Vec::new();
+    let mut now_bound = HashMap::new();
+    for listener in &snapshot.listeners {
+        if let Some(there) = bound.get(&listener.name).filter(|bound| bound.address == listener.address) {
+            now_bound.insert(listener.name.clone(), there.clone());
+            continue;
+        }
+        match Listening::bind(&place(&listener.address), workers).and_then(|bound| bound.listen().map(|()| bound)) {
+            Ok(listening) => {
+                let listening = Arc::new(listening);
+                let bound = Bound { address: listener.address.clone(), listening: listening.clone() };
+                now_bound.insert(listener.name.clone(), bound);
+                sockets.push((listener.name.clone(), listening));
+            }
+            Err(error) => problems.push(Problem {
+                at: format!("listeners.{}.address", listener.name),
+                message: format!("cannot listen on {}: {error}", shown(&listener.address)),
+            }),
+        }
+    }
+    if !problems.is_empty() {
+        return Err(problems);
+    }
+    // Nothing can fail any more: certificates of listeners that stay are changed in place.
+    let server_tls = server_configs
+        .into_iter()
+        .zip(&snapshot.listeners)
+        .map(|(config, listener)| {
+            let config = config?;
+            let before = old.and_then(|old| {
+                let at = old.snapshot.listeners.iter().position(|it| it.name == listener.name)?;
+                old.server_tls[at].clone()
+            });
+            Some(match before {
+                Some(current) => {
+                    current.store(config);
+                    current
+                }
+                None => Arc::new(ArcSwap::new(config)),
+            })
+        })
+        .collect();
+    let endpoints = snapshot.upstreams.iter().map(|upstream| endpoint_states(upstream, old, names)).collect();
+    let generation = Arc::new(Generation { snapshot: snapshot.clone(), endpoints, client_tls, server_tls });
+    Ok(Prepared { generation, sockets, bound: now_bound })
+}
+
+fn server_tls(
+    snapshot: &Snapshot,
+    old: Option<&Generation>,
+    problems: &mut Vec<Problem>,
+) -> Vec<Option<Arc<ServerConfig>>> {
+    let configs = snapshot.listeners.iter().map(|listener| {
+        let wanted = listener.tls.as_ref()?;
+        // Certificates that did not change keep their session tickets.
+        let same = old.and_then(|old| {
+            let at = old
+                .snapshot
+                .listeners
+                .iter()
+                .position(|it| it.name == listener.name && it.tls.as_ref() == Some(wanted))?;
+            old.server_tls[at].as_ref().map(|current| current.load_full())
+        });
+        if same.is_some() {
+            return same;
+        }
+        let certificates = wanted.certificates.iter();
+        let input = tls::ServerTls {
+            certificates: certificates.map(identity).collect(),
+            client: wanted.client.as_ref().map(|client| tls::ClientCertificates {
+                authorities: &client.authorities,
+                revoked: &client.revoked,
+                required: client.required,
+            }),
+            tls12: wanted.tls12,
+        };
+        built(input.build(&provider()), &wanted.at, problems)
+    });
+    configs.collect()
+}
+
+fn client_tls(snapshot: &Snapshot, problems: &mut Vec<Problem>) -> Vec<Option<Arc<ClientConfig>>> {
+    let configs = snapshot.upstreams.iter().map(|upstream| {
+        if !upstream.endpoints.iter().any(|endpoint| endpoint.tls) {
+            return None;
+        }
+        let tls = upstream.tls.as_ref();
+        let at = tls.map_or_else(|| format!("upstreams.{}", upstream.name), |tls| tls.at.clone());
+        let input = tls::ClientTls {
+            authorities: tls.and_then(|tls| tls.authorities.as_deref()),
+            certificate: tls.and_then(|tls| tls.certificate.as_ref()).map(identity),
+            verify: tls.is_none_or(|tls| tls.verify),
+            alpn: match upstream.protocol {
+                config::Protocol::Http1 => &[tls::Alpn::Http1],
+                config::Protocol::Http2 => &[tls::Alpn::H2],
+                config::Protocol::Auto => &[tls::Alpn::H2, tls::Alpn::Http1],
+            },
+        };
+        built(input.build(&provider()), &at, problems)
+    });
+    configs.collect()
+}
+
+fn identity(certificate: &config::Certificate) -> tls::Identity<'_> {
+    tls::Identity { chain: &certificate.chain, key: certificate.key.expose() }
+}
+
+fn provider() -> Arc<rustls::crypto::CryptoProvider> {
+    // Installed by the binary, once; a test that has none gets the same.
+    rustls::crypto::CryptoProvider::get_default()
+        .cloned()
+        .unwrap_or_else(|| Arc::new(rustls::crypto::aws_lc_rs::default_provider()))
+}
+
+/// The configuration, or what is wrong with it told as problems of the place in the document.
+fn built<C>(
+    result: Result<tls::Built<C>, Vec<tls::TlsError>>,
+    at: &str,
+    problems: &mut Vec<Problem>,
+) -> Option<Arc<C>> {
+    match result {
+        Ok(tls::Built { config, warnings }) => {
+            for warning in warnings {
+                tracing::warn!(at, "{warning}");
+            }
+            Some(config)
+        }
+        Err(errors) => {
+            problems.extend(errors.into_iter().map(|error| Problem {
+                at: match error.which {
+                    tls::Which::Certificate(index) if at.starts_with("listeners.") => {
+                        format!("{at}.certificates[{index}].cert")
+                    }
+                    tls::Which::Key(index) if at.starts_with("listeners.") => format!("{at}.certificates[{index}].key"),
+                    tls::Which::Certificate(_) => format!("{at}.certificate.cert"),
+                    tls::Which::Key(_) => format!("{at}.certificate.key"),
+                    _ => at.to_owned(),
+                },
+                message: error.message,
+            }));
+            None
+        }
+    }
+}
+
+/// States of an upstream's endpoints; one that was there before keeps what is known of it.
+fn endpoint_states(upstream: &Upstream, old: Option<&Generation>, names: &Names) -> Vec<Arc<EndpointState>> {
+    let known = |identity: &str| {
+        old?.endpoints
+            .iter()
+            .flatten()
+            .find(|state| state.upstream == upstream.name && state.identity == identity)
+            .cloned()
+    };
+    let states = upstream.endpoints.iter().map(|endpoint| {
+        let identity =
+            format!("{} {:?} {:?} {:?}", endpoint.url, upstream.protocol, upstream.tls, upstream.connections);
+        known(&identity).unwrap_or_else(|| {
+            Arc::new(EndpointState {
+                upstream: upstream.name.clone(),
+                url: endpoint.url.clone(),
+                healthy: AtomicBool::new(true),
+                name: match &endpoint.address {
+                    Destination::Name { host, .. } => Some(names.register(host)),
+                    Destination::Ip(_) | Destination::Unix(_) => None,
+                },
+                identity,
+            })
+        })
+    });
+    states.collect()
+}
+
+fn spawn_workers(
+    recorders: Vec<Recorder>,
+    generation: &Arc<Generation>,
+    board: &Arc<Board>,
+) -> std::io::Result<Vec<WorkerHandle>> {
+    let mut handles = Vec::new();
+    for (index, recorder) in recorders.into_iter().enumerate() {
+        let (orders, inbox) = mpsc::unbounded_channel();
+        let (generation, board) = (generation.clone(), board.clone());
+        let thread = thread::Builder::new().name(format!("worker-{index}")).spawn(move || {
+            if let Err(error) = worker::run(index, generation, recorder, board, inbox) {
+                tracing::error!(worker = index, %error, "a worker could not start");
+            }
+        })?;
+        handles.push(WorkerHandle { orders, thread: Some(thread) });
+    }
+    let peers: Vec<_> = handles.iter().map(|worker| worker.orders.clone()).collect();
+    for worker in &handles {
+        let _ = worker.orders.send(Order::Peers(peers.clone()));
+    }
+    Ok(handles)
+}
+
+/// Health checks and names have a thread of their own: a busy worker must not make an endpoint look ill.
+fn spawn_control() -> std::io::Result<(mpsc::UnboundedSender<Watch>, Handle)> {
+    let (sender, mut inbox) = mpsc::unbounded_channel::<Watch>();
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    let handle = runtime.handle().clone();
+    thread::Builder::new().name("weir-control".into()).spawn(move || {
+        LocalSet::new().block_on(&runtime, async move {
+            let mut checks: Option<Checks> = None;
+            while let Some((upstreams, gauges)) = inbox.recv().await {
+                drop(checks.take());
+                checks = Some(Checks::start(&upstreams, &gauges));
+            }
+        });
+    })?;
+    Ok((sender, handle))
+}
+
+/// The system's resolver; where the system has none, that of this machine.
+fn resolver() -> Resolver {
+    Resolver::system()
+        .or_else(|error| {
+            tracing::warn!(reason = %error.reason, "no resolver is configured; names are asked of 127.0.0.1");
+            Resolver::with_servers(&[([127, 0, 0, 1], 53).into()])
+        })
+        .unwrap_or_else(|error| unreachable!("a server given by address needs nothing of the system: {}", error.reason))
+}
+
+fn settings(snapshot: &Snapshot) -> telemetry::Settings {
+    let told = &snapshot.telemetry;
+    telemetry::Settings {
+        metrics: told.metrics,
+        access_log: told.access_log.clone().map(|log| match log {
+            config::AccessLog::Stdout => telemetry::AccessLog::Stdout,
+            config::AccessLog::File(path) => telemetry::AccessLog::File(path),
+        }),
+        otlp: told.otlp.clone().map(|otlp| {
+            let config::Otlp { endpoint, protocol, headers, every, traces, metrics, resource } = otlp;
+            let protocol = match protocol {
+                config::OtlpProtocol::Http => telemetry::OtlpProtocol::Http,
+                config::OtlpProtocol::Grpc => telemetry::OtlpProtocol::Grpc,
+            };
+            telemetry::Otlp { endpoint, protocol, headers, every, traces, metrics, resource }
+        }),
+        max_series: told.max_series,
+    }
+}
+
+fn place(address: &Address) -> listen::Address {
+    match address {
+        Address::Ip(address) => listen::Address::Ip(*address),
+        Address::Unix(path) => listen::Address::Unix(path.clone()),
+    }
+}
+
+fn shown(address: &Address) -> String {
+    match address {
+        Address::Ip(address) => address.to_string(),
+        Address::Unix(path) => format!("unix:{}", path.display()),
+    }
+}
+
+/// An error with what caused it, in one line.
+fn chain(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut source = error.source();
+    while let Some(cause) = source {
+        text.push_str(": ");
+        text.push_str(&cause.to_string());
+        source = cause.source();
+    }
+    text
+}

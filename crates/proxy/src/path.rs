@@ -1,0 +1,141 @@
+//! The request path: every stage of a call, in order, on one screen.
+//!
+//! find route → policies inwards → choose and attempt → policies outwards → stream and settle.
+//! A stage that says stop ends the call; what it says becomes an answer in [`crate::refusal`] alone.
+
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::SystemTime;
+
+use awareness::{Arrival, Exchange};
+use base::{Call, Peer, StatusCode};
+use config::{Action, Found, Route};
+use policy::{Passage, Stop};
+use transport::{Body, Handler, Request, Response};
+
+use crate::answer;
+use crate::attempt;
+use crate::forward;
+use crate::refusal::{self, Refusal};
+use crate::tap;
+use crate::trip::Trip;
+use crate::worker::{Local, LocalListener, Worker};
+
+/// What answers the requests of one listener on one core.
+#[derive(Clone)]
+pub struct Gateway {
+    pub worker: Rc<Worker>,
+    pub listener: Rc<LocalListener>,
+}
+
+impl Handler for Gateway {
+    async fn handle(&self, request: Request) -> Response {
+        let local = self.worker.local();
+        let Request { head, mut body, peer, arrival, upgrade } = request;
+        let client = forward::client_of(&peer, &head.headers, &self.listener.trusted());
+        let mut call = Call { head, client, now: arrival.head_read, consumer: None };
+        let mut trip = Trip::begin(&self.worker, begin(&call, arrival, &self.worker));
+
+        let mut response = match self.serve(&local, &mut trip, &mut call, &mut body, upgrade.as_deref()).await {
+            Ok(response) => response,
+            Err(Halt::Answer(response)) => response,
+            Err(Halt::Refuse(refusal)) => {
+                trip.refused(&refusal);
+                refusal::render(&refusal, &call.head)
+            }
+        };
+        // Refused calls too: what policies queued for the client must reach it.
+        trip.outwards(&mut response.head);
+        tap::attach(response, trip)
+    }
+
+    fn refuse(&self, status: StatusCode, why: &'static str, peer: &Arc<Peer>, arrival: Arrival) -> Response {
+        answer::unreadable(&self.worker, status, why, peer, arrival)
+    }
+}
+
+/// Why a call goes no further down the path.
+pub enum Halt {
+    Refuse(Refusal),
+    Answer(Response),
+}
+
+impl Gateway {
+    async fn serve(
+        &self,
+        local: &Rc<Local>,
+        trip: &mut Trip,
+        call: &mut Call,
+        body: &mut Body,
+        upgrade: Option<&str>,
+    ) -> Result<Response, Halt> {
+        let (route, found) = self.find_route(local, call)?;
+        trip.enter(route, Passage::new(route.policies.clone()));
+        trip.inwards(call).await?;
+        match &route.action {
+            Action::Forward(forward) => {
+                Ok(attempt::send(&self.worker, local, &self.listener, forward, &found, call, body, upgrade, trip)
+                    .await?)
+            }
+            Action::Redirect(redirect) => Ok(answer::redirect(redirect, call, &found)),
+            Action::Respond(respond) => Ok(answer::respond(respond)),
+        }
+    }
+
+    fn find_route<'a>(&self, local: &'a Local, call: &Call) -> Result<(&'a Arc<Route>, Found), Refusal> {
+        if config::is_ambiguous_path(call.head.path()) {
+            return Err(Refusal::BadRequest("the path has dot segments; send it resolved"));
+        }
+        if call.head.method == base::Method::CONNECT {
+            return Err(Refusal::MethodNotSupported);
+        }
+        let snapshot = &local.generation.snapshot;
+        let listener = self.listener.index().ok_or(Refusal::Stopping)?;
+        let found = snapshot.router.find(listener, &call.head).ok_or(Refusal::NoRoute)?;
+        let route = snapshot.routes.get(found.route.0 as usize).ok_or(Refusal::NoRoute)?;
+        Ok((route, found))
+    }
+}
+
+fn begin(call: &Call, arrival: Arrival, worker: &Worker) -> Exchange {
+    Exchange {
+        started: call.now,
+        wall: SystemTime::now(),
+        finished: call.now,
+        arrival,
+        client: call.client.addr,
+        method: call.head.method.clone(),
+        scheme: call.head.scheme,
+        host: call.head.authority.clone(),
+        target: call.head.target.clone(),
+        version: call.head.version,
+        upstream_protocol: "",
+        api: None,
+        route: None,
+        upstream: None,
+        consumer: None,
+        status: None,
+        error: None,
+        bytes_in: 0,
+        bytes_out: 0,
+        ending: awareness::Ending::default(),
+        attempts: smallvec::SmallVec::new(),
+        steps: smallvec::SmallVec::new(),
+        trace: worker.trace(&call.head.headers),
+    }
+}
+
+impl From<Refusal> for Halt {
+    fn from(refusal: Refusal) -> Halt {
+        Halt::Refuse(refusal)
+    }
+}
+
+impl From<Stop> for Halt {
+    fn from(stop: Stop) -> Halt {
+        match stop {
+            Stop::Refuse(refusal) => Halt::Refuse(Refusal::Policy(refusal)),
+            Stop::Answer(head, body) => Halt::Answer(Response::new(*head, Body::from(body))),
+        }
+    }
+}

@@ -1,0 +1,85 @@
+//! The answer's body on its way to the client: measured, held to its deadlines, settled at its end.
+
+use std::task::{Context, Poll, ready};
+use std::time::Duration;
+
+use awareness::{Ending, Stamp};
+use base::Time;
+use transport::{Body, BodyError, Frame, Response, Source};
+
+use crate::deadline::LazyTimer;
+use crate::trip::Trip;
+
+/// How long an answer may take; put beside it by the attempt.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Patience {
+    pub idle: Option<Duration>,
+    pub deadline: Option<Time>,
+}
+
+struct Tap {
+    body: Body,
+    trip: Trip,
+    patience: Patience,
+    timer: LazyTimer,
+    last: Time,
+}
+
+/// Puts the call's record where its last byte passes.
+pub fn attach(response: Response, trip: Trip) -> Response {
+    let Response { head, body, tunnel } = response;
+    if let Some(mut tunnel) = tunnel {
+        let mut trip = trip;
+        trip.complete();
+        tunnel.guard = Box::new(trip);
+        return Response { head, body, tunnel: Some(tunnel) };
+    }
+    let patience = trip.patience;
+    Response::new(head, Body::source(Tap { body, trip, patience, timer: LazyTimer::default(), last: Time::now() }))
+}
+
+impl Source for Tap {
+    fn poll_frame(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame, BodyError>>> {
+        let frame = match self.body.poll_frame(cx) {
+            Poll::Ready(frame) => frame,
+            Poll::Pending => {
+                let idle = self.patience.idle.map(|idle| self.last + idle);
+                let (at, error, word) = match (idle, self.patience.deadline) {
+                    (Some(idle), Some(deadline)) if idle < deadline => (idle, BodyError::Idle, "upstream_idle"),
+                    (Some(idle), None) => (idle, BodyError::Idle, "upstream_idle"),
+                    (_, Some(deadline)) => (deadline, BodyError::Deadline, "deadline"),
+                    (None, None) => return Poll::Pending,
+                };
+                ready!(self.timer.poll(at, cx));
+                self.trip.broke(Ending::Deadline, word);
+                return Poll::Ready(Some(Err(error)));
+            }
+        };
+        self.last = Time::now();
+        match &frame {
+            Some(Ok(Frame::Data(data))) => {
+                let bytes = data.len() as u64;
+                self.trip.note(|exchange| exchange.bytes_out += bytes);
+            }
+            Some(Ok(Frame::Trailers(_))) | None => {
+                self.trip.mark(Stamp::LastByte, self.last);
+                self.trip.complete();
+            }
+            Some(Err(_)) => self.trip.broke(Ending::UpstreamBroke, "upstream_broke"),
+        }
+        Poll::Ready(frame)
+    }
+
+    fn length(&self) -> Option<u64> {
+        self.body.length()
+    }
+}
+
+impl Drop for Tap {
+    fn drop(&mut self) {
+        // A body without a byte is never asked for one; neither is that of a HEAD.
+        if self.body.is_empty() {
+            self.trip.complete();
+        }
+    }
+}

@@ -1,0 +1,162 @@
+//! One call under way: its record and its passage through the policies. Settles and is booked when dropped,
+//! wherever the call ends: after the last byte, at a refusal, when the client leaves.
+
+use std::rc::Rc;
+use std::sync::Arc;
+
+use awareness::{Attempt, Ending, Exchange, Outcome, Stamp, Step, StepEnd};
+use base::{Call, Reply, StatusCode, Time};
+use config::Route;
+use policy::{Passage, Steps, Stop, Usage};
+
+use crate::refusal::Refusal;
+use crate::tap::Patience;
+use crate::upstream::LocalEndpoint;
+use crate::worker::Worker;
+
+pub struct Trip {
+    worker: Rc<Worker>,
+    pub exchange: Option<Box<Exchange>>,
+    passage: Option<Passage>,
+    /// The endpoint that is at work for this call.
+    busy: Option<Rc<LocalEndpoint>>,
+    complete: bool,
+    pub patience: Patience,
+}
+
+impl Trip {
+    pub fn begin(worker: &Rc<Worker>, exchange: Exchange) -> Trip {
+        worker.began();
+        Trip {
+            worker: worker.clone(),
+            exchange: Some(Box::new(exchange)),
+            passage: None,
+            busy: None,
+            complete: false,
+            patience: Patience::default(),
+        }
+    }
+
+    pub fn enter(&mut self, route: &Arc<Route>, passage: Passage) {
+        self.passage = Some(passage);
+        self.note(|exchange| {
+            exchange.api = Some(route.api.name.clone());
+            exchange.route = Some(route.name.clone());
+        });
+    }
+
+    pub async fn inwards(&mut self, call: &mut Call) -> Result<(), Stop> {
+        let Some(passage) = &mut self.passage else { return Ok(()) };
+        let mut steps = Steps::new();
+        let verdict = passage.request(call, &mut steps).await;
+        self.note(|exchange| {
+            exchange.consumer = call.consumer.as_ref().map(|consumer| consumer.name.clone());
+            exchange.steps = steps
+                .as_slice()
+                .iter()
+                .map(|(policy, passed)| Step { policy, end: if *passed { StepEnd::Passed } else { StepEnd::Refused } })
+                .collect();
+        });
+        verdict
+    }
+
+    pub fn outwards(&mut self, reply: &mut Reply) {
+        if let Some(passage) = &mut self.passage {
+            passage.response(reply);
+        }
+        let status = reply.status;
+        self.note(|exchange| exchange.status = Some(status));
+    }
+
+    pub fn refused(&mut self, refusal: &Refusal) {
+        self.note(|exchange| exchange.error = exchange.error.or(Some(refusal.name())));
+    }
+
+    /// A try begins at this endpoint.
+    pub fn attempt(&mut self, endpoint: &Rc<LocalEndpoint>, attempt: Attempt) {
+        self.release();
+        endpoint.load.begin();
+        self.busy = Some(endpoint.clone());
+        self.note(|exchange| exchange.attempts.push(attempt));
+    }
+
+    pub fn failed(&mut self, error: &'static str) {
+        self.release();
+        self.note(|exchange| {
+            if let Some(attempt) = exchange.attempts.last_mut() {
+                attempt.outcome = Outcome::Failed(error);
+            }
+            exchange.error = Some(error);
+        });
+    }
+
+    pub fn answered(&mut self, status: StatusCode, now: Time) {
+        self.mark(Stamp::FirstByte, now);
+        self.note(|exchange| {
+            if let Some(attempt) = exchange.attempts.last_mut() {
+                attempt.outcome = Outcome::Answered(status);
+            }
+            exchange.error = None;
+        });
+    }
+
+    pub fn mark(&mut self, stamp: Stamp, at: Time) {
+        self.note(|exchange| {
+            if let Some(attempt) = exchange.attempts.last_mut() {
+                attempt.timeline.mark(stamp, at);
+            }
+        });
+    }
+
+    /// All of the answer has been taken by the connection.
+    pub fn complete(&mut self) {
+        self.complete = true;
+    }
+
+    /// The answer broke off.
+    pub fn broke(&mut self, ending: Ending, error: &'static str) {
+        self.complete = true;
+        self.note(|exchange| {
+            exchange.ending = ending;
+            exchange.error = Some(error);
+        });
+    }
+
+    pub fn note(&mut self, note: impl FnOnce(&mut Exchange)) {
+        if let Some(exchange) = &mut self.exchange {
+            note(exchange);
+        }
+    }
+
+    fn release(&mut self) {
+        if let Some(endpoint) = self.busy.take() {
+            endpoint.load.end();
+        }
+    }
+}
+
+impl Drop for Trip {
+    fn drop(&mut self) {
+        self.release();
+        let Some(mut exchange) = self.exchange.take() else { return };
+        exchange.finished = Time::now();
+        if !self.complete {
+            exchange.ending = Ending::ClientGone;
+            if let Some(attempt) = exchange.attempts.last_mut()
+                && attempt.timeline.at(Stamp::FirstByte).is_none()
+                && !matches!(attempt.outcome, Outcome::Failed(_))
+            {
+                attempt.outcome = Outcome::Abandoned;
+            }
+        }
+        let finished = exchange.finished;
+        if let Some(attempt) = exchange.attempts.last_mut() {
+            attempt.timeline.mark(Stamp::ClientDrained, finished);
+        }
+        if let Some(passage) = &mut self.passage {
+            let Exchange { bytes_in, bytes_out, status, .. } = *exchange;
+            passage.set_usage(Usage { bytes_in, bytes_out, status });
+        }
+        self.worker.ended(*exchange);
+    }
+}

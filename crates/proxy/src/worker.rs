@@ -1,0 +1,440 @@
+//! A worker: one core, one thread, one runtime. What it serves with is its own; what it is told comes by message.
+
+use std::cell::{Cell, RefCell};
+use std::collections::HashMap;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::Duration;
+
+use arc_swap::ArcSwap;
+use awareness::{Exchange, TraceContext};
+use base::{Headers, Time};
+use config::{Listener, Snapshot};
+use ipnet::IpNet;
+use rustls::{ClientConfig, ServerConfig};
+use telemetry::{Gauge, Recorder};
+use tokio::sync::{mpsc, oneshot};
+use tokio::task::JoinSet;
+use transport::listen::{Detached, Listening};
+use transport::{Drain, Drainer, drain, h1, h2};
+
+use crate::board::{self, Balance, Board};
+use crate::connection;
+use crate::upstream::{EndpointState, LocalUpstream};
+
+/// What all workers run on, from one reload to the next.
+pub struct Generation {
+    pub snapshot: Arc<Snapshot>,
+    /// As the snapshot's upstreams and their endpoints.
+    pub endpoints: Vec<Vec<Arc<EndpointState>>>,
+    pub client_tls: Vec<Option<Arc<ClientConfig>>>,
+    /// As the snapshot's listeners.
+    pub server_tls: Vec<Option<Arc<ArcSwap<ServerConfig>>>>,
+}
+
+/// A generation as one core has it.
+pub struct Local {
+    pub generation: Arc<Generation>,
+    upstreams: Vec<Rc<LocalUpstream>>,
+}
+
+pub struct Worker {
+    pub index: usize,
+    local: RefCell<Rc<Local>>,
+    recorder: RefCell<Recorder>,
+    active: Gauge,
+    random: Cell<u64>,
+    pub balance: Balance,
+    peers: RefCell<Vec<mpsc::UnboundedSender<Order>>>,
+    listeners: RefCell<HashMap<Arc<str>, Rc<LocalListener>>>,
+    /// Connections open on this core; whoever waits for none is told.
+    pub connections: Cell<u32>,
+    pub quiet: tokio::sync::Notify,
+    /// Copies to shadow upstreams that are under way.
+    aside: RefCell<JoinSet<()>>,
+}
+
+/// A listener on one core, from its first appearance in a document to its last.
+pub struct LocalListener {
+    pub name: Arc<str>,
+    index: Cell<Option<usize>>,
+    config: RefCell<Arc<Listener>>,
+    trusted: RefCell<Rc<[IpNet]>>,
+    pub tls: RefCell<Option<Arc<ArcSwap<ServerConfig>>>>,
+    pub open: Gauge,
+    pub drain: Drain,
+    drainer: Drainer,
+}
+
+/// What a worker can be told.
+pub enum Order {
+    /// Run on this generation from now on, and accept on these sockets too.
+    Apply {
+        generation: Arc<Generation>,
+        sockets: Vec<(Arc<str>, Arc<Listening>)>,
+        done: oneshot::Sender<()>,
+    },
+    /// Go on with a connection that another core handed over.
+    Adopt {
+        listener: Arc<str>,
+        connection: Box<HandedOver>,
+    },
+    /// Finish: accept no more, end idle connections, tell when none is left.
+    Drain {
+        done: oneshot::Sender<()>,
+    },
+    Peers(Vec<mpsc::UnboundedSender<Order>>),
+    /// End now; what is still open is cut.
+    Stop,
+}
+
+pub struct HandedOver {
+    pub stream: Detached,
+    pub peer: Arc<base::Peer>,
+    pub accepted: Time,
+    pub read: bytes::BytesMut,
+}
+
+/// Runs a worker until its orders end.
+pub fn run(
+    index: usize,
+    generation: Arc<Generation>,
+    recorder: Recorder,
+    board: Arc<Board>,
+    orders: mpsc::UnboundedReceiver<Order>,
+) -> std::io::Result<()> {
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        // Sockets are looked at less often while there is other work: fewer system calls a request.
+        .event_interval(61)
+        .build_local(tokio::runtime::LocalOptions::default())?;
+    runtime.block_on(work(index, generation, recorder, board, orders));
+    // Connections that would not end are cut here, with the tasks that hold them.
+    runtime.shutdown_timeout(Duration::from_millis(100));
+    Ok(())
+}
+
+async fn work(
+    index: usize,
+    generation: Arc<Generation>,
+    recorder: Recorder,
+    board: Arc<Board>,
+    mut orders: mpsc::UnboundedReceiver<Order>,
+) {
+    let active = recorder.active();
+    let worker = Rc::new(Worker {
+        index,
+        local: RefCell::new(Rc::new(Local { generation: generation.clone(), upstreams: Vec::new() })),
+        recorder: RefCell::new(recorder),
+        active,
+        random: Cell::new(Time::now().nanos().wrapping_mul(0x9e37_79b9_7f4a_7c15) ^ (index as u64 + 1)),
+        balance: Balance::new(board, index),
+        peers: RefCell::default(),
+        listeners: RefCell::default(),
+        connections: Cell::new(0),
+        quiet: tokio::sync::Notify::new(),
+        aside: RefCell::default(),
+    });
+    worker.adopt_generation(generation);
+    let mut accepting: JoinSet<()> = JoinSet::new();
+    let mut connections: JoinSet<()> = JoinSet::new();
+    let (adopted, mut adoptions) = mpsc::unbounded_channel();
+    let mut tick = tokio::time::interval(board::EVERY);
+    tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    let mut last = Time::now();
+    let mut ticks = 0u32;
+    loop {
+        tokio::select! {
+            order = orders.recv() => match order {
+                None | Some(Order::Stop) => break,
+                Some(Order::Apply { generation, sockets, done }) => {
+                    worker.adopt_generation(generation);
+                    for (name, listening) in sockets {
+                        let Some(listener) = worker.listener(&name) else { continue };
+                        match listening.acceptor(index) {
+                            Ok(acceptor) => {
+                                let (worker, adopted) = (worker.clone(), adopted.clone());
+                                accepting.spawn_local(connection::accept(worker, listener, acceptor, adopted));
+                            }
+                            Err(error) => tracing::error!(listener = %name, %error, "a worker cannot accept"),
+                        }
+                    }
+                    let _ = done.send(());
+                }
+                Some(Order::Adopt { listener, connection }) => {
+                    if let Some(listener) = worker.listener(&listener) {
+                        connections.spawn_local(connection::adopt(worker.clone(), listener, *connection));
+                    }
+                }
+                Some(Order::Drain { done }) => {
+                    for listener in worker.listeners.borrow().values() {
+                        listener.drainer.drain();
+                    }
+                    let worker = worker.clone();
+                    accepting.spawn_local(async move {
+                        worker.none_open().await;
+                        let _ = done.send(());
+                    });
+                }
+                Some(Order::Peers(peers)) => *worker.peers.borrow_mut() = peers,
+            },
+            Some(task) = adoptions.recv() => {
+                let task: connection::Task = task;
+                connections.spawn_local(task);
+            }
+            Some(ended) = connections.join_next(), if !connections.is_empty() => note_panic(ended),
+            Some(ended) = accepting.join_next(), if !accepting.is_empty() => note_panic(ended),
+            _ = tick.tick() => {
+                let now = Time::now();
+                ticks += 1;
+                worker.measure(now.since(last));
+                last = now;
+                if ticks.is_multiple_of(2) {
+                    worker.recorder.borrow_mut().tick(now);
+                }
+                if ticks.is_multiple_of(10) {
+                    worker.sweep(now);
+                }
+            }
+        }
+    }
+    // What is still open is cut, and booked as it goes.
+    connections.shutdown().await;
+    accepting.shutdown().await;
+}
+
+fn note_panic(ended: Result<(), tokio::task::JoinError>) {
+    if let Err(error) = ended
+        && error.is_panic()
+    {
+        tracing::error!("a panic ended one connection: {error}");
+    }
+}
+
+// === impl Worker ===
+
+impl Worker {
+    pub fn local(&self) -> Rc<Local> {
+        self.local.borrow().clone()
+    }
+
+    pub fn listener(&self, name: &str) -> Option<Rc<LocalListener>> {
+        self.listeners.borrow().get(name).cloned()
+    }
+
+    /// An evenly spread number; not for secrets.
+    pub fn random(&self) -> u64 {
+        // SplitMix64.
+        let state = self.random.get().wrapping_add(0x9e37_79b9_7f4a_7c15);
+        self.random.set(state);
+        let mut mixed = state;
+        mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        mixed ^ (mixed >> 31)
+    }
+
+    /// True if calls are traced here, so that upstreams hear of our spans and not of our caller's.
+    pub fn traces(&self) -> bool {
+        self.local.borrow().generation.snapshot.telemetry.otlp.as_ref().is_some_and(|otlp| otlp.traces)
+    }
+
+    pub fn trace(&self, headers: &Headers) -> TraceContext {
+        let parent = headers.get("traceparent");
+        let local = self.local.borrow();
+        let telemetry = &local.generation.snapshot.telemetry;
+        if parent.is_none() && telemetry.otlp.is_none() {
+            return TraceContext::default();
+        }
+        let sample = telemetry.sample.takes(self.random());
+        TraceContext::accept(parent, headers.get("tracestate"), sample, || self.random())
+    }
+
+    pub fn began(&self) {
+        self.active.up();
+    }
+
+    pub fn ended(&self, exchange: Exchange) {
+        self.active.down();
+        self.recorder.borrow_mut().record(exchange);
+    }
+
+    /// Does something nobody waits for. Of too much of it, some is left undone.
+    pub fn aside(&self, task: impl Future<Output = ()> + 'static) {
+        const MOST: usize = 1000;
+        let mut aside = self.aside.borrow_mut();
+        while aside.try_join_next().is_some() {}
+        if aside.len() < MOST {
+            aside.spawn_local(task);
+        }
+    }
+
+    pub fn opened(&self) {
+        self.connections.set(self.connections.get() + 1);
+    }
+
+    pub fn closed(&self) {
+        self.connections.set(self.connections.get() - 1);
+        if self.connections.get() == 0 {
+            self.quiet.notify_waiters();
+        }
+    }
+
+    /// Sends a connection to the worker that should have it; gives it back if that one is gone.
+    pub fn send_to(
+        &self,
+        worker: usize,
+        listener: &Arc<str>,
+        connection: Box<HandedOver>,
+    ) -> Result<(), Box<HandedOver>> {
+        let peers = self.peers.borrow();
+        let Some(peer) = peers.get(worker) else { return Err(connection) };
+        let order = Order::Adopt { listener: listener.clone(), connection };
+        peer.send(order).map_err(|unsent| match unsent.0 {
+            Order::Adopt { connection, .. } => connection,
+            _ => unreachable!("an adoption was sent"),
+        })
+    }
+
+    async fn none_open(&self) {
+        loop {
+            let quiet = self.quiet.notified();
+            if self.connections.get() == 0 {
+                return;
+            }
+            quiet.await;
+        }
+    }
+
+    fn measure(&self, elapsed: Duration) {
+        let cpu = rustix::time::clock_gettime(rustix::time::ClockId::ThreadCPUTime);
+        let cpu = Duration::new(cpu.tv_sec as u64, cpu.tv_nsec as u32);
+        self.balance.measure(cpu, elapsed, self.connections.get());
+    }
+
+    fn sweep(&self, now: Time) {
+        for upstream in &self.local.borrow().upstreams {
+            for endpoint in &upstream.endpoints {
+                endpoint.pool.sweep(now);
+            }
+        }
+    }
+
+    /// Changes to another generation between two polls: no call sees half of it.
+    fn adopt_generation(&self, generation: Arc<Generation>) {
+        let old = self.local();
+        let snapshot = &generation.snapshot;
+        let upstreams = snapshot.upstreams.iter().enumerate().map(|(at, upstream)| {
+            let previous = old.upstreams.iter().find(|old| old.config.name == upstream.name);
+            let tls = generation.client_tls[at].as_ref();
+            Rc::new(LocalUpstream::new(
+                upstream,
+                &generation.endpoints[at],
+                tls,
+                previous.map(|it| &**it),
+                self.index as u64,
+            ))
+        });
+        let upstreams = upstreams.collect();
+
+        let mut listeners = self.listeners.borrow_mut();
+        listeners.retain(|name, listener| {
+            let index = snapshot
+                .listeners
+                .iter()
+                .position(|it| it.name == *name && it.address == listener.config.borrow().address);
+            listener.index.set(index);
+            if index.is_none() {
+                listener.drainer.drain();
+            }
+            index.is_some()
+        });
+        for (index, config) in snapshot.listeners.iter().enumerate() {
+            let tls = generation.server_tls[index].clone();
+            match listeners.get(&config.name) {
+                Some(listener) => listener.update(config, tls),
+                None => {
+                    let open = self.recorder.borrow().connections(&config.name);
+                    listeners.insert(config.name.clone(), Rc::new(LocalListener::new(index, config, tls, open)));
+                }
+            }
+        }
+        drop(listeners);
+        *self.local.borrow_mut() = Rc::new(Local { generation, upstreams });
+    }
+}
+
+// === impl Local ===
+
+impl Local {
+    pub fn upstream(&self, index: u32) -> Option<&Rc<LocalUpstream>> {
+        self.upstreams.get(index as usize)
+    }
+}
+
+// === impl LocalListener ===
+
+impl LocalListener {
+    fn new(
+        index: usize,
+        config: &Arc<Listener>,
+        tls: Option<Arc<ArcSwap<ServerConfig>>>,
+        open: Gauge,
+    ) -> LocalListener {
+        let (drainer, drain) = drain();
+        LocalListener {
+            name: config.name.clone(),
+            index: Cell::new(Some(index)),
+            trusted: RefCell::new(config.trusted_proxies.clone().into()),
+            config: RefCell::new(config.clone()),
+            tls: RefCell::new(tls),
+            open,
+            drain,
+            drainer,
+        }
+    }
+
+    fn update(&self, config: &Arc<Listener>, tls: Option<Arc<ArcSwap<ServerConfig>>>) {
+        *self.trusted.borrow_mut() = config.trusted_proxies.clone().into();
+        *self.config.borrow_mut() = config.clone();
+        *self.tls.borrow_mut() = tls;
+    }
+
+    /// Its place in the snapshot; `None` once it is in none.
+    pub fn index(&self) -> Option<usize> {
+        self.index.get()
+    }
+
+    pub fn trusted(&self) -> Rc<[IpNet]> {
+        self.trusted.borrow().clone()
+    }
+
+    pub fn expects_proxy_header(&self) -> bool {
+        self.config.borrow().proxy_protocol
+    }
+
+    pub fn head_timeout(&self) -> Duration {
+        self.config.borrow().limits.head_timeout
+    }
+
+    pub fn http1(&self) -> h1::Settings {
+        let limits = &self.config.borrow().limits;
+        h1::Settings {
+            limits: h1::HeadLimits::new(limits.head, limits.fields),
+            head_timeout: limits.head_timeout,
+            idle_timeout: limits.idle_timeout,
+            body_timeout: limits.body_timeout,
+        }
+    }
+
+    pub fn http2(&self) -> h2::ServerSettings {
+        let limits = &self.config.borrow().limits;
+        h2::ServerSettings {
+            max_streams: limits.streams,
+            head_bytes: u32::try_from(limits.head).unwrap_or(u32::MAX),
+            head_fields: limits.fields,
+            idle_timeout: limits.idle_timeout,
+            body_timeout: limits.body_timeout,
+            ..h2::ServerSettings::default()
+        }
+    }
+}

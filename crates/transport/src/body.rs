@@ -1,0 +1,114 @@
+//! Bodies: pulled piece by piece, by whoever needs the next one, in that one's own task.
+
+use std::future::poll_fn;
+use std::io;
+use std::task::{Context, Poll};
+
+use base::Headers;
+use bytes::Bytes;
+
+/// The body of a request or an answer.
+#[derive(Default)]
+pub enum Body {
+    #[default]
+    Empty,
+    /// Whole and in memory.
+    Full(Bytes),
+    /// From a connection, or made on the way.
+    Source(Box<dyn Source>),
+}
+
+/// What a body is pulled from. One core owns it: it need not be `Send`.
+pub trait Source {
+    /// The next piece; `None` at the end, after which it is not asked again.
+    fn poll_frame(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame, BodyError>>>;
+
+    /// How many bytes are still to come, where that is known.
+    fn length(&self) -> Option<u64> {
+        None
+    }
+}
+
+pub enum Frame {
+    /// Never empty.
+    Data(Bytes),
+    /// Always the last.
+    Trailers(Headers),
+}
+
+/// Why a body ended before its end.
+#[derive(Debug, thiserror::Error)]
+pub enum BodyError {
+    #[error("the connection broke")]
+    Io(#[source] io::Error),
+    /// The peer closed before the length it had promised, or in the middle of a chunk.
+    #[error("the body ended before its end")]
+    Incomplete,
+    /// The peer broke the framing of the body.
+    #[error("the body is malformed: {0}")]
+    Malformed(&'static str),
+    /// HTTP/2: the peer reset the stream.
+    #[error("the stream was reset")]
+    Reset(#[source] h2::Error),
+    #[error("nothing came for too long")]
+    Idle,
+    #[error("the call's deadline passed")]
+    Deadline,
+}
+
+impl Body {
+    pub fn source(source: impl Source + 'static) -> Body {
+        Body::Source(Box::new(source))
+    }
+
+    /// True if it is known that no byte and no trailer will come.
+    pub fn is_empty(&self) -> bool {
+        match self {
+            Body::Empty => true,
+            Body::Full(bytes) => bytes.is_empty(),
+            Body::Source(source) => source.length() == Some(0),
+        }
+    }
+
+    /// How many bytes are still to come, where that is known.
+    pub fn length(&self) -> Option<u64> {
+        match self {
+            Body::Empty => Some(0),
+            Body::Full(bytes) => Some(bytes.len() as u64),
+            Body::Source(source) => source.length(),
+        }
+    }
+
+    pub fn poll_frame(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame, BodyError>>> {
+        match self {
+            Body::Empty => Poll::Ready(None),
+            Body::Full(_) => {
+                let Body::Full(bytes) = std::mem::take(self) else { unreachable!("matched above") };
+                Poll::Ready(if bytes.is_empty() { None } else { Some(Ok(Frame::Data(bytes))) })
+            }
+            Body::Source(source) => {
+                let frame = source.poll_frame(cx);
+                if let Poll::Ready(None | Some(Err(_) | Ok(Frame::Trailers(_)))) = &frame {
+                    *self = Body::Empty;
+                }
+                frame
+            }
+        }
+    }
+
+    pub async fn frame(&mut self) -> Option<Result<Frame, BodyError>> {
+        poll_fn(|cx| self.poll_frame(cx)).await
+    }
+}
+
+impl From<Bytes> for Body {
+    fn from(bytes: Bytes) -> Body {
+        if bytes.is_empty() { Body::Empty } else { Body::Full(bytes) }
+    }
+}
+
+impl From<Vec<u8>> for Body {
+    fn from(bytes: Vec<u8>) -> Body {
+        Bytes::from(bytes).into()
+    }
+}

@@ -1,0 +1,15 @@
+//! HTTP/1.1 (RFC 9112), written by hand on both sides.
+//!
+//! The parser of single lines is `httparse`; framing, persistence and timing are ours, since they are what a
+//! gateway is about: an idle connection holds no buffer, an upstream exchange needs no task of its own, and
+//! every moment of it is seen. [`head`] and [`framing`] do no I/O.
+
+mod buffer;
+mod client;
+mod framing;
+mod head;
+mod server;
+
+pub use client::{Connection, Recycle};
+pub use head::{HeadError, HeadLimits};
+pub use server::{Outcome, Settings, serve};

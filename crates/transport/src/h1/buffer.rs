@@ -1,0 +1,91 @@
+//! Reading and writing without a buffer for each connection.
+
+use std::cell::RefCell;
+use std::io;
+use std::pin::Pin;
+use std::task::{Context, Poll, ready};
+
+use bytes::{Buf, Bytes, BytesMut};
+use tokio::io::{AsyncWrite, ReadBuf};
+
+use crate::message::Io;
+
+const SCRATCH: usize = 64 * 1024;
+/// Pieces from this size on are written from where they lie.
+const COPY_BELOW: usize = 8 * 1024;
+
+thread_local! {
+    /// Every connection of a core reads through this, so that one that waits holds nothing.
+    static READ: RefCell<Box<[u8]>> = RefCell::new(vec![0; SCRATCH].into());
+}
+
+/// Reads what there is, up to 64 KiB, behind `buffer`. Zero at the end of the stream.
+pub fn poll_read(io: &mut (impl Io + ?Sized), cx: &mut Context<'_>, buffer: &mut BytesMut) -> Poll<io::Result<usize>> {
+    READ.with_borrow_mut(|scratch| {
+        let mut read = ReadBuf::new(scratch);
+        ready!(Pin::new(io).poll_read(cx, &mut read))?;
+        buffer.extend_from_slice(read.filled());
+        Poll::Ready(Ok(read.filled().len()))
+    })
+}
+
+/// What is to be written: small things gathered, then at most one large piece.
+#[derive(Default)]
+pub struct Outgoing {
+    pub head: Vec<u8>,
+    written: usize,
+    tail: Bytes,
+}
+
+impl Outgoing {
+    pub fn with_capacity(bytes: usize) -> Outgoing {
+        Outgoing { head: Vec::with_capacity(bytes), ..Outgoing::default() }
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.written == self.head.len() && self.tail.is_empty()
+    }
+
+    /// True if another piece may be put in before the rest is written.
+    pub fn has_room(&self) -> bool {
+        self.tail.is_empty() && self.head.len() - self.written < SCRATCH
+    }
+
+    /// Puts a piece of a body behind what is there, framed.
+    pub fn body(&mut self, framing: super::framing::Framing, data: Bytes) {
+        debug_assert!(self.tail.is_empty());
+        if data.len() < COPY_BELOW || framing == super::framing::Framing::Chunked {
+            framing.encode(&mut self.head, &data);
+        } else {
+            self.tail = data;
+        }
+    }
+
+    /// Writes until all is written.
+    pub fn poll_write(
+        &mut self,
+        io: &mut (impl AsyncWrite + Unpin + ?Sized),
+        cx: &mut Context<'_>,
+    ) -> Poll<io::Result<()>> {
+        while !self.is_empty() {
+            let head = &self.head[self.written..];
+            let wrote = if self.tail.is_empty() {
+                ready!(Pin::new(&mut *io).poll_write(cx, head))?
+            } else if head.is_empty() {
+                ready!(Pin::new(&mut *io).poll_write(cx, &self.tail))?
+            } else {
+                let both = [io::IoSlice::new(head), io::IoSlice::new(&self.tail)];
+                ready!(Pin::new(&mut *io).poll_write_vectored(cx, &both))?
+            };
+            if wrote == 0 {
+                return Poll::Ready(Err(io::ErrorKind::WriteZero.into()));
+            }
+            let of_head = wrote.min(head.len());
+            self.written += of_head;
+            self.tail.advance(wrote - of_head);
+        }
+        self.head.clear();
+        self.written = 0;
+        Pin::new(io).poll_flush(cx)
+    }
+}

@@ -1,0 +1,299 @@
+//! One exchange after another on one upstream connection, driven inside the request's own task.
+
+use std::cell::Cell;
+use std::future::poll_fn;
+use std::io;
+use std::rc::Rc;
+use std::task::{Context, Poll, ready};
+
+use base::{Method, RequestHead, StatusCode, Time};
+use bytes::BytesMut;
+
+use super::buffer::{self, Outgoing};
+use super::framing::{Decoded, Decoder, Framing};
+use super::head::{self, HeadError, HeadLimits};
+use crate::body::{Body, BodyError, Frame, Source};
+use crate::client::SendError;
+use crate::message::{Io, Response, Tunnel};
+
+/// An open connection that carries no exchange.
+pub struct Connection {
+    io: Box<dyn Io>,
+    read: BytesMut,
+}
+
+/// Where a connection goes that may carry another exchange.
+pub trait Recycle {
+    fn recycle(self: Box<Self>, connection: Connection);
+}
+
+/// An answer's head may be this large; the upstream is ours to trust more than a client.
+const ANSWER: HeadLimits = HeadLimits { bytes: 256 * 1024, fields: head::MAX_FIELDS };
+
+impl Connection {
+    pub fn new(io: Box<dyn Io>) -> Connection {
+        Connection { io, read: BytesMut::new() }
+    }
+
+    /// True if the peer has closed it, or has said something that nobody asked for.
+    pub fn is_spent(&mut self) -> bool {
+        let mut cx = Context::from_waker(std::task::Waker::noop());
+        !self.read.is_empty() || buffer::poll_read(&mut *self.io, &mut cx, &mut self.read).is_ready()
+    }
+
+    /// Sends a request and waits for the head of its answer; the rest of the request goes on being sent while
+    /// the answer's body is read. `sent` gets the time when the last of it was written.
+    ///
+    /// Dropping the future, or the answer's body, closes the connection.
+    pub async fn send(
+        self,
+        head: &RequestHead,
+        upgrade: Option<&str>,
+        body: Body,
+        sent: Rc<Cell<Time>>,
+        home: Box<dyn Recycle>,
+    ) -> Result<Response, SendError> {
+        let framing = match body.length() {
+            _ if body.is_empty() => Framing::None,
+            Some(length) => Framing::Length(length),
+            None => Framing::Chunked,
+        };
+        let mut out = Outgoing::with_capacity(512 + head.headers.bytes());
+        head::write_request(&mut out.head, head, framing, upgrade);
+        let upload = Upload { body, framing, out, left: body_left(framing), done: false, began: false, sent };
+        let mut exchange = Exchange { io: self.io, read: self.read, upload };
+        let method = head.method.clone();
+        let (answer, keep_alive) = poll_fn(|cx| exchange.poll_head(cx, &method)).await?;
+        Ok(exchange.into_response(answer, keep_alive, home))
+    }
+}
+
+/// A request being sent and its answer's head being awaited.
+struct Exchange {
+    io: Box<dyn Io>,
+    read: BytesMut,
+    upload: Upload,
+}
+
+/// What is still to be sent of a request.
+struct Upload {
+    body: Body,
+    framing: Framing,
+    out: Outgoing,
+    /// Bytes promised by Content-Length that were not yet taken from the body.
+    left: u64,
+    done: bool,
+    /// Some of the request has reached the socket.
+    began: bool,
+    sent: Rc<Cell<Time>>,
+}
+
+type Head = (head::ParsedResponse, bool);
+
+impl Exchange {
+    fn poll_head(&mut self, cx: &mut Context<'_>, method: &Method) -> Poll<Result<Head, SendError>> {
+        let upload = self.upload.poll(&mut *self.io, cx);
+        loop {
+            // An answer may come before the request was sent, or instead of it.
+            match head::parse_response(&mut self.read, method, ANSWER) {
+                Ok(Some(answer)) if answer.head.status == StatusCode::SWITCHING_PROTOCOLS => {
+                    return Poll::Ready(Ok((answer, false)));
+                }
+                Ok(Some(answer)) if answer.head.status.is_informational() => continue,
+                Ok(Some(answer)) => {
+                    let keep_alive = answer.keep_alive;
+                    return Poll::Ready(Ok((answer, keep_alive)));
+                }
+                Ok(None) => {}
+                Err(error) => return Poll::Ready(Err(SendError::Malformed(error))),
+            }
+            match buffer::poll_read(&mut *self.io, cx, &mut self.read) {
+                Poll::Ready(Ok(0)) => {
+                    let error = io::Error::new(io::ErrorKind::UnexpectedEof, "closed before an answer");
+                    return Poll::Ready(Err(self.broken(error)));
+                }
+                Poll::Ready(Ok(_)) => {}
+                Poll::Ready(Err(error)) => return Poll::Ready(Err(self.broken(error))),
+                Poll::Pending => break,
+            }
+        }
+        match upload {
+            Poll::Ready(Err(UploadError::Body(error))) => Poll::Ready(Err(SendError::Body(error))),
+            Poll::Ready(Err(UploadError::Io(error))) => Poll::Ready(Err(self.broken(error))),
+            _ => Poll::Pending,
+        }
+    }
+
+    fn broken(&self, source: io::Error) -> SendError {
+        SendError::Broken { sent: self.upload.began, answered: !self.read.is_empty(), source }
+    }
+
+    fn into_response(self, answer: head::ParsedResponse, keep_alive: bool, home: Box<dyn Recycle>) -> Response {
+        let head::ParsedResponse { head, body, .. } = answer;
+        if head.status == StatusCode::SWITCHING_PROTOCOLS {
+            let tunnel = Tunnel { io: self.io, read: self.read.to_vec(), guard: Box::new(()) };
+            return Response { head, body: Body::Empty, tunnel: Some(tunnel) };
+        }
+        let mut download = Download { exchange: Some(self), decoder: body, keep_alive, home: Some(home) };
+        // A small answer came whole, with its head: the connection is free before the client has a byte.
+        if let Some(whole) = download.whole() {
+            return Response::new(head, whole);
+        }
+        Response::new(head, Body::source(download))
+    }
+}
+
+enum UploadError {
+    Io(io::Error),
+    Body(BodyError),
+}
+
+impl Upload {
+    fn poll(&mut self, io: &mut dyn Io, cx: &mut Context<'_>) -> Poll<Result<(), UploadError>> {
+        if self.done {
+            return Poll::Ready(Ok(()));
+        }
+        loop {
+            while self.out.has_room() && !self.is_taken() {
+                match self.body.poll_frame(cx) {
+                    Poll::Ready(Some(Ok(Frame::Data(data)))) => self.put(data)?,
+                    Poll::Ready(Some(Ok(Frame::Trailers(trailers)))) => self.finish(Some(trailers))?,
+                    Poll::Ready(None) => self.finish(None)?,
+                    Poll::Ready(Some(Err(error))) => return Poll::Ready(Err(UploadError::Body(error))),
+                    Poll::Pending => break,
+                }
+            }
+            let wrote = self.out.poll_write(io, cx);
+            self.began = true;
+            ready!(wrote).map_err(UploadError::Io)?;
+            if self.is_taken() {
+                self.done = true;
+                self.sent.set(Time::now());
+                return Poll::Ready(Ok(()));
+            }
+            if !self.out.has_room() {
+                continue;
+            }
+            // All that there was is written: wait for the body.
+            match self.body.poll_frame(cx) {
+                Poll::Ready(Some(Ok(Frame::Data(data)))) => self.put(data)?,
+                Poll::Ready(Some(Ok(Frame::Trailers(trailers)))) => self.finish(Some(trailers))?,
+                Poll::Ready(None) => self.finish(None)?,
+                Poll::Ready(Some(Err(error))) => return Poll::Ready(Err(UploadError::Body(error))),
+                Poll::Pending => return Poll::Pending,
+            }
+        }
+    }
+
+    /// The body has been asked for its last piece.
+    fn is_taken(&self) -> bool {
+        self.framing == Framing::None
+    }
+
+    fn put(&mut self, data: bytes::Bytes) -> Result<(), UploadError> {
+        if let Framing::Length(_) = self.framing {
+            let Some(left) = self.left.checked_sub(data.len() as u64) else {
+                return Err(UploadError::Body(BodyError::Malformed("longer than its Content-Length")));
+            };
+            self.left = left;
+        }
+        self.out.body(self.framing, data);
+        Ok(())
+    }
+
+    fn finish(&mut self, trailers: Option<base::Headers>) -> Result<(), UploadError> {
+        if self.left > 0 {
+            return Err(UploadError::Body(BodyError::Incomplete));
+        }
+        self.framing.finish(&mut self.out.head, trailers.as_ref());
+        self.framing = Framing::None;
+        Ok(())
+    }
+}
+
+fn body_left(framing: Framing) -> u64 {
+    if let Framing::Length(length) = framing { length } else { 0 }
+}
+
+/// The body of an answer: reads the connection, keeps sending the request, gives the connection back at the end.
+struct Download {
+    exchange: Option<Exchange>,
+    decoder: Decoder,
+    keep_alive: bool,
+    home: Option<Box<dyn Recycle>>,
+}
+
+impl Download {
+    /// The body, if all of it has been read already; then the connection has been given back.
+    fn whole(&mut self) -> Option<Body> {
+        let exchange = self.exchange.as_mut()?;
+        match self.decoder {
+            Decoder::Done => {}
+            Decoder::Length(left) if exchange.read.len() as u64 >= left => {}
+            _ => return None,
+        }
+        if !exchange.upload.done {
+            return None;
+        }
+        let body = match self.decoder.decode(&mut exchange.read) {
+            Ok(Decoded::Frame(Frame::Data(data))) => Body::Full(data),
+            _ => Body::Empty,
+        };
+        self.give_back();
+        Some(body)
+    }
+
+    fn give_back(&mut self) {
+        let (Some(exchange), Some(home)) = (self.exchange.take(), self.home.take()) else { return };
+        if self.keep_alive && exchange.upload.done && exchange.read.is_empty() {
+            home.recycle(Connection { io: exchange.io, read: BytesMut::new() });
+        }
+    }
+}
+
+impl Source for Download {
+    fn poll_frame(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame, BodyError>>> {
+        let Some(exchange) = &mut self.exchange else { return Poll::Ready(None) };
+        if !exchange.upload.done {
+            // An upload that fails now costs the connection, not the answer: the upstream may have had enough.
+            if let Poll::Ready(Err(_)) = exchange.upload.poll(&mut *exchange.io, cx) {
+                exchange.upload.body = Body::Empty;
+                self.keep_alive = false;
+            }
+        }
+        loop {
+            match self.decoder.decode(&mut exchange.read) {
+                Ok(Decoded::Frame(frame)) => {
+                    if self.decoder.is_done() {
+                        self.give_back();
+                    }
+                    return Poll::Ready(Some(Ok(frame)));
+                }
+                Ok(Decoded::End) => {
+                    self.give_back();
+                    return Poll::Ready(None);
+                }
+                Ok(Decoded::More) => {}
+                Err(error) => return Poll::Ready(Some(Err(error))),
+            }
+            match ready!(buffer::poll_read(&mut *exchange.io, cx, &mut exchange.read)) {
+                Ok(0) => {
+                    self.keep_alive = false;
+                    return Poll::Ready(self.decoder.end_of_stream().err().map(Err));
+                }
+                Ok(_) => {}
+                Err(error) => return Poll::Ready(Some(Err(BodyError::Io(error)))),
+            }
+        }
+    }
+
+    fn length(&self) -> Option<u64> {
+        self.decoder.length()
+    }
+}
+
+impl From<HeadError> for SendError {
+    fn from(error: HeadError) -> SendError {
+        SendError::Malformed(error)
+    }
+}

@@ -1,0 +1,374 @@
+//! Where a body ends (RFC 9112, 6 and 7): decided once from the head, then applied to bytes. No I/O.
+
+use base::{Headers, Method, StatusCode, Version};
+use bytes::{Buf, Bytes, BytesMut};
+
+use super::head::HeadError;
+use crate::body::{BodyError, Frame};
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Framing {
+    None,
+    Length(u64),
+    Chunked,
+    UntilClose,
+}
+
+/// Takes a body off the bytes of a connection.
+#[derive(Debug)]
+pub enum Decoder {
+    Done,
+    Length(u64),
+    UntilClose,
+    /// Between the pieces of a chunked body.
+    Size,
+    Chunk(u64),
+    /// The CRLF behind a chunk's data.
+    ChunkEnd,
+    Trailers,
+}
+
+/// What a decoder made of the bytes there are.
+pub enum Decoded {
+    Frame(Frame),
+    /// It needs more bytes than there are.
+    More,
+    End,
+}
+
+/// A chunk-size line and a trailer section are held until they are whole, up to this.
+const MAX_LINE: usize = 1024;
+const MAX_TRAILERS: usize = 16 * 1024;
+
+impl Framing {
+    pub fn of_request(headers: &Headers, version: Version) -> Result<Framing, HeadError> {
+        let length = content_length(headers)?;
+        match transfer_encoding(headers)? {
+            TransferEncoding::None => Ok(length.map_or(Framing::None, Framing::Length)),
+            _ if length.is_some() => Err(HeadError::Malformed("both Content-Length and Transfer-Encoding")),
+            _ if version != Version::HTTP_11 => Err(HeadError::Malformed("Transfer-Encoding in HTTP/1.0")),
+            TransferEncoding::Chunked => Ok(Framing::Chunked),
+            TransferEncoding::Other => Err(HeadError::TransferCoding),
+        }
+    }
+
+    pub fn of_response(
+        headers: &Headers,
+        version: Version,
+        method: &Method,
+        status: StatusCode,
+    ) -> Result<Framing, HeadError> {
+        let length = content_length(headers)?;
+        let coding = transfer_encoding(headers)?;
+        if *method == Method::HEAD || status.is_informational() || matches!(status.as_u16(), 204 | 304) {
+            return Ok(Framing::None);
+        }
+        match coding {
+            TransferEncoding::None => Ok(length.map_or(Framing::UntilClose, Framing::Length)),
+            _ if length.is_some() => Err(HeadError::Malformed("both Content-Length and Transfer-Encoding")),
+            _ if version != Version::HTTP_11 => Err(HeadError::Malformed("Transfer-Encoding in HTTP/1.0")),
+            TransferEncoding::Chunked => Ok(Framing::Chunked),
+            TransferEncoding::Other => Err(HeadError::TransferCoding),
+        }
+    }
+
+    pub fn decoder(self) -> Decoder {
+        match self {
+            Framing::None | Framing::Length(0) => Decoder::Done,
+            Framing::Length(length) => Decoder::Length(length),
+            Framing::Chunked => Decoder::Size,
+            Framing::UntilClose => Decoder::UntilClose,
+        }
+    }
+
+    /// Puts a piece of the body on the wire.
+    pub fn encode(self, out: &mut Vec<u8>, data: &[u8]) {
+        if self == Framing::Chunked {
+            Framing::encode_size(out, data.len());
+            out.extend_from_slice(data);
+            out.extend_from_slice(b"\r\n");
+        } else {
+            out.extend_from_slice(data);
+        }
+    }
+
+    pub fn encode_size(out: &mut Vec<u8>, size: usize) {
+        const DIGITS: &[u8; 16] = b"0123456789abcdef";
+        let digits = (usize::BITS - size.leading_zeros()).div_ceil(4).max(1);
+        out.extend((0..digits).rev().map(|digit| DIGITS[(size >> (4 * digit)) & 15]));
+        out.extend_from_slice(b"\r\n");
+    }
+
+    /// Ends the body on the wire.
+    pub fn finish(self, out: &mut Vec<u8>, trailers: Option<&Headers>) {
+        if self == Framing::Chunked {
+            out.extend_from_slice(b"0\r\n");
+            if let Some(trailers) = trailers {
+                super::head::write_fields(out, trailers);
+            }
+            out.extend_from_slice(b"\r\n");
+        }
+    }
+}
+
+impl Decoder {
+    pub fn is_done(&self) -> bool {
+        matches!(self, Decoder::Done)
+    }
+
+    /// Bytes still to come, where the head told.
+    pub fn length(&self) -> Option<u64> {
+        match self {
+            Decoder::Done => Some(0),
+            Decoder::Length(left) => Some(*left),
+            _ => None,
+        }
+    }
+
+    pub fn decode(&mut self, buffer: &mut BytesMut) -> Result<Decoded, BodyError> {
+        loop {
+            match self {
+                Decoder::Done => return Ok(Decoded::End),
+                _ if buffer.is_empty() => return Ok(Decoded::More),
+                Decoder::UntilClose => return Ok(data(take(buffer, u64::MAX))),
+                Decoder::Length(left) => {
+                    let piece = take(buffer, *left);
+                    *left -= piece.len() as u64;
+                    if *left == 0 {
+                        *self = Decoder::Done;
+                    }
+                    return Ok(data(piece));
+                }
+                Decoder::Size => {
+                    let Some(line) = take_line(buffer, MAX_LINE)? else { return Ok(Decoded::More) };
+                    *self = match chunk_size(&line)? {
+                        0 => Decoder::Trailers,
+                        size => Decoder::Chunk(size),
+                    };
+                }
+                Decoder::Chunk(left) => {
+                    let piece = take(buffer, *left);
+                    *left -= piece.len() as u64;
+                    if *left == 0 {
+                        *self = Decoder::ChunkEnd;
+                    }
+                    return Ok(data(piece));
+                }
+                Decoder::ChunkEnd => {
+                    if buffer.len() < 2 {
+                        return if buffer[0] == b'\r' { Ok(Decoded::More) } else { Err(CHUNK_END) };
+                    }
+                    if !buffer.starts_with(b"\r\n") {
+                        return Err(CHUNK_END);
+                    }
+                    buffer.advance(2);
+                    *self = Decoder::Size;
+                }
+                Decoder::Trailers => {
+                    let Some(trailers) = take_trailers(buffer)? else { return Ok(Decoded::More) };
+                    *self = Decoder::Done;
+                    if trailers.is_empty() {
+                        return Ok(Decoded::End);
+                    }
+                    return Ok(Decoded::Frame(Frame::Trailers(trailers)));
+                }
+            }
+        }
+    }
+
+    /// The connection ended: was that the body's end?
+    pub fn end_of_stream(&mut self) -> Result<(), BodyError> {
+        match self {
+            Decoder::Done | Decoder::UntilClose => {
+                *self = Decoder::Done;
+                Ok(())
+            }
+            _ => Err(BodyError::Incomplete),
+        }
+    }
+}
+
+const CHUNK_END: BodyError = BodyError::Malformed("a chunk is longer than its size");
+
+enum TransferEncoding {
+    None,
+    Chunked,
+    Other,
+}
+
+fn transfer_encoding(headers: &Headers) -> Result<TransferEncoding, HeadError> {
+    let mut lines = headers.get_all("transfer-encoding");
+    match (lines.next(), lines.next()) {
+        (None, _) => Ok(TransferEncoding::None),
+        (Some(coding), None) if coding.eq_ignore_ascii_case(b"chunked") => Ok(TransferEncoding::Chunked),
+        (Some(_), None) => Ok(TransferEncoding::Other),
+        (Some(_), Some(_)) => Err(HeadError::Malformed("more than one Transfer-Encoding field")),
+    }
+}
+
+fn content_length(headers: &Headers) -> Result<Option<u64>, HeadError> {
+    const WRONG: HeadError = HeadError::Malformed("Content-Length is not one number");
+    let mut lines = headers.get_all("content-length");
+    let Some(line) = lines.next() else { return Ok(None) };
+    if lines.next().is_some() || line.is_empty() || !line.iter().all(u8::is_ascii_digit) {
+        return Err(WRONG);
+    }
+    std::str::from_utf8(line).ok().and_then(|line| line.parse().ok()).map(Some).ok_or(WRONG)
+}
+
+fn chunk_size(line: &[u8]) -> Result<u64, BodyError> {
+    const WRONG: BodyError = BodyError::Malformed("a chunk's size is not a hexadecimal number");
+    // Extensions are ignored, as RFC 9112 7.1.1 allows; nothing of them is forwarded.
+    let digits = line.split(|b| *b == b';').next().unwrap_or_default().trim_ascii_end();
+    if digits.is_empty() || digits.len() > 15 || !digits.iter().all(u8::is_ascii_hexdigit) {
+        return Err(WRONG);
+    }
+    std::str::from_utf8(digits).ok().and_then(|digits| u64::from_str_radix(digits, 16).ok()).ok_or(WRONG)
+}
+
+fn take(buffer: &mut BytesMut, most: u64) -> Bytes {
+    let length = usize::try_from(most).unwrap_or(usize::MAX).min(buffer.len());
+    if length == buffer.len() { std::mem::take(buffer).freeze() } else { buffer.split_to(length).freeze() }
+}
+
+fn data(piece: Bytes) -> Decoded {
+    Decoded::Frame(Frame::Data(piece))
+}
+
+fn take_line(buffer: &mut BytesMut, limit: usize) -> Result<Option<Bytes>, BodyError> {
+    let window = &buffer[..buffer.len().min(limit)];
+    let Some(end) = window.iter().position(|b| *b == b'\n') else {
+        return if buffer.len() < limit { Ok(None) } else { Err(BodyError::Malformed("a line is too long")) };
+    };
+    if end == 0 || buffer[end - 1] != b'\r' || buffer[..end - 1].contains(&b'\r') {
+        return Err(BodyError::Malformed("a line ends in LF without CR"));
+    }
+    let line = buffer.split_to(end - 1).freeze();
+    buffer.advance(2);
+    Ok(Some(line))
+}
+
+/// Fields that would change what the message is have no place behind it (RFC 9110, 6.5.1).
+const NOT_IN_TRAILERS: [&str; 9] = [
+    "transfer-encoding",
+    "content-length",
+    "host",
+    "trailer",
+    "connection",
+    "authorization",
+    "content-encoding",
+    "content-type",
+    "content-range",
+];
+
+fn take_trailers(buffer: &mut BytesMut) -> Result<Option<Headers>, BodyError> {
+    if buffer.starts_with(b"\r\n") {
+        buffer.advance(2);
+        return Ok(Some(Headers::new()));
+    }
+    let mut fields = [httparse::EMPTY_HEADER; 64];
+    match httparse::parse_headers(buffer, &mut fields) {
+        Ok(httparse::Status::Partial) if buffer.len() < MAX_TRAILERS => Ok(None),
+        Ok(httparse::Status::Complete((length, parsed))) => {
+            let mut trailers = Headers::new();
+            for field in parsed {
+                let value = field.value.trim_ascii();
+                if Headers::is_value(value) && !NOT_IN_TRAILERS.iter().any(|it| it.eq_ignore_ascii_case(field.name)) {
+                    trailers.append(field.name, value);
+                }
+            }
+            buffer.advance(length);
+            Ok(Some(trailers))
+        }
+        _ => Err(BodyError::Malformed("the trailers")),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    /// Feeds `wire` in pieces that end at `cuts`; gives the body and the trailers, or `None` if it is not whole.
+    fn decode(framing: Framing, wire: &[u8], cuts: &[usize]) -> Result<Option<(Vec<u8>, usize)>, BodyError> {
+        let mut decoder = framing.decoder();
+        let mut buffer = BytesMut::new();
+        let (mut body, mut trailers) = (Vec::new(), 0);
+        let mut start = 0;
+        for end in cuts.iter().copied().chain([wire.len()]) {
+            let end = end.clamp(start, wire.len());
+            buffer.extend_from_slice(&wire[start..end]);
+            start = end;
+            loop {
+                match decoder.decode(&mut buffer)? {
+                    Decoded::Frame(Frame::Data(piece)) => body.extend_from_slice(&piece),
+                    Decoded::Frame(Frame::Trailers(it)) => trailers = it.len(),
+                    Decoded::More => break,
+                    Decoded::End => return Ok(Some((body, trailers))),
+                }
+            }
+        }
+        Ok(decoder.is_done().then_some((body, trailers)))
+    }
+
+    #[test]
+    fn chunked_bodies_survive_any_cut() {
+        let wire = b"5;x=\"y\"\r\nhello\r\n001\r\n!\r\n0\r\nx-sum: 1\r\ncontent-length: 9\r\n\r\n";
+        for cut in 0..=wire.len() {
+            assert_eq!(decode(Framing::Chunked, wire, &[cut]).unwrap(), Some((b"hello!".to_vec(), 1)), "{cut}");
+        }
+        let all: Vec<usize> = (0..wire.len()).collect();
+        assert_eq!(decode(Framing::Chunked, wire, &all).unwrap(), Some((b"hello!".to_vec(), 1)));
+    }
+
+    #[test]
+    fn broken_chunks_are_refused() {
+        for wire in [
+            "g\r\n",
+            "\r\n",
+            "-1\r\n",
+            "5 5\r\n",
+            "0x5\r\n",
+            "5\nhello",
+            "5\r\nhello!!",
+            "5\r\nhello\n0\r\n\r\n",
+            "1000000000000000\r\n",
+            "ffffffffffffffffff\r\n",
+            "5\r\r\n",
+            "0\r\n bad\r\n\r\n",
+        ] {
+            assert!(decode(Framing::Chunked, wire.as_bytes(), &[]).is_err(), "{wire:?}");
+        }
+    }
+
+    #[test]
+    fn an_early_end_is_not_an_end() {
+        assert!(Framing::Length(3).decoder().end_of_stream().is_err());
+        assert!(Framing::Chunked.decoder().end_of_stream().is_err());
+        assert!(Framing::UntilClose.decoder().end_of_stream().is_ok());
+    }
+
+    proptest! {
+        #[test]
+        fn what_is_encoded_is_decoded(pieces in prop::collection::vec(prop::collection::vec(any::<u8>(), 1..300), 0..6),
+                                      cuts in prop::collection::vec(0usize..2000, 0..20)) {
+            let mut wire = Vec::new();
+            for piece in &pieces {
+                Framing::Chunked.encode(&mut wire, piece);
+            }
+            Framing::Chunked.finish(&mut wire, None);
+            let mut cuts = cuts;
+            cuts.sort_unstable();
+            prop_assert_eq!(decode(Framing::Chunked, &wire, &cuts).unwrap(), Some((pieces.concat(), 0)));
+        }
+
+        #[test]
+        fn garbage_never_panics(wire in prop::collection::vec(any::<u8>(), 0..300)) {
+            let _ = decode(Framing::Chunked, &wire, &[7, 50]);
+            let limits = super::super::head::HeadLimits { bytes: 200, fields: 8 };
+            let _ = super::super::head::parse_request(&mut BytesMut::from(&wire[..]), base::Scheme::Http, limits);
+            let _ = super::super::head::parse_response(&mut BytesMut::from(&wire[..]), &Method::GET, limits);
+        }
+    }
+}

@@ -1,0 +1,419 @@
+//! Heads of messages: from bytes to our types and back. Strict where leniency would be ambiguous.
+
+use std::fmt::Write as _;
+
+use base::{Headers, Method, RequestHead, ResponseHead, Scheme, StatusCode, Version};
+use bytes::{Buf, BytesMut};
+
+use super::framing::{Decoder, Framing};
+
+/// Why a head was not accepted.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum HeadError {
+    #[error("the head is malformed: {0}")]
+    Malformed(&'static str),
+    #[error("the head is larger than its limit")]
+    TooLarge,
+    #[error("the head has more fields than its limit")]
+    TooManyFields,
+    #[error("the request target is longer than its limit")]
+    TargetTooLong,
+    #[error("this version of HTTP is not supported")]
+    Version,
+    #[error("this transfer coding is not supported")]
+    TransferCoding,
+}
+
+/// What a head may be at most.
+#[derive(Clone, Copy, Debug)]
+pub struct HeadLimits {
+    pub bytes: usize,
+    pub fields: usize,
+}
+
+/// A request's head with what only the connection needs to know.
+pub struct ParsedRequest {
+    pub head: RequestHead,
+    pub body: Decoder,
+    pub keep_alive: bool,
+    pub expects_continue: bool,
+    pub upgrade: Option<String>,
+}
+
+pub struct ParsedResponse {
+    pub head: ResponseHead,
+    pub body: Decoder,
+    pub keep_alive: bool,
+}
+
+/// The most fields any limit can allow; they are parsed on the stack.
+pub const MAX_FIELDS: usize = 256;
+
+/// Takes a request's head off the front of `buffer`; `None` while it is not whole.
+pub fn parse_request(
+    buffer: &mut BytesMut,
+    scheme: Scheme,
+    limits: HeadLimits,
+) -> Result<Option<ParsedRequest>, HeadError> {
+    skip_empty_lines(buffer);
+    let mut fields = [httparse::EMPTY_HEADER; MAX_FIELDS];
+    let mut request = httparse::Request::new(&mut fields[..limits.fields.min(MAX_FIELDS)]);
+    let length = match request.parse(buffer) {
+        Ok(httparse::Status::Complete(length)) if length <= limits.bytes => length,
+        Ok(httparse::Status::Partial) if buffer.len() < limits.bytes => return Ok(None),
+        Ok(httparse::Status::Complete(_) | httparse::Status::Partial) => {
+            return Err(if memchr_newline(buffer) { HeadError::TooLarge } else { HeadError::TargetTooLong });
+        }
+        Err(error) => return Err(error.into()),
+    };
+    strict_lines(&buffer[..length])?;
+    let version = version(request.version)?;
+    let method = Method::from_bytes(request.method.unwrap_or_default().as_bytes())
+        .map_err(|_| HeadError::Malformed("the method is not a token"))?;
+    let raw_target = request.path.unwrap_or_default();
+    let headers = fields_of(request.headers)?;
+    let framing = Framing::of_request(&headers, version)?;
+    let (scheme, authority, target) = target(&method, raw_target, scheme, &headers, version)?;
+
+    let upgrade = (version == Version::HTTP_11 && headers.has_token("connection", "upgrade"))
+        .then(|| headers.get_str("upgrade").map(str::to_owned))
+        .flatten();
+    let mut parsed = ParsedRequest {
+        keep_alive: keep_alive(&headers, version),
+        expects_continue: version == Version::HTTP_11
+            && headers.get("expect").is_some_and(|it| it.eq_ignore_ascii_case(b"100-continue")),
+        upgrade,
+        body: framing.decoder(),
+        head: RequestHead { method, scheme, authority, target, version, headers },
+    };
+    parsed.head.headers.remove("host");
+    buffer.advance(length);
+    Ok(Some(parsed))
+}
+
+/// Takes the head of the answer to a `method` request off the front of `buffer`; `None` while it is not whole.
+pub fn parse_response(
+    buffer: &mut BytesMut,
+    method: &Method,
+    limits: HeadLimits,
+) -> Result<Option<ParsedResponse>, HeadError> {
+    let mut fields = [httparse::EMPTY_HEADER; MAX_FIELDS];
+    let mut response = httparse::Response::new(&mut fields[..limits.fields.min(MAX_FIELDS)]);
+    let length = match response.parse(buffer) {
+        Ok(httparse::Status::Complete(length)) if length <= limits.bytes => length,
+        Ok(httparse::Status::Partial) if buffer.len() < limits.bytes => return Ok(None),
+        Ok(httparse::Status::Complete(_) | httparse::Status::Partial) => return Err(HeadError::TooLarge),
+        Err(error) => return Err(error.into()),
+    };
+    strict_lines(&buffer[..length])?;
+    let version = version(response.version)?;
+    let status = StatusCode::from_u16(response.code.unwrap_or_default())
+        .map_err(|_| HeadError::Malformed("the status is not a number from 100 to 999"))?;
+    let headers = fields_of(response.headers)?;
+    let framing = Framing::of_response(&headers, version, method, status)?;
+    let keep_alive = keep_alive(&headers, version) && framing != Framing::UntilClose;
+    buffer.advance(length);
+    Ok(Some(ParsedResponse { head: ResponseHead { status, headers }, body: framing.decoder(), keep_alive }))
+}
+
+/// Writes a request's head. Hop-by-hop fields were taken out by the caller; framing is added here.
+pub fn write_request(out: &mut Vec<u8>, head: &RequestHead, framing: Framing, upgrade: Option<&str>) {
+    out.extend_from_slice(head.method.as_str().as_bytes());
+    out.push(b' ');
+    out.extend_from_slice(head.target.as_bytes());
+    out.extend_from_slice(b" HTTP/1.1\r\nhost: ");
+    out.extend_from_slice(head.authority.as_bytes());
+    out.extend_from_slice(b"\r\n");
+    write_fields(out, &head.headers);
+    write_framing(out, framing, &head.method);
+    if let Some(protocol) = upgrade {
+        out.extend_from_slice(b"connection: upgrade\r\nupgrade: ");
+        out.extend_from_slice(protocol.as_bytes());
+        out.extend_from_slice(b"\r\n");
+    }
+    out.extend_from_slice(b"\r\n");
+}
+
+/// What the connection line of an answer says.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Persistence {
+    /// HTTP/1.1 and the connection stays: nothing is said.
+    Default,
+    /// HTTP/1.0 asked for it and gets it.
+    KeepAlive,
+    Close,
+    /// `101`: the connection becomes something else.
+    Upgrade,
+}
+
+pub fn write_response(out: &mut Vec<u8>, head: &ResponseHead, framing: Framing, persistence: Persistence) {
+    out.extend_from_slice(b"HTTP/1.1 ");
+    out.extend_from_slice(head.status.as_str().as_bytes());
+    out.push(b' ');
+    out.extend_from_slice(head.status.canonical_reason().unwrap_or("").as_bytes());
+    out.extend_from_slice(b"\r\n");
+    write_fields(out, &head.headers);
+    match framing {
+        Framing::None | Framing::UntilClose => {}
+        Framing::Length(length) => write_length(out, length),
+        Framing::Chunked => out.extend_from_slice(b"transfer-encoding: chunked\r\n"),
+    }
+    out.extend_from_slice(match persistence {
+        Persistence::Default => b"",
+        Persistence::KeepAlive => &b"connection: keep-alive\r\n"[..],
+        Persistence::Close => b"connection: close\r\n",
+        Persistence::Upgrade => b"connection: upgrade\r\n",
+    });
+    out.extend_from_slice(b"\r\n");
+}
+
+pub fn write_fields(out: &mut Vec<u8>, headers: &Headers) {
+    for (name, value) in headers.iter() {
+        out.extend_from_slice(name.as_bytes());
+        out.extend_from_slice(b": ");
+        out.extend_from_slice(value);
+        out.extend_from_slice(b"\r\n");
+    }
+}
+
+fn write_framing(out: &mut Vec<u8>, framing: Framing, method: &Method) {
+    match framing {
+        // A method that usually has content says that it has none (RFC 9110, 8.6).
+        Framing::None if matches!(*method, Method::POST | Method::PUT | Method::PATCH) => write_length(out, 0),
+        Framing::None | Framing::UntilClose => {}
+        Framing::Length(length) => write_length(out, length),
+        Framing::Chunked => out.extend_from_slice(b"transfer-encoding: chunked\r\n"),
+    }
+}
+
+fn write_length(out: &mut Vec<u8>, length: u64) {
+    let mut line = arrayline();
+    // Writing to a string cannot fail.
+    let _ = write!(line, "content-length: {length}\r\n");
+    out.extend_from_slice(line.as_bytes());
+}
+
+fn arrayline() -> String {
+    String::with_capacity(40)
+}
+
+/// The target's form decides where scheme and authority come from (RFC 9112, 3.2 and 3.3).
+fn target(
+    method: &Method,
+    raw: &str,
+    scheme: Scheme,
+    headers: &Headers,
+    version: Version,
+) -> Result<(Scheme, String, String), HeadError> {
+    let mut hosts = headers.get_all("host");
+    let host = hosts.next();
+    if hosts.next().is_some() {
+        return Err(HeadError::Malformed("more than one Host field"));
+    }
+    if host.is_none() && version == Version::HTTP_11 {
+        return Err(HeadError::Malformed("no Host field"));
+    }
+    let host = std::str::from_utf8(host.unwrap_or_default()).map_err(|_| HeadError::Malformed("Host is not a name"))?;
+    if !is_authority(host) {
+        return Err(HeadError::Malformed("Host is not a name"));
+    }
+    if *method == Method::CONNECT {
+        if !is_authority(raw) || raw.is_empty() {
+            return Err(HeadError::Malformed("the target of CONNECT is not an authority"));
+        }
+        return Ok((scheme, raw.to_owned(), raw.to_owned()));
+    }
+    if raw.starts_with('/') {
+        return Ok((scheme, host.to_owned(), checked_target(raw)?));
+    }
+    if raw == "*" && *method == Method::OPTIONS {
+        return Ok((scheme, host.to_owned(), raw.to_owned()));
+    }
+    let (named, rest) = if let Some(rest) = strip_prefix_ignore_case(raw, "http://") {
+        (Scheme::Http, rest)
+    } else if let Some(rest) = strip_prefix_ignore_case(raw, "https://") {
+        (Scheme::Https, rest)
+    } else {
+        return Err(HeadError::Malformed("the target is neither a path nor a URL"));
+    };
+    let end = rest.find(['/', '?']).unwrap_or(rest.len());
+    let (authority, path) = rest.split_at(end);
+    if authority.is_empty() || !is_authority(authority) {
+        return Err(HeadError::Malformed("the target's authority is not a name"));
+    }
+    let path = if path.starts_with('/') { checked_target(path)? } else { checked_target(&format!("/{path}"))? };
+    Ok((named, authority.to_owned(), path))
+}
+
+fn checked_target(target: &str) -> Result<String, HeadError> {
+    if target.bytes().any(|b| b == b'#' || b <= b' ' || b == 0x7f) {
+        return Err(HeadError::Malformed("the target holds a character that must be escaped"));
+    }
+    Ok(target.to_owned())
+}
+
+/// A host and a port, without user information, which has no place in HTTP.
+pub(crate) fn is_authority(text: &str) -> bool {
+    text.bytes().all(|b| b.is_ascii_alphanumeric() || b"-._~%!$&'()*+,;=:[]".contains(&b))
+}
+
+fn strip_prefix_ignore_case<'a>(text: &'a str, prefix: &str) -> Option<&'a str> {
+    let head = text.get(..prefix.len())?;
+    head.eq_ignore_ascii_case(prefix).then(|| &text[prefix.len()..])
+}
+
+fn fields_of(parsed: &[httparse::Header<'_>]) -> Result<Headers, HeadError> {
+    let bytes: usize = parsed.iter().map(|field| field.name.len() + field.value.len()).sum();
+    // Room for the fields that the path adds.
+    let mut headers = Headers::with_capacity(bytes + 128);
+    for field in parsed {
+        if field.value.contains(&0) {
+            return Err(HeadError::Malformed("a field holds a NUL"));
+        }
+        headers.append(field.name, field.value.trim_ascii());
+    }
+    Ok(headers)
+}
+
+fn version(minor: Option<u8>) -> Result<Version, HeadError> {
+    match minor {
+        Some(1) => Ok(Version::HTTP_11),
+        Some(0) => Ok(Version::HTTP_10),
+        _ => Err(HeadError::Version),
+    }
+}
+
+fn keep_alive(headers: &Headers, version: Version) -> bool {
+    if headers.has_token("connection", "close") {
+        return false;
+    }
+    version == Version::HTTP_11 || headers.has_token("connection", "keep-alive")
+}
+
+/// A lone LF ends a line for some and not for others; so it ends nothing here.
+fn strict_lines(head: &[u8]) -> Result<(), HeadError> {
+    let mut before = 0;
+    for (at, byte) in head.iter().enumerate() {
+        if *byte == b'\n' && before != b'\r' {
+            return Err(HeadError::Malformed("a line ends in LF without CR"));
+        }
+        if before == b'\r' && *byte != b'\n' {
+            return Err(HeadError::Malformed("a CR without LF"));
+        }
+        let _ = at;
+        before = *byte;
+    }
+    Ok(())
+}
+
+/// Empty lines before a request line are ignored (RFC 9112, 2.2), as long as they are few.
+fn skip_empty_lines(buffer: &mut BytesMut) {
+    for _ in 0..4 {
+        if buffer.starts_with(b"\r\n") {
+            buffer.advance(2);
+        }
+    }
+}
+
+fn memchr_newline(buffer: &[u8]) -> bool {
+    buffer.contains(&b'\n')
+}
+
+impl From<httparse::Error> for HeadError {
+    fn from(error: httparse::Error) -> HeadError {
+        HeadError::Malformed(match error {
+            httparse::Error::TooManyHeaders => return HeadError::TooManyFields,
+            httparse::Error::Version => return HeadError::Version,
+            httparse::Error::HeaderName => "a field's name",
+            httparse::Error::HeaderValue => "a field's value",
+            httparse::Error::NewLine => "the end of a line",
+            httparse::Error::Status => "the status",
+            httparse::Error::Token => "the request line",
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const LIMITS: HeadLimits = HeadLimits { bytes: 4096, fields: 20 };
+
+    fn parse(text: &str) -> Result<Option<ParsedRequest>, HeadError> {
+        parse_request(&mut BytesMut::from(text), Scheme::Http, LIMITS)
+    }
+
+    #[test]
+    fn targets_of_all_forms() {
+        for (line, authority, target) in [
+            ("GET /a?b HTTP/1.1\r\nHost: h:1\r\n", "h:1", "/a?b"),
+            ("GET http://other/x HTTP/1.1\r\nHost: h\r\n", "other", "/x"),
+            ("GET http://other?q HTTP/1.1\r\nHost: h\r\n", "other", "/?q"),
+            ("OPTIONS * HTTP/1.1\r\nHost: h\r\n", "h", "*"),
+            ("CONNECT h:443 HTTP/1.1\r\nHost: h:443\r\n", "h:443", "h:443"),
+            ("GET / HTTP/1.0\r\n", "", "/"),
+        ] {
+            let parsed = parse(&format!("{line}\r\n")).unwrap().unwrap();
+            assert_eq!((&*parsed.head.authority, &*parsed.head.target), (authority, target), "{line}");
+            assert!(!parsed.head.headers.contains("host"));
+        }
+    }
+
+    #[test]
+    fn what_is_ambiguous_is_refused() {
+        for head in [
+            "GET / HTTP/1.1\r\n\r\n",
+            "GET / HTTP/1.1\r\nHost: a\r\nHost: b\r\n\r\n",
+            "GET / HTTP/1.1\r\nHost: a/b\r\n\r\n",
+            "GET / HTTP/1.1\r\nHost: u@a\r\n\r\n",
+            "GET a HTTP/1.1\r\nHost: a\r\n\r\n",
+            "GET / HTTP/1.1\nHost: a\n\n",
+            "GET / HTTP/1.1\r\nHost: a\r\nx: b\r\n c\r\n\r\n",
+            "GET / HTTP/1.1\r\nHost : a\r\n\r\n",
+            "GET / HTTP/1.1\r\nHost: a\r\nx: a\rb\r\n\r\n",
+            "POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 1\r\nContent-Length: 2\r\n\r\n",
+            "POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 1, 1\r\n\r\n",
+            "POST / HTTP/1.1\r\nHost: a\r\nContent-Length: +1\r\n\r\n",
+            "POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 99999999999999999999\r\n\r\n",
+            "POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 1\r\nTransfer-Encoding: chunked\r\n\r\n",
+            "POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked, identity\r\n\r\n",
+            "POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\nTransfer-Encoding: chunked\r\n\r\n",
+            "POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: xchunked\r\n\r\n",
+            "POST / HTTP/1.0\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n",
+            "GET / HTTP/2.0\r\nHost: a\r\n\r\n",
+        ] {
+            assert!(parse(head).is_err(), "{head:?}");
+        }
+    }
+
+    #[test]
+    fn a_head_arrives_in_any_pieces() {
+        let head = "POST /a HTTP/1.1\r\nHost: h\r\nContent-Length: 3\r\nX-A: b\r\n\r\n";
+        for end in 0..head.len() {
+            assert!(parse(&head[..end]).unwrap().is_none(), "{end}");
+        }
+        assert!(parse(head).unwrap().is_some());
+    }
+
+    #[test]
+    fn limits_hold() {
+        let many = format!("GET / HTTP/1.1\r\nHost: h\r\n{}\r\n", "a: b\r\n".repeat(30));
+        assert_eq!(parse(&many).err(), Some(HeadError::TooManyFields));
+        let large = format!("GET / HTTP/1.1\r\nHost: h\r\na: {}", "b".repeat(5000));
+        assert_eq!(parse(&large).err(), Some(HeadError::TooLarge));
+        let long = format!("GET /{}", "b".repeat(5000));
+        assert_eq!(parse(&long).err(), Some(HeadError::TargetTooLong));
+    }
+
+    #[test]
+    fn answers_know_whether_they_have_a_body() {
+        let parse =
+            |text: &str, method: Method| parse_response(&mut BytesMut::from(text), &method, LIMITS).unwrap().unwrap();
+        assert!(parse("HTTP/1.1 204 No Content\r\n\r\n", Method::GET).body.is_done());
+        assert!(parse("HTTP/1.1 304 x\r\ncontent-length: 5\r\n\r\n", Method::GET).body.is_done());
+        assert!(parse("HTTP/1.1 200 OK\r\ncontent-length: 5\r\n\r\n", Method::HEAD).body.is_done());
+        assert!(!parse("HTTP/1.1 200 OK\r\n\r\n", Method::GET).keep_alive);
+        assert!(parse("HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n", Method::GET).keep_alive);
+        assert!(!parse("HTTP/1.0 200 OK\r\ncontent-length: 0\r\n\r\n", Method::GET).keep_alive);
+    }
+}

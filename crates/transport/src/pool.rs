@@ -1,0 +1,269 @@
+//! Connections to one endpoint, for one core: idle HTTP/1 connections and HTTP/2 connections with room.
+//!
+//! HTTP/2 connections are several: a new one is opened when those there are have no stream free, and one
+//! that was told to go away gets no new stream while those on it end.
+
+use std::cell::{Cell, RefCell};
+use std::io;
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::rc::{Rc, Weak};
+use std::sync::Arc;
+use std::time::Duration;
+
+use awareness::{Stamp, Timeline};
+use base::{RequestHead, Time};
+use rustls::ClientConfig;
+use rustls_pki_types::ServerName;
+use tokio::net::{TcpStream, UnixStream};
+use tokio_rustls::TlsConnector;
+
+use crate::body::Body;
+use crate::client::SendError;
+use crate::dns::Name;
+use crate::message::{Io, Response};
+use crate::{h1, h2};
+
+/// Where an endpoint is and how it is spoken to.
+#[derive(Clone)]
+pub struct Target {
+    pub place: Place,
+    pub tls: Option<(Arc<ClientConfig>, ServerName<'static>)>,
+    pub protocol: Protocol,
+    /// Idle connections kept.
+    pub idle: usize,
+    pub idle_timeout: Duration,
+    /// Streams on one HTTP/2 connection before another is opened.
+    pub streams: usize,
+}
+
+#[derive(Clone)]
+pub enum Place {
+    Ip(SocketAddr),
+    /// A name, by the addresses that are known of it now.
+    Name(Arc<Name>, u16),
+    Unix(PathBuf),
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Protocol {
+    Http1,
+    Http2,
+    /// HTTP/1.1 in clear; over TLS what ALPN settles.
+    Auto,
+}
+
+/// Why there is no connection.
+#[derive(Debug, thiserror::Error)]
+pub enum ConnectError {
+    #[error("its name has no address")]
+    Unresolved,
+    #[error("cannot connect to {0}")]
+    Refused(String, #[source] io::Error),
+    #[error("TLS handshake failed")]
+    Tls(#[source] io::Error),
+    #[error("HTTP/2 handshake failed")]
+    Http2(#[source] SendError),
+    #[error("connecting took too long")]
+    Timeout,
+}
+
+#[derive(Clone)]
+pub struct Pool(Rc<Inner>);
+
+struct Inner {
+    target: Target,
+    idle: RefCell<Vec<Idle>>,
+    streams: RefCell<Vec<h2::Connection>>,
+    /// Held while an HTTP/2 connection is opened, so that a burst opens one and not a hundred.
+    opening: tokio::sync::Mutex<()>,
+    /// What ALPN settled last.
+    speaks_h2: Cell<bool>,
+    /// Which address comes next.
+    turn: Cell<usize>,
+}
+
+struct Idle {
+    connection: h1::Connection,
+    since: Time,
+}
+
+/// The right to one exchange.
+pub enum Lease {
+    Http1 {
+        connection: h1::Connection,
+        /// It has carried an exchange before, and may have been closed in the meantime.
+        reused: bool,
+        pool: Pool,
+    },
+    Http2(h2::Connection),
+}
+
+impl Pool {
+    pub fn new(target: Target) -> Pool {
+        let speaks_h2 = target.protocol == Protocol::Http2;
+        Pool(Rc::new(Inner {
+            target,
+            idle: RefCell::default(),
+            streams: RefCell::default(),
+            opening: tokio::sync::Mutex::new(()),
+            speaks_h2: Cell::new(speaks_h2),
+            turn: Cell::new(0),
+        }))
+    }
+
+    /// A connection that is there, or a new one. `fresh` asks for one that nobody used before.
+    pub async fn lease(&self, fresh: bool, timeout: Duration, timeline: &mut Timeline) -> Result<Lease, ConnectError> {
+        if !fresh && let Some(lease) = self.ready() {
+            return Ok(lease);
+        }
+        tokio::time::timeout(timeout, self.open(fresh, timeline)).await.map_err(|_| ConnectError::Timeout)?
+    }
+
+    fn ready(&self) -> Option<Lease> {
+        if self.0.speaks_h2.get()
+            && let Some(connection) = self.stream()
+        {
+            return Some(Lease::Http2(connection));
+        }
+        loop {
+            let mut idle = self.0.idle.borrow_mut().pop()?;
+            if !idle.connection.is_spent() {
+                return Some(Lease::Http1 { connection: idle.connection, reused: true, pool: self.clone() });
+            }
+        }
+    }
+
+    /// The HTTP/2 connection with the fewest streams, if one has room.
+    fn stream(&self) -> Option<h2::Connection> {
+        let mut connections = self.0.streams.borrow_mut();
+        connections.retain(|connection| !connection.is_closed());
+        let open = connections.iter().filter(|connection| !connection.is_going_away() && connection.capacity() > 0);
+        open.min_by_key(|connection| connection.streams_open()).cloned()
+    }
+
+    async fn open(&self, fresh: bool, timeline: &mut Timeline) -> Result<Lease, ConnectError> {
+        let opening = if self.0.speaks_h2.get() { Some(self.0.opening.lock().await) } else { None };
+        if opening.is_some()
+            && !fresh
+            && let Some(connection) = self.stream()
+        {
+            return Ok(Lease::Http2(connection));
+        }
+        let io = self.connect(timeline).await?;
+        let (io, alpn_h2): (Box<dyn Io>, bool) = match &self.0.target.tls {
+            None => (io, false),
+            Some((config, name)) => {
+                let connector = TlsConnector::from(config.clone());
+                let stream = connector.connect(name.clone(), io).await.map_err(ConnectError::Tls)?;
+                timeline.mark(Stamp::TlsConnected, Time::now());
+                let h2 = stream.get_ref().1.alpn_protocol() == Some(b"h2");
+                (Box::new(stream), h2)
+            }
+        };
+        let h2 = match (self.0.target.protocol, self.0.target.tls.is_some()) {
+            (Protocol::Http2, _) => true,
+            (Protocol::Auto, true) => alpn_h2,
+            _ => false,
+        };
+        self.0.speaks_h2.set(h2);
+        if !h2 {
+            return Ok(Lease::Http1 { connection: h1::Connection::new(io), reused: false, pool: self.clone() });
+        }
+        let settings = h2::ClientSettings { max_streams: self.0.target.streams, ..h2::ClientSettings::default() };
+        let connection = h2::Connection::handshake(io, &settings).await.map_err(ConnectError::Http2)?;
+        self.0.streams.borrow_mut().push(connection.clone());
+        Ok(Lease::Http2(connection))
+    }
+
+    async fn connect(&self, timeline: &mut Timeline) -> Result<Box<dyn Io>, ConnectError> {
+        let io: Box<dyn Io> = match &self.0.target.place {
+            Place::Unix(path) => {
+                let refused = |error| ConnectError::Refused(path.display().to_string(), error);
+                Box::new(UnixStream::connect(path).await.map_err(refused)?)
+            }
+            Place::Ip(address) => Box::new(connect_tcp(*address).await?),
+            Place::Name(name, port) => {
+                if name.addresses().is_empty() {
+                    name.settled().await;
+                }
+                let addresses = name.addresses();
+                timeline.mark(Stamp::Resolved, Time::now());
+                let turn = self.0.turn.replace(self.0.turn.get().wrapping_add(1));
+                let mut result = Err(ConnectError::Unresolved);
+                // Every address gets its chance before the endpoint is given up.
+                for at in 0..addresses.len() {
+                    let address = addresses[(turn.wrapping_add(at)) % addresses.len()];
+                    result = connect_tcp(SocketAddr::new(address, *port)).await;
+                    if result.is_ok() {
+                        break;
+                    }
+                }
+                Box::new(result?)
+            }
+        };
+        timeline.mark(Stamp::Connected, Time::now());
+        Ok(io)
+    }
+
+    /// Lets go of what has been idle for too long, or was closed by the other side.
+    pub fn sweep(&self, now: Time) {
+        let timeout = self.0.target.idle_timeout;
+        self.0.idle.borrow_mut().retain_mut(|idle| now.since(idle.since) < timeout && !idle.connection.is_spent());
+        self.0.streams.borrow_mut().retain(|connection| !connection.is_closed());
+    }
+
+    /// Connections open: idle HTTP/1, HTTP/2.
+    pub fn open_connections(&self) -> (usize, usize) {
+        (self.0.idle.borrow().len(), self.0.streams.borrow().len())
+    }
+}
+
+impl Lease {
+    pub fn protocol(&self) -> &'static str {
+        match self {
+            Lease::Http1 { .. } => "http/1.1",
+            Lease::Http2(_) => "h2",
+        }
+    }
+
+    pub fn is_reused(&self) -> bool {
+        matches!(self, Lease::Http1 { reused: true, .. } | Lease::Http2(_))
+    }
+
+    /// Sends a request; `sent` gets the time when the last of it was written.
+    pub async fn send(
+        self,
+        head: &RequestHead,
+        upgrade: Option<&str>,
+        body: Body,
+        sent: Rc<Cell<Time>>,
+    ) -> Result<Response, SendError> {
+        match self {
+            Lease::Http1 { connection, pool, .. } => {
+                connection.send(head, upgrade, body, sent, Box::new(Home(Rc::downgrade(&pool.0)))).await
+            }
+            Lease::Http2(connection) => connection.send(head, upgrade, body, sent).await,
+        }
+    }
+}
+
+/// Takes back what can carry another exchange, if its pool is still there.
+struct Home(Weak<Inner>);
+
+impl h1::Recycle for Home {
+    fn recycle(self: Box<Self>, connection: h1::Connection) {
+        let Some(pool) = self.0.upgrade() else { return };
+        let mut idle = pool.idle.borrow_mut();
+        if idle.len() < pool.target.idle {
+            idle.push(Idle { connection, since: Time::now() });
+        }
+    }
+}
+
+async fn connect_tcp(address: SocketAddr) -> Result<TcpStream, ConnectError> {
+    let refused = |error| ConnectError::Refused(address.to_string(), error);
+    let stream = TcpStream::connect(address).await.map_err(refused)?;
+    stream.set_nodelay(true).map_err(refused)?;
+    Ok(stream)
+}
