@@ -1,0 +1,28 @@
+.DEFAULT_GOAL := help
+.PHONY: help run test bench fmt lint docs
+
+help: ## This list
+	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-6s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+run: ## A gateway with simulated upstreams, and calls to try
+	cargo run -q -- demo
+
+test: ## All tests; installs what they need
+	scripts/test-setup.sh
+	@if cargo nextest --version >/dev/null 2>&1; then set -x; cargo nextest run --workspace; \
+	else set -x; cargo test --workspace; fi
+
+bench: ## Side by side with other gateways; writes bench/RESULTS.md
+	bench/setup.sh
+	cargo build --release -p weir -p bench
+	target/release/bench run --weir target/release/weir
+
+fmt: ## Formats the code
+	cargo fmt --all
+
+lint: ## What the compiler and clippy have to say
+	cargo fmt --all --check
+	cargo clippy --workspace --all-targets -- -D warnings
+
+docs: ## docs/reference.md and docs/schema.json anew
+	scripts/docs.sh

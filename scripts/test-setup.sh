@@ -1,0 +1,35 @@
+#!/usr/bin/env bash
+# What the tests need besides Rust: a C compiler, clients and servers that are not ours, a Python venv with gRPC and
+# WebSocket. Debian or Ubuntu; installs only what is missing. Arguments are further packages, such as `valgrind`.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+
+sudo=
+[ "$(id -u)" = 0 ] || sudo=sudo
+
+# command:package
+wanted=(cc:build-essential make:make curl:curl h2load:nghttp2-client nginx:nginx-light python3:python3)
+for package in "$@"; do wanted+=("$package:$package"); done
+
+missing=()
+for pair in "${wanted[@]}"; do
+    # nginx is kept where only root looks.
+    PATH="$PATH:/usr/sbin" command -v "${pair%%:*}" >/dev/null || missing+=("${pair##*:}")
+done
+# Debian's python3 can say `import venv` and still lack what fills one.
+python3 -c 'import ensurepip, venv' 2>/dev/null || missing+=(python3-venv)
+if [ "${#missing[@]}" -gt 0 ]; then
+    $sudo apt-get -qq update
+    $sudo env DEBIAN_FRONTEND=noninteractive apt-get -qq install -y --no-install-recommends "${missing[@]}" >/dev/null
+fi
+
+venv=target/test-venv
+pins="grpcio==1.85.1 grpcio-health-checking==1.85.1 websockets==17.4"
+if [ "$(cat "$venv/pins" 2>/dev/null)" != "$pins" ]; then
+    rm -rf "$venv"
+    python3 -m venv "$venv"
+    # shellcheck disable=SC2086
+    "$venv/bin/pip" install --quiet --disable-pip-version-check $pins
+    # Last, so that a half-made venv is made anew.
+    echo "$pins" >"$venv/pins"
+fi
