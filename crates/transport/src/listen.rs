@@ -1,0 +1,455 @@
+//! Listening sockets, one per worker, and the streams they give.
+//!
+//! Every socket of a listener is bound before any of them listens, so that an address that cannot be had
+//! changes nothing. A [`Listening`] is kept from one snapshot to the next while its address stays: closing a
+//! socket loses the connections that wait in its queue.
+
+use std::fs;
+use std::io::{self, IoSlice};
+use std::net::SocketAddr;
+use std::os::unix::fs::{FileTypeExt, MetadataExt};
+use std::path::{Path, PathBuf};
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+use std::time::{Duration, Instant};
+
+use socket2::{Domain, Protocol, SockAddr, Socket, Type};
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::net::{TcpListener, TcpStream, UnixListener, UnixStream};
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub enum Address {
+    Ip(SocketAddr),
+    Unix(PathBuf),
+}
+
+/// An address that is ours, with a socket for every worker.
+pub struct Listening {
+    address: Address,
+    sockets: Vec<Socket>,
+    file: Option<Arc<SocketFile>>,
+}
+
+/// A worker's end of a [`Listening`]; belongs to the runtime in which it was made.
+pub struct Acceptor {
+    listener: Listener,
+    complaints: Complaints,
+    _file: Option<Arc<SocketFile>>,
+}
+
+/// A connection, accepted or made.
+#[derive(Debug)]
+pub enum Stream {
+    Tcp(TcpStream),
+    Unix(UnixStream),
+}
+
+/// A [`Stream`] on its way from one runtime to another.
+#[derive(Debug)]
+pub enum Detached {
+    Tcp(std::net::TcpStream),
+    Unix(std::os::unix::net::UnixStream),
+}
+
+enum Listener {
+    Tcp(TcpListener),
+    Unix(UnixListener),
+}
+
+// === impl Listening ===
+
+impl Listening {
+    /// Takes the address for that many workers; nobody can connect before [`Listening::listen`].
+    ///
+    /// With port 0 the first socket's port is everybody's. The port is shared by `SO_REUSEPORT`: another process
+    /// of the same user that does the same is not noticed.
+    pub fn bind(address: &Address, workers: usize) -> io::Result<Listening> {
+        let workers = workers.max(1);
+        match address {
+            Address::Ip(address) => {
+                let first = bind_tcp(*address)?;
+                let address = first.local_addr()?.as_socket().ok_or(io::ErrorKind::AddrNotAvailable)?;
+                let mut sockets = vec![first];
+                for _ in 1..workers {
+                    sockets.push(bind_tcp(address)?);
+                }
+                Ok(Listening { address: Address::Ip(address), sockets, file: None })
+            }
+            Address::Unix(path) => {
+                let (first, file) = bind_unix(path)?;
+                let mut sockets = vec![first];
+                for _ in 1..workers {
+                    sockets.push(sockets[0].try_clone()?);
+                }
+                Ok(Listening { address: Address::Unix(path.clone()), sockets, file: Some(Arc::new(file)) })
+            }
+        }
+    }
+
+    /// Lets clients connect; doing it again changes nothing.
+    pub fn listen(&self) -> io::Result<()> {
+        self.sockets.iter().try_for_each(|socket| socket.listen(BACKLOG))
+    }
+
+    /// The end of the worker of that index, for the runtime this is called in.
+    ///
+    /// Panics if there is no such worker, or no runtime.
+    pub fn acceptor(&self, worker: usize) -> io::Result<Acceptor> {
+        let socket = self.sockets[worker].try_clone()?;
+        let listener = match &self.address {
+            Address::Ip(_) => Listener::Tcp(TcpListener::from_std(socket.into())?),
+            Address::Unix(_) => Listener::Unix(UnixListener::from_std(socket.into())?),
+        };
+        Ok(Acceptor { listener, complaints: Complaints::default(), _file: self.file.clone() })
+    }
+
+    pub fn workers(&self) -> usize {
+        self.sockets.len()
+    }
+
+    /// The address as bound: its port is never 0.
+    pub fn local_addr(&self) -> &Address {
+        &self.address
+    }
+}
+
+fn bind_tcp(address: SocketAddr) -> io::Result<Socket> {
+    let socket = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
+    if address.is_ipv6() {
+        socket.set_only_v6(false)?;
+    }
+    socket.set_reuse_address(true)?;
+    socket.set_reuse_port(true)?;
+    socket.set_nonblocking(true)?;
+    socket.bind(&address.into())?;
+    Ok(socket)
+}
+
+fn bind_unix(path: &Path) -> io::Result<(Socket, SocketFile)> {
+    let address = SockAddr::unix(path)?;
+    if fs::symlink_metadata(path).is_ok_and(|found| found.file_type().is_socket()) {
+        let probe = Socket::new(Domain::UNIX, Type::STREAM, None)?;
+        probe.set_nonblocking(true)?;
+        // A full queue answers too, with `WouldBlock`: only a refusal tells that the owner is gone.
+        match probe.connect(&address) {
+            Err(error) if error.kind() == io::ErrorKind::ConnectionRefused => fs::remove_file(path)?,
+            _ => return Err(io::Error::new(io::ErrorKind::AddrInUse, "another process listens on this socket")),
+        }
+    }
+    let socket = Socket::new(Domain::UNIX, Type::STREAM, None)?;
+    socket.set_nonblocking(true)?;
+    socket.bind(&address)?;
+    let found = fs::symlink_metadata(path)?;
+    Ok((socket, SocketFile { path: path.into(), inode: (found.dev(), found.ino()) }))
+}
+
+/// Removed with the last that listens on it, unless somebody else's stands there by then.
+struct SocketFile {
+    path: PathBuf,
+    inode: (u64, u64),
+}
+
+impl Drop for SocketFile {
+    fn drop(&mut self) {
+        let ours = fs::symlink_metadata(&self.path).is_ok_and(|found| (found.dev(), found.ino()) == self.inode);
+        if ours && let Err(error) = fs::remove_file(&self.path) {
+            tracing::warn!(%error, path = %self.path.display(), "the socket's file stays behind");
+        }
+    }
+}
+
+// === impl Acceptor ===
+
+impl Acceptor {
+    /// The next connection. Cancel-safe; never gives up: what fails is waited out.
+    pub async fn accept(&mut self) -> Stream {
+        loop {
+            let error = match self.listener.accept().await {
+                Ok(stream) => return stream,
+                Err(error) => error,
+            };
+            if let Some(pause) = self.complaints.pause_after(&error) {
+                tokio::time::sleep(pause).await;
+            }
+        }
+    }
+}
+
+impl Listener {
+    async fn accept(&self) -> io::Result<Stream> {
+        match self {
+            Listener::Tcp(listener) => {
+                let (stream, _) = listener.accept().await?;
+                // Fails only if the peer has gone already, which the first read will tell.
+                let _ = stream.set_nodelay(true);
+                Ok(Stream::Tcp(stream))
+            }
+            Listener::Unix(listener) => Ok(Stream::Unix(listener.accept().await?.0)),
+        }
+    }
+}
+
+/// What is logged at most once a second.
+#[derive(Default)]
+struct Complaints {
+    last: Option<Instant>,
+    count: u64,
+}
+
+impl Complaints {
+    /// A connection that broke in the queue is passed over; anything else, above all a lack of descriptors, is
+    /// waited out, since trying again at once would only burn the core that could free some.
+    fn pause_after(&mut self, error: &io::Error) -> Option<Duration> {
+        use io::ErrorKind::{ConnectionAborted, ConnectionReset, Interrupted};
+        if matches!(error.kind(), ConnectionAborted | ConnectionReset | Interrupted) {
+            return None;
+        }
+        if self.last.is_none_or(|last| last.elapsed() >= Duration::from_secs(1)) {
+            self.last = Some(Instant::now());
+            self.count += 1;
+            tracing::warn!(%error, "cannot accept connections; trying again");
+        }
+        Some(PAUSE)
+    }
+}
+
+// === impl Stream ===
+
+impl Stream {
+    /// The other end; `None` for a Unix socket.
+    pub fn peer_addr(&self) -> Option<SocketAddr> {
+        match self {
+            Stream::Tcp(stream) => stream.peer_addr().ok().map(canonical),
+            Stream::Unix(_) => None,
+        }
+    }
+
+    /// This end; `None` for a Unix socket.
+    pub fn local_addr(&self) -> Option<SocketAddr> {
+        match self {
+            Stream::Tcp(stream) => stream.local_addr().ok().map(canonical),
+            Stream::Unix(_) => None,
+        }
+    }
+
+    /// Takes it out of this runtime.
+    pub fn detach(self) -> io::Result<Detached> {
+        Ok(match self {
+            Stream::Tcp(stream) => Detached::Tcp(stream.into_std()?),
+            Stream::Unix(stream) => Detached::Unix(stream.into_std()?),
+        })
+    }
+}
+
+impl Detached {
+    /// Puts it into the runtime this is called in.
+    pub fn attach(self) -> io::Result<Stream> {
+        Ok(match self {
+            Detached::Tcp(stream) => Stream::Tcp(TcpStream::from_std(stream)?),
+            Detached::Unix(stream) => Stream::Unix(UnixStream::from_std(stream)?),
+        })
+    }
+}
+
+/// On a socket for both families an IPv4 peer shows as `::ffff:1.2.3.4`; nobody writes rules for that.
+fn canonical(address: SocketAddr) -> SocketAddr {
+    SocketAddr::new(address.ip().to_canonical(), address.port())
+}
+
+impl AsyncRead for Stream {
+    fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        match self.get_mut() {
+            Stream::Tcp(stream) => Pin::new(stream).poll_read(cx, buf),
+            Stream::Unix(stream) => Pin::new(stream).poll_read(cx, buf),
+        }
+    }
+}
+
+impl AsyncWrite for Stream {
+    fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
+        match self.get_mut() {
+            Stream::Tcp(stream) => Pin::new(stream).poll_write(cx, buf),
+            Stream::Unix(stream) => Pin::new(stream).poll_write(cx, buf),
+        }
+    }
+
+    fn poll_write_vectored(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bufs: &[IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        match self.get_mut() {
+            Stream::Tcp(stream) => Pin::new(stream).poll_write_vectored(cx, bufs),
+            Stream::Unix(stream) => Pin::new(stream).poll_write_vectored(cx, bufs),
+        }
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        true
+    }
+
+    fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        match self.get_mut() {
+            Stream::Tcp(stream) => Pin::new(stream).poll_flush(cx),
+            Stream::Unix(stream) => Pin::new(stream).poll_flush(cx),
+        }
+    }
+
+    fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        match self.get_mut() {
+            Stream::Tcp(stream) => Pin::new(stream).poll_shutdown(cx),
+            Stream::Unix(stream) => Pin::new(stream).poll_shutdown(cx),
+        }
+    }
+}
+
+const BACKLOG: i32 = 4096;
+/// Between two tries to accept while that fails.
+const PAUSE: Duration = Duration::from_millis(50);
+
+#[cfg(test)]
+mod tests {
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+
+    use super::*;
+
+    fn ip(text: &str) -> Address {
+        Address::Ip(text.parse().unwrap())
+    }
+
+    fn port(listening: &Listening) -> u16 {
+        match listening.local_addr() {
+            Address::Ip(address) => address.port(),
+            Address::Unix(_) => panic!("not an IP"),
+        }
+    }
+
+    #[tokio::test]
+    async fn the_workers_share_one_port() {
+        let listening = Listening::bind(&ip("127.0.0.1:0"), 3).unwrap();
+        listening.listen().unwrap();
+        assert_eq!(listening.workers(), 3);
+        let (sender, mut accepted) = tokio::sync::mpsc::unbounded_channel();
+        let mut tasks = tokio::task::JoinSet::new();
+        for worker in 0..3 {
+            let (mut acceptor, sender) = (listening.acceptor(worker).unwrap(), sender.clone());
+            tasks.spawn(async move {
+                loop {
+                    sender.send(acceptor.accept().await).unwrap();
+                }
+            });
+        }
+        for _ in 0..20 {
+            let client = TcpStream::connect(("127.0.0.1", port(&listening))).await.unwrap();
+            let stream = accepted.recv().await.unwrap();
+            assert_eq!(stream.peer_addr(), client.local_addr().ok());
+            let Stream::Tcp(stream) = stream else { panic!("not TCP") };
+            assert!(stream.nodelay().unwrap());
+        }
+    }
+
+    #[tokio::test]
+    async fn bound_is_not_yet_listening_and_an_address_outlives_its_acceptors() {
+        let listening = Listening::bind(&ip("127.0.0.1:0"), 1).unwrap();
+        let address = ("127.0.0.1", port(&listening));
+        assert!(TcpStream::connect(address).await.is_err());
+        listening.listen().unwrap();
+        listening.listen().unwrap();
+        let first = listening.acceptor(0).unwrap();
+        let waiting = TcpStream::connect(address).await.unwrap();
+        drop(first);
+        let stream = listening.acceptor(0).unwrap().accept().await;
+        assert_eq!(stream.peer_addr(), waiting.local_addr().ok());
+    }
+
+    #[test]
+    fn a_taken_port_is_an_error() {
+        let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let address = Address::Ip(taken.local_addr().unwrap());
+        assert_eq!(Listening::bind(&address, 2).err().unwrap().kind(), io::ErrorKind::AddrInUse);
+    }
+
+    #[tokio::test]
+    async fn any_ipv6_address_means_ipv4_too() {
+        let Ok(listening) = Listening::bind(&ip("[::]:0"), 1) else { return };
+        listening.listen().unwrap();
+        let _client = TcpStream::connect(("127.0.0.1", port(&listening))).await.unwrap();
+        let stream = listening.acceptor(0).unwrap().accept().await;
+        assert!(stream.peer_addr().unwrap().is_ipv4());
+    }
+
+    #[tokio::test]
+    async fn a_unix_socket_is_shared_and_its_file_goes_with_the_last() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("s");
+        let address = Address::Unix(path.clone());
+        // What a killed process leaves behind.
+        drop(std::os::unix::net::UnixListener::bind(&path).unwrap());
+        assert!(path.exists());
+
+        let listening = Listening::bind(&address, 2).unwrap();
+        listening.listen().unwrap();
+        for worker in 0..2 {
+            let mut acceptor = listening.acceptor(worker).unwrap();
+            let mut client = UnixStream::connect(&path).await.unwrap();
+            let mut stream = acceptor.accept().await;
+            client.write_all(b"x").await.unwrap();
+            assert_eq!(stream.read_u8().await.unwrap(), b'x');
+        }
+        // Asking whether somebody answers leaves a dead connection in the queue, so this comes last.
+        assert_eq!(Listening::bind(&address, 1).err().unwrap().kind(), io::ErrorKind::AddrInUse);
+        let acceptor = listening.acceptor(0).unwrap();
+        drop(listening);
+        assert!(path.exists());
+        drop(acceptor);
+        assert!(!path.exists());
+    }
+
+    #[test]
+    fn what_is_not_a_socket_or_not_ours_stays() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("s");
+        fs::write(&path, "precious").unwrap();
+        assert!(Listening::bind(&Address::Unix(path.clone()), 1).is_err());
+        fs::remove_file(&path).unwrap();
+
+        let listening = Listening::bind(&Address::Unix(path.clone()), 1).unwrap();
+        fs::rename(&path, directory.path().join("old")).unwrap();
+        fs::write(&path, "another's").unwrap();
+        drop(listening);
+        assert!(path.exists());
+    }
+
+    #[test]
+    fn a_stream_moves_to_another_runtime() {
+        let runtime = || tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        let (one, other) = (runtime(), runtime());
+        let (mut near, far) = one.block_on(async {
+            let (near, far) = UnixStream::pair().unwrap();
+            (near, Stream::Unix(far).detach().unwrap())
+        });
+        let thread = std::thread::spawn(move || {
+            other.block_on(async {
+                let mut far = far.attach().unwrap();
+                let wrote = far.write_vectored(&[IoSlice::new(b"a"), IoSlice::new(b"bc")]).await.unwrap();
+                assert_eq!(wrote, 3);
+            });
+        });
+        let mut text = String::new();
+        one.block_on(near.read_to_string(&mut text)).unwrap();
+        thread.join().unwrap();
+        assert_eq!(text, "abc");
+    }
+
+    #[test]
+    fn a_lack_of_descriptors_is_waited_out_and_told_once() {
+        const EMFILE: i32 = 24;
+        let mut complaints = Complaints::default();
+        for _ in 0..10 {
+            assert_eq!(complaints.pause_after(&io::Error::from_raw_os_error(EMFILE)), Some(PAUSE));
+        }
+        assert_eq!(complaints.count, 1);
+        assert_eq!(complaints.pause_after(&io::ErrorKind::ConnectionAborted.into()), None);
+    }
+}
