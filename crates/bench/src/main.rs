@@ -1,0 +1,60 @@
+//! The load tool, and the side-by-side runs against other proxies. `bench run` writes `bench/RESULTS.md`.
+
+mod backend;
+mod cases;
+mod client;
+mod idle;
+mod load;
+mod peers;
+mod procs;
+mod report;
+mod run;
+mod sse;
+mod wrk;
+
+use anyhow::Result;
+use clap::{Parser, Subcommand};
+
+#[derive(Parser)]
+#[command(about)]
+struct Arguments {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// The origin behind the proxies: the least work an answer can cost.
+    Backend(backend::Arguments),
+    /// Requests over HTTP/1.1: as fast as they are answered, or at a given rate.
+    Load(load::Arguments),
+    /// One endless download, as fast as it comes.
+    Heavy(load::Heavy),
+    /// Event streams: how late the events are.
+    Sse(sse::Arguments),
+    /// Idle connections: what each costs in memory.
+    Idle(idle::Arguments),
+    /// The side-by-side runs. From the repository's root.
+    Run(run::Arguments),
+}
+
+fn main() -> Result<()> {
+    match Arguments::parse().command {
+        Command::Backend(arguments) => block(backend::run(arguments)),
+        Command::Load(arguments) => print(&block(load::run(arguments))?),
+        Command::Heavy(arguments) => print(&block(load::heavy(arguments))?),
+        Command::Sse(arguments) => print(&block(sse::run(arguments))?),
+        Command::Idle(arguments) => print(&block(idle::run(arguments))?),
+        Command::Run(arguments) => run::run(arguments),
+    }
+}
+
+fn block<T>(future: impl Future<Output = Result<T>>) -> Result<T> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    tokio::task::LocalSet::new().block_on(&runtime, future)
+}
+
+fn print(outcome: &impl serde::Serialize) -> Result<()> {
+    println!("{}", serde_json::to_string(outcome)?);
+    Ok(())
+}

@@ -1,0 +1,190 @@
+//! The proxies: how each is started, where it listens, what it says of its version. And the stopping of all of it.
+
+use std::fs::{self, File};
+use std::net::TcpStream;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Output, Stdio};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, bail, ensure};
+use rustix::process::Signal;
+
+use crate::procs::{family, signal};
+
+pub const OUT: &str = "bench/out";
+pub const BACKEND_PORT: u16 = 19000;
+
+/// Every process we started and have not yet stopped.
+static RUNNING: Mutex<Vec<u32>> = Mutex::new(Vec::new());
+
+fn running() -> MutexGuard<'static, Vec<u32>> {
+    RUNNING.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// For an end that comes from outside.
+pub fn stop_everything() {
+    for pid in running().drain(..) {
+        for pid in family(pid).into_iter().rev() {
+            signal(pid, Signal::TERM);
+        }
+    }
+}
+
+/// Waits for a tool's end; one that is cut short takes the tool with it.
+pub fn finish(child: Child) -> Result<Output> {
+    let pid = child.id();
+    running().push(pid);
+    let output = child.wait_with_output();
+    running().retain(|running| *running != pid);
+    Ok(output?)
+}
+
+/// A process of ours that stops when dropped.
+pub struct Process {
+    child: Child,
+}
+
+impl Process {
+    /// Pinned before it runs; what it prints goes to `bench/out/NAME.log`.
+    pub fn start(name: &str, cores: &str, command: &[String]) -> Result<Self> {
+        let log = File::create(Path::new(OUT).join(format!("{name}.log")))?;
+        let child = Command::new("taskset")
+            .args(["-c", cores])
+            .args(command)
+            .stdin(Stdio::null())
+            .stdout(log.try_clone()?)
+            .stderr(log)
+            .spawn()
+            .with_context(|| format!("taskset {command:?}"))?;
+        running().push(child.id());
+        Ok(Self { child })
+    }
+
+    pub fn id(&self) -> u32 {
+        self.child.id()
+    }
+
+    pub fn wait_for(&mut self, port: u16) -> Result<()> {
+        let deadline = Instant::now() + Duration::from_secs(15);
+        while TcpStream::connect(("127.0.0.1", port)).is_err() {
+            if let Some(status) = self.child.try_wait()? {
+                bail!("ended with {status} before it listened on {port}; see {OUT}");
+            }
+            ensure!(Instant::now() < deadline, "nothing listens on {port}; see {OUT}");
+            std::thread::sleep(Duration::from_millis(20));
+        }
+        Ok(())
+    }
+}
+
+impl Drop for Process {
+    fn drop(&mut self) {
+        let pid = self.child.id();
+        let family = family(pid);
+        signal(pid, Signal::TERM);
+        let deadline = Instant::now() + Duration::from_secs(3);
+        while !matches!(self.child.try_wait(), Ok(Some(_))) {
+            if Instant::now() > deadline {
+                for pid in family {
+                    signal(pid, Signal::KILL);
+                }
+                let _ = self.child.wait();
+                break;
+            }
+            std::thread::sleep(Duration::from_millis(20));
+        }
+        running().retain(|running| *running != pid);
+    }
+}
+
+/// One proxy in one configuration.
+#[derive(Clone, Debug)]
+pub struct Peer {
+    pub name: &'static str,
+    /// For HTTP/1.1, HTTP/2 with prior knowledge, and event streams.
+    pub port: u16,
+    pub h2: u16,
+    pub streams: u16,
+    pub headers: &'static [&'static str],
+    pub command: Vec<String>,
+}
+
+pub fn nginx(configuration: &str) -> Result<Peer> {
+    let prefix = format!("{OUT}/nginx");
+    fs::create_dir_all(&prefix)?;
+    let path = ["/usr/sbin/nginx", "nginx"].into_iter().find(|path| Path::new(path).exists()).unwrap_or("nginx");
+    let file = format!("../../peers/{configuration}");
+    Ok(Peer {
+        name: "nginx",
+        port: 19010,
+        h2: 19011,
+        streams: 19010,
+        headers: &[],
+        command: words(&[path, "-p", &prefix, "-c", &file]),
+    })
+}
+
+pub fn haproxy() -> Peer {
+    let path = ["/usr/sbin/haproxy", "haproxy"].into_iter().find(|path| Path::new(path).exists()).unwrap_or("haproxy");
+    Peer {
+        name: "haproxy",
+        port: 19020,
+        h2: 19021,
+        streams: 19022,
+        headers: &[],
+        command: words(&[path, "-db", "-f", "bench/peers/haproxy.cfg"]),
+    }
+}
+
+/// Only where `bench/setup.sh` could install it.
+pub fn envoy() -> Option<Peer> {
+    let path = "bench/.venv/bin/envoy";
+    let options = ["--concurrency", "1", "--disable-hot-restart", "--log-level", "warn"];
+    Path::new(path).exists().then(|| Peer {
+        name: "envoy",
+        port: 19030,
+        h2: 19031,
+        streams: 19030,
+        headers: &[],
+        command: words(&[&[path, "-c", "bench/peers/envoy.yaml"], &options[..]].concat()),
+    })
+}
+
+pub fn weir(binary: &Path, name: &'static str, document: &str, headers: &'static [&'static str]) -> Peer {
+    let binary = binary.display().to_string();
+    Peer { name, port: 19040, h2: 19040, streams: 19040, headers, command: words(&[&binary, "run", document]) }
+}
+
+pub fn words(words: &[&str]) -> Vec<String> {
+    words.iter().map(|word| (*word).to_owned()).collect()
+}
+
+impl Peer {
+    pub fn start(&self, cores: &str) -> Result<Process> {
+        ensure!(
+            TcpStream::connect(("127.0.0.1", self.port)).is_err(),
+            "something listens on port {} already: {} cannot",
+            self.port,
+            self.name
+        );
+        let mut process = Process::start(self.name, cores, &self.command)?;
+        process.wait_for(self.port).with_context(|| self.name)?;
+        Ok(process)
+    }
+
+    pub fn version(&self) -> String {
+        let flag = if self.name.starts_with("nginx") || self.name == "haproxy" { "-v" } else { "--version" };
+        let output = Command::new(&self.command[0]).arg(flag).output();
+        let text = output.map(|output| [output.stdout, output.stderr].concat()).unwrap_or_default();
+        let text = String::from_utf8_lossy(&text).into_owned();
+        let line = text.lines().find(|line| !line.trim().is_empty()).unwrap_or("unknown").trim();
+        // Envoy's line begins with the path of its binary.
+        line.rsplit_once(" version: ").map_or(line, |(_, version)| version).to_owned()
+    }
+}
+
+/// Ourselves, as a load tool.
+pub fn bench() -> Result<PathBuf> {
+    Ok(std::env::current_exe()?)
+}

@@ -1,0 +1,228 @@
+//! `bench/RESULTS.md`: the machine, the figures, the bars.
+
+use std::fmt::Write;
+use std::fs;
+
+use crate::cases::IDLE_CONNECTIONS;
+use crate::run::{Arguments, Case, Findings, Sample, cores};
+
+const RIVALS: [&str; 3] = ["nginx", "haproxy", "envoy"];
+
+pub fn median(values: Vec<f64>) -> f64 {
+    quartiles(values)[1]
+}
+
+/// The first quartile, the median, the third.
+fn quartiles(mut values: Vec<f64>) -> [f64; 3] {
+    if values.is_empty() {
+        return [f64::NAN; 3];
+    }
+    values.sort_by(f64::total_cmp);
+    [0.25, 0.5, 0.75].map(|quantile| {
+        let place = quantile * (values.len() - 1) as f64;
+        let (low, high) = (values[place.floor() as usize], values[place.ceil() as usize]);
+        low + (high - low) * place.fract()
+    })
+}
+
+impl Findings {
+    fn of<'a>(&'a self, case: Case, tool: &'a str, peer: &'a str) -> impl Iterator<Item = &'a Sample> {
+        self.samples.iter().filter(move |sample| sample.case == case && sample.tool == tool && sample.peer == peer)
+    }
+
+    /// Round by round, what one has over what the other has.
+    fn paired(&self, case: Case, tool: &str, pair: (&str, &str), what: fn(&Sample) -> f64) -> Vec<f64> {
+        let ratios = self.of(case, tool, pair.0).filter_map(|one| {
+            let other = self.of(case, tool, pair.1).find(|other| other.round == one.round)?;
+            Some(what(one) / what(other))
+        });
+        ratios.collect()
+    }
+
+    fn figure(&self, case: Case, what: &str) -> Option<f64> {
+        let of = |figure: &&crate::run::Figure| figure.case == case && figure.peer == "weir" && figure.what == what;
+        self.figures.iter().find(of).map(|figure| figure.value)
+    }
+
+    fn ratio(&self, case: Case, tool: &str, rival: &str, what: fn(&Sample) -> f64) -> Option<f64> {
+        let ratios = self.paired(case, tool, ("weir", rival), what);
+        (!ratios.is_empty()).then(|| median(ratios))
+    }
+}
+
+struct Bar {
+    what: String,
+    limit: f64,
+    value: Option<f64>,
+    unit: &'static str,
+}
+
+fn bars(findings: &Findings) -> Vec<Bar> {
+    let cpu: fn(&Sample) -> f64 = |sample| sample.cpu_us;
+    let p50: fn(&Sample) -> f64 = |sample| sample.outcome.p50;
+    let p99: fn(&Sample) -> f64 = |sample| sample.outcome.p99;
+    let mut bars = Vec::new();
+    let mut bar = |what: String, limit, value, unit| bars.push(Bar { what, limit, value, unit });
+    for (case, tool, what, rival, limit, figure) in [
+        (Case::Get, "wrk", "small GET, CPU per request over", "nginx", 1.05, cpu),
+        (Case::Get, "wrk", "small GET, CPU per request over", "haproxy", 1.1, cpu),
+        (Case::Get, "wrk", "small GET, CPU per request over", "envoy", 0.4, cpu),
+        (Case::Policies, "wrk", "with key, limit, metrics and access log, over bare", "nginx", 1.35, cpu),
+        (Case::Post, "wrk", "POST 4 KB, CPU per request over", "nginx", 0.95, cpu),
+        (Case::Sse, "bench", "streams, CPU per event over", "nginx", 1.0, cpu),
+        (Case::Sse, "bench", "streams, CPU per event over", "haproxy", 1.0, cpu),
+        (Case::Sse, "bench", "streams, median delay over", "nginx", 1.0, p50),
+        (Case::Sse, "bench", "streams, median delay over", "haproxy", 1.0, p50),
+        (Case::Sse, "bench", "streams, p99 delay over", "nginx", 1.0, p99),
+        (Case::Sse, "bench", "streams, p99 delay over", "haproxy", 1.0, p99),
+        (Case::H2, "h2load", "HTTP/2 in, CPU per request over", "envoy", 0.5, cpu),
+    ] {
+        bar(format!("{what} {rival}"), limit, findings.ratio(case, tool, rival, figure), "×");
+    }
+    for (case, what, limit, unit) in [
+        (Case::Idle, "idle memory", 20.0, "MiB"),
+        (Case::Idle, "per idle connection", 20.0, "KiB"),
+        (Case::Cores, "busiest worker over the other", 1.3, "×"),
+        (Case::Cores, "p99 beside over alone", 2.0, "×"),
+        (Case::Reload, "failed requests", 0.0, ""),
+        (Case::Reload, "in force after, slowest", 200.0, "ms"),
+        (Case::Reload, "RSS growth after the tenth", 5.0, "%"),
+    ] {
+        bar(format!("{case}: {what}"), limit, findings.figure(case, what), unit);
+    }
+    let alive = findings.figure(Case::Idle, "connections alive").map(|alive| IDLE_CONNECTIONS as f64 - alive);
+    bar(format!("idle: of {IDLE_CONNECTIONS} connections, lost"), 0.0, alive, "");
+    let weir = findings.samples.iter().filter(|sample| sample.peer == "weir");
+    let failed: Vec<u64> = weir.map(|sample| sample.outcome.bad + sample.outcome.errors).collect();
+    let failed = (!failed.is_empty()).then(|| failed.iter().sum::<u64>() as f64);
+    bar("wrong answers, failed connections and lost events in all of it".into(), 0.0, failed, "");
+    bars
+}
+
+pub fn render(findings: &Findings, arguments: &Arguments) -> String {
+    let mut text = String::new();
+    let _ = write(&mut text, findings, arguments);
+    text
+}
+
+fn write(text: &mut String, findings: &Findings, arguments: &Arguments) -> std::fmt::Result {
+    writeln!(text, "# Side by side\n\nWritten by `bench run`; do not edit.\n")?;
+    machine(text, findings, arguments)?;
+
+    writeln!(text, "\n## Bars\n\n| bar | limit | measured | |\n|---|--:|--:|---|")?;
+    for Bar { what, limit, value, unit } in bars(findings) {
+        match value {
+            Some(value) => {
+                let verdict = if value <= limit { "pass" } else { "**FAIL**" };
+                writeln!(text, "| {what} | {limit} {unit} | {value:.2} {unit} | {verdict} |")?;
+            }
+            None => writeln!(text, "| {what} | {limit} {unit} | | not measured |")?,
+        }
+    }
+    for failure in &findings.failures {
+        writeln!(text, "\nNot run to its end: {}", failure.lines().next().unwrap_or_default())?;
+    }
+
+    for &case in &arguments.cases {
+        samples(text, findings, case)?;
+        let figures: Vec<_> = findings.figures.iter().filter(|figure| figure.case == case).collect();
+        if !figures.is_empty() {
+            writeln!(text, "\n## {case}\n\n| proxy | what | |\n|---|---|--:|")?;
+            for figure in figures {
+                writeln!(text, "| {} | {} | {:.2} {} |", figure.peer, figure.what, figure.value, figure.unit)?;
+            }
+        }
+    }
+
+    writeln!(text, "\n## Commands\n\n```")?;
+    for command in &findings.commands {
+        writeln!(text, "{command}")?;
+    }
+    writeln!(text, "```")
+}
+
+fn machine(text: &mut String, findings: &Findings, arguments: &Arguments) -> std::fmt::Result {
+    let read = |path| fs::read_to_string(path).unwrap_or_default();
+    let cpuinfo = read("/proc/cpuinfo");
+    let model = cpuinfo.lines().find_map(|line| line.strip_prefix("model name")?.split_once(": "));
+    let model = model.map_or("unknown", |(_, model)| model);
+    let kernel = read("/proc/sys/kernel/osrelease");
+    let congestion = read("/proc/sys/net/ipv4/tcp_congestion_control");
+    let (kernel, congestion) = (kernel.trim(), congestion.trim());
+    // We are on one core ourselves: ask for those that are there.
+    let count = cpuinfo.lines().filter(|line| line.starts_with("processor")).count().max(cores());
+    writeln!(text, "- Machine: {model}, {count} cores, Linux {kernel}, {congestion}")?;
+    for version in &findings.versions {
+        writeln!(text, "- {version}")?;
+    }
+    writeln!(
+        text,
+        "- {} rounds of {} s, A B C, A B C; the proxy has one worker on core 0, origin and load tool are on core 1.",
+        arguments.rounds, arguments.seconds
+    )?;
+    writeln!(
+        text,
+        "- CPU time is user and system time of all the proxy's processes, over requests (over events, of streams). \
+         Ratios are of the same round, then the median with quartiles. Latencies in the closed loop are those of a \
+         saturated core: read the CPU time first."
+    )
+}
+
+fn samples(text: &mut String, findings: &Findings, case: Case) -> std::fmt::Result {
+    let mut tools: Vec<&str> = Vec::new();
+    for sample in findings.samples.iter().filter(|sample| sample.case == case) {
+        if !tools.contains(&sample.tool.as_str()) {
+            tools.push(&sample.tool);
+        }
+    }
+    for tool in tools {
+        let mut peers: Vec<&str> = Vec::new();
+        for sample in findings.samples.iter().filter(|sample| sample.case == case && sample.tool == tool) {
+            if !peers.contains(&sample.peer.as_str()) {
+                peers.push(&sample.peer);
+            }
+        }
+        writeln!(text, "\n## {case}, by {tool}\n")?;
+        writeln!(
+            text,
+            "| proxy | CPU µs | per second | p50 µs | p99 µs | core busy | bad | over nginx | over haproxy | over envoy |"
+        )?;
+        writeln!(text, "|---|--:|--:|--:|--:|--:|--:|--:|--:|--:|")?;
+        for peer in peers {
+            let of = |what: fn(&Sample) -> f64| quartiles(findings.of(case, tool, peer).map(what).collect());
+            let [low, cpu, high] = of(|sample| sample.cpu_us);
+            let bad: u64 = findings.of(case, tool, peer).map(|s| s.outcome.bad + s.outcome.errors).sum();
+            write!(
+                text,
+                "| {peer} | {cpu:.1} [{low:.1} to {high:.1}] | {:.0} | {:.0} | {} | {:.0} % | {bad} |",
+                of(|sample| sample.outcome.rps)[1],
+                of(|sample| sample.outcome.p50)[1],
+                match of(|sample| sample.outcome.p99)[1] {
+                    0.0 => String::new(),
+                    p99 => format!("{p99:.0}"),
+                },
+                of(|sample| sample.busy)[1] * 100.0,
+            )?;
+            for rival in RIVALS {
+                let ratios = findings.paired(case, tool, (peer, rival), |sample| sample.cpu_us);
+                if ratios.is_empty() || rival == peer {
+                    write!(text, " |")?;
+                } else {
+                    let [low, middle, high] = quartiles(ratios);
+                    write!(text, " {middle:.2} [{low:.2} to {high:.2}] |")?;
+                }
+            }
+            writeln!(text)?;
+        }
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    #[test]
+    fn quartiles_lie_between() {
+        assert_eq!(super::quartiles(vec![3.0, 1.0, 2.0, 5.0, 4.0]), [2.0, 3.0, 4.0]);
+        assert_eq!(super::quartiles(vec![1.0, 2.0]), [1.25, 1.5, 1.75]);
+    }
+}
