@@ -8,7 +8,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use base::{Consumer, Headers, Method, Percent, Scheme, Secret, StatusCode};
+use base::{Consumer, Headers, Percent, Scheme, Secret, StatusCode};
 use ipnet::IpNet;
 use policy::Policies;
 
@@ -25,6 +25,8 @@ pub struct Snapshot {
     pub telemetry: Telemetry,
     /// From a request's head to the route that takes it.
     pub router: Router,
+    /// The policies of each place as written there; the next snapshot takes their state from here.
+    pub(crate) written: Vec<Arc<Policies>>,
 }
 
 /// Which document this is.

@@ -1,0 +1,351 @@
+//! Pools of endpoints; also those that a route names by their URL alone.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use base::{Headers, Percent, StatusCode};
+
+use super::{Context, key};
+use crate::diagnostic::nearest;
+use crate::document::{self, Named, OrText};
+use crate::snapshot::{
+    Balance, ClientTls, Connections, Destination, Endpoint, HashKey, Health, Probe, Protocol, Retry, RetryOn, Timeouts,
+    Upstream,
+};
+
+/// The upstreams while routes still ask for them.
+#[derive(Default)]
+pub(super) struct Upstreams {
+    all: Vec<Arc<Upstream>>,
+    by_name: HashMap<String, u32>,
+    used: Vec<bool>,
+}
+
+impl Context<'_> {
+    pub(super) fn upstreams(&mut self, Named(written): Named<document::Upstream>) -> Upstreams {
+        let mut upstreams = Upstreams::default();
+        for (name, upstream) in written {
+            let at = key("upstreams", &name);
+            let upstream = self.upstream(&at, &name, upstreams.all.len() as u32, upstream);
+            upstreams.add(upstream, false);
+        }
+        upstreams
+    }
+
+    pub(super) fn finish_upstreams(&mut self, upstreams: Upstreams) -> Vec<Arc<Upstream>> {
+        // A route that could not be read may have used any of them.
+        let certain = !self.lost.iter().any(|path| path.starts_with("apis"));
+        for (upstream, used) in upstreams.all.iter().zip(&upstreams.used) {
+            if !used && certain {
+                self.warn(&key("upstreams", &upstream.name), format!("no route uses upstream `{}`", upstream.name));
+            }
+        }
+        upstreams.all
+    }
+
+    /// The upstream of that name or URL, which a route names at `at`.
+    pub(super) fn use_upstream(&mut self, at: &str, name: &str, upstreams: &mut Upstreams) -> Option<Arc<Upstream>> {
+        if let Some(index) = upstreams.by_name.get(name) {
+            upstreams.used[*index as usize] = true;
+            return Some(upstreams.all[*index as usize].clone());
+        }
+        if name.contains("://") || name.starts_with("unix:") {
+            let endpoint = OrText(document::Endpoint { url: name.to_owned(), ..Default::default() });
+            if let Err(message) = parse_url(name) {
+                self.error(at, message);
+                return None;
+            }
+            let written = document::Upstream { endpoints: vec![endpoint], ..Default::default() };
+            let upstream = self.upstream(at, name, upstreams.all.len() as u32, written);
+            return Some(upstreams.add(upstream, true));
+        }
+        if !self.is_lost("upstreams", name) {
+            let help = nearest(name, upstreams.by_name.keys().map(String::as_str))
+                .unwrap_or_else(|| "define it under `upstreams`, or give a URL".into());
+            self.error_with(at, format!("there is no upstream `{name}`"), Some(help));
+        }
+        None
+    }
+
+    fn upstream(&mut self, at: &str, name: &str, index: u32, written: document::Upstream) -> Upstream {
+        let document::Upstream { endpoints, protocol, balance, health, retry, timeouts, tls, connections } = written;
+        let lost = self.lost.iter().any(|path| path.starts_with(&format!("{at}.endpoints")));
+        if endpoints.is_empty() && !lost {
+            self.error(at, "no endpoint; expected `endpoints: [http://...]`");
+        }
+        let written = endpoints.into_iter().enumerate();
+        let mut endpoints: Vec<Endpoint> = Vec::new();
+        for (index, OrText(document::Endpoint { url, weight, zone })) in written {
+            let at = format!("{at}.endpoints[{index}]");
+            if weight == Some(0) {
+                self.error(&format!("{at}.weight"), "an endpoint of weight 0 gets no calls; expected 1 or more");
+            }
+            match parse_url(&url) {
+                Ok(parsed) => {
+                    endpoints.push(Endpoint { weight: weight.unwrap_or(1), zone: zone.map(Into::into), ..parsed })
+                }
+                Err(message) => self.error(&at, message),
+            }
+        }
+        let secure = endpoints.iter().any(|endpoint| endpoint.tls);
+        Upstream {
+            index,
+            name: name.into(),
+            balance: self.balance(at, balance),
+            health: health.and_then(|health| self.health(&format!("{at}.health"), health)),
+            retry: self.retry(&format!("{at}.retry"), retry, &default_retry()),
+            timeouts: self.timeouts(&format!("{at}.timeouts"), timeouts, &DEFAULT_TIMEOUTS),
+            protocol: match protocol {
+                None | Some(document::Protocol::Auto) => Protocol::Auto,
+                Some(document::Protocol::Http1) => Protocol::Http1,
+                Some(document::Protocol::Http2) => Protocol::Http2,
+            },
+            tls: self.client_tls(&format!("{at}.tls"), tls, secure),
+            connections: Connections {
+                idle: connections.idle.unwrap_or(64),
+                idle_timeout: connections.idle_timeout.map_or(Duration::from_secs(60), |span| span.0),
+                streams: connections.streams.unwrap_or(100),
+            },
+            endpoints,
+        }
+    }
+
+    fn client_tls(&mut self, at: &str, tls: document::ClientTls, secure: bool) -> Option<ClientTls> {
+        let document::ClientTls { authorities, certificate, name, verify } = tls;
+        let authorities = authorities.and_then(|reference| self.certificates(&format!("{at}.authorities"), &reference));
+        let certificate = certificate.and_then(|written| self.certificate(&format!("{at}.certificate"), &written));
+        let verify = verify.unwrap_or(true);
+        if !verify {
+            self.warn(&format!("{at}.verify"), "anyone on the way can pose as this upstream");
+        }
+        secure.then(|| ClientTls { at: at.to_owned(), authorities, certificate, name, verify })
+    }
+
+    fn balance(&mut self, at: &str, balance: Option<OrText<document::Balance>>) -> Balance {
+        let Some(OrText(document::Balance { hash, word })) = balance else { return Balance::LeastLoad };
+        match (word.as_deref(), hash) {
+            (Some("round-robin"), _) => Balance::RoundRobin,
+            (Some(_), _) => Balance::LeastLoad,
+            (None, Some(OrText(document::HashBy { header, query, word }))) => match (word.as_deref(), header, query) {
+                (Some("consumer"), ..) => Balance::Hash(HashKey::Consumer),
+                (Some("path"), ..) => Balance::Hash(HashKey::Path),
+                (Some(_), ..) => Balance::Hash(HashKey::Address),
+                (None, Some(name), None) => {
+                    if !Headers::is_name(&name) {
+                        self.error(&format!("{at}.balance.hash.header"), format!("`{name}` is not a header's name"));
+                    }
+                    Balance::Hash(HashKey::Header(name.to_ascii_lowercase()))
+                }
+                (None, None, Some(name)) => Balance::Hash(HashKey::Query(name)),
+                _ => {
+                    self.error(&format!("{at}.balance.hash"), "expected either `header: NAME` or `query: NAME`");
+                    Balance::LeastLoad
+                }
+            },
+            (None, None) => {
+                self.error(&format!("{at}.balance"), "expected `least-load`, `round-robin` or `hash: ...`");
+                Balance::LeastLoad
+            }
+        }
+    }
+
+    fn health(&mut self, at: &str, health: document::Health) -> Option<Health> {
+        let document::Health { http, host, grpc, tcp, every, timeout, unhealthy_after, healthy_after } = health;
+        let probe = match (http, grpc, tcp) {
+            (Some(path), None, false) => {
+                if !path.starts_with('/') {
+                    self.error(&format!("{at}.http"), "a path begins with `/`");
+                }
+                Probe::Http { path, host }
+            }
+            (None, Some(service), false) => Probe::Grpc { service },
+            (None, None, true) => Probe::Tcp,
+            _ => {
+                self.error(at, "expected exactly one of `http: /path`, `grpc: service`, `tcp: true`");
+                return None;
+            }
+        };
+        let every = every.map_or(Duration::from_secs(5), |span| span.0);
+        if every.is_zero() {
+            self.error(&format!("{at}.every"), "expected more than zero");
+        }
+        for (name, count) in [("unhealthy-after", unhealthy_after), ("healthy-after", healthy_after)] {
+            if count == Some(0) {
+                self.error(&format!("{at}.{name}"), "expected 1 or more");
+            }
+        }
+        Some(Health {
+            probe,
+            every,
+            timeout: timeout.map_or(Duration::from_secs(2), |span| span.0),
+            unhealthy_after: unhealthy_after.unwrap_or(2),
+            healthy_after: healthy_after.unwrap_or(2),
+        })
+    }
+
+    /// What is written, over what holds around it.
+    pub(super) fn retry(&mut self, at: &str, written: document::Retry, around: &Retry) -> Retry {
+        let document::Retry {
+            attempts,
+            on,
+            budget,
+            min_per_second,
+            backoff,
+            max_backoff,
+            try_timeout,
+            unsafe_methods,
+            buffer,
+        } = written;
+        if attempts == Some(0) {
+            self.error(&format!("{at}.attempts"), "no try at all; expected 1 (never again) or more");
+        }
+        let on = on.map_or_else(|| around.on.clone(), |words| self.retry_on(&format!("{at}.on"), words));
+        Retry {
+            attempts: attempts.unwrap_or(around.attempts),
+            on,
+            budget: budget.unwrap_or(around.budget),
+            min_per_second: min_per_second.unwrap_or(around.min_per_second),
+            backoff: backoff.map_or(around.backoff, |span| span.0),
+            max_backoff: max_backoff.map_or(around.max_backoff, |span| span.0),
+            try_timeout: try_timeout.map(|span| span.0).or(around.try_timeout),
+            unsafe_methods: unsafe_methods.unwrap_or(around.unsafe_methods),
+            buffer: buffer.map_or(around.buffer, |size| size.0 as usize),
+        }
+    }
+
+    fn retry_on(&mut self, at: &str, words: Vec<String>) -> RetryOn {
+        let mut on = RetryOn::default();
+        for (index, word) in words.iter().enumerate() {
+            match word.as_str() {
+                "connect" => on.connect = true,
+                "reset" => on.reset = true,
+                "timeout" => on.timeout = true,
+                word => match word.parse::<StatusCode>() {
+                    Ok(status) if status.as_u16() >= 400 => on.statuses.push(status),
+                    _ => self.error_with(
+                        &format!("{at}[{index}]"),
+                        format!("found `{word}`, expected `connect`, `reset`, `timeout` or a status such as \"503\""),
+                        nearest(word, ["connect", "reset", "timeout"]),
+                    ),
+                },
+            }
+        }
+        on
+    }
+
+    pub(super) fn timeouts(&mut self, at: &str, written: document::Timeouts, around: &Timeouts) -> Timeouts {
+        let document::Timeouts { connect, first_byte, idle, call } = written;
+        let or_none = |written: Option<document::OrNone>, around: Option<Duration>| match written {
+            Some(written) => written.0.map(|span| span.0),
+            None => around,
+        };
+        let timeouts = Timeouts {
+            connect: connect.map_or(around.connect, |span| span.0),
+            first_byte: or_none(first_byte, around.first_byte),
+            idle: or_none(idle, around.idle),
+            call: or_none(call, around.call),
+        };
+        for (name, value) in [
+            ("connect", Some(timeouts.connect)),
+            ("first-byte", timeouts.first_byte),
+            ("idle", timeouts.idle),
+            ("call", timeouts.call),
+        ] {
+            if value == Some(Duration::ZERO) {
+                self.error(&format!("{at}.{name}"), "no time at all; expected more than zero, or `none`");
+            }
+        }
+        timeouts
+    }
+}
+
+impl Upstreams {
+    fn add(&mut self, upstream: Upstream, used: bool) -> Arc<Upstream> {
+        let upstream = Arc::new(upstream);
+        self.by_name.insert(upstream.name.to_string(), upstream.index);
+        self.all.push(upstream.clone());
+        self.used.push(used);
+        upstream
+    }
+}
+
+pub(super) fn default_retry() -> Retry {
+    Retry {
+        attempts: 2,
+        on: RetryOn { connect: true, reset: true, ..RetryOn::default() },
+        budget: Percent::whole(20),
+        min_per_second: 3,
+        backoff: Duration::from_millis(25),
+        max_backoff: Duration::from_millis(250),
+        try_timeout: None,
+        unsafe_methods: false,
+        buffer: 64 << 10,
+    }
+}
+
+/// `http://host:port/base`, `https://...` or `unix:/path`.
+pub(super) fn parse_url(url: &str) -> Result<Endpoint, String> {
+    let endpoint = |address, tls, authority: &str, base_path: &str| Endpoint {
+        url: url.into(),
+        address,
+        tls,
+        authority: authority.to_owned(),
+        base_path: base_path.to_owned(),
+        weight: 1,
+        zone: None,
+    };
+    if let Some(path) = url.strip_prefix("unix:") {
+        let path = path.strip_prefix("//").unwrap_or(path);
+        if !path.starts_with('/') {
+            return Err(format!("`{url}` is not a socket; expected an absolute path such as `unix:/run/app.sock`"));
+        }
+        return Ok(endpoint(Destination::Unix(path.into()), false, "localhost", ""));
+    }
+    let wrong = || {
+        format!(
+            "`{url}` is not a URL; expected one such as `http://10.0.0.1:8080`, `https://a.internal/base`, `unix:/run/app.sock`"
+        )
+    };
+    let (scheme, rest) = url.split_once("://").ok_or_else(wrong)?;
+    let (tls, default_port) = match scheme {
+        "http" => (false, 80),
+        "https" => (true, 443),
+        _ => return Err(wrong()),
+    };
+    if rest.contains(['?', '#', '@', ' ']) {
+        return Err(format!("`{url}` has more than an endpoint has: no user, query or fragment belongs here"));
+    }
+    let (authority, path) = rest.find('/').map_or((rest, ""), |slash| rest.split_at(slash));
+    let (host, port) = match authority.rsplit_once(':') {
+        Some((host, port)) if !port.contains(']') => {
+            (host, port.parse::<u16>().ok().filter(|port| *port > 0).ok_or_else(wrong)?)
+        }
+        _ => (authority, default_port),
+    };
+    let ip = host.strip_prefix('[').and_then(|host| host.strip_suffix(']')).unwrap_or(host).parse();
+    let address = match ip {
+        Ok(ip) => Destination::Ip(std::net::SocketAddr::new(ip, port)),
+        Err(_) if is_host(host) => Destination::Name { host: host.to_ascii_lowercase(), port },
+        Err(_) => return Err(wrong()),
+    };
+    Ok(endpoint(address, tls, authority, path.trim_end_matches('/')))
+}
+
+/// Labels of letters, digits, `-` and `_`.
+pub(super) fn is_host(name: &str) -> bool {
+    let label = |label: &str| {
+        (1..=63).contains(&label.len())
+            && label.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-' || b == b'_')
+            && !label.starts_with('-')
+            && !label.ends_with('-')
+    };
+    name.len() <= 253 && name.split('.').all(label)
+}
+
+const DEFAULT_TIMEOUTS: Timeouts = Timeouts {
+    connect: Duration::from_secs(5),
+    first_byte: Some(Duration::from_secs(60)),
+    idle: Some(Duration::from_secs(60)),
+    call: None,
+};

@@ -1,0 +1,708 @@
+//! The document as a person writes it: every field optional that has a default. One-to-one with the
+//! text; the comments here are the reference.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::marker::PhantomData;
+
+use base::{Percent, SecretRef, Size, Span};
+use ipnet::IpNet;
+use policy::Specs;
+use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
+use serde::{Deserialize, Deserializer, de};
+
+/// Declares a map of the document: unknown fields are errors, keys are in kebab case.
+macro_rules! section {
+    ($(#[$doc:meta])* $name:ident { $($(#[$field_doc:meta])* $field:ident: $type:ty,)* }) => {
+        $(#[$doc])*
+        #[derive(Clone, Debug, Default, Deserialize, JsonSchema)]
+        #[serde(deny_unknown_fields, rename_all = "kebab-case", default)]
+        pub struct $name { $($(#[$field_doc])* pub $field: $type,)* }
+    };
+}
+
+section! {
+    /// A Weir document.
+    Document {
+        /// The version of this format: 1.
+        version: Option<u32>,
+        /// What concerns the process as a whole.
+        node: Node,
+        /// Where calls come in. None given: one named `default` on 127.0.0.1:8080.
+        listeners: Named<Listener>,
+        /// Pools of endpoints that serve apis.
+        upstreams: Named<Upstream>,
+        /// For every api, unless it says otherwise.
+        policies: Specs,
+        /// What is served, by name.
+        apis: Named<Api>,
+        /// Who calls, by name.
+        consumers: Named<Consumer>,
+        /// What is told, and to whom.
+        telemetry: Telemetry,
+    }
+}
+
+section! {
+    /// What concerns the process as a whole.
+    Node {
+        /// Worker threads; one a core unless given.
+        workers: Option<usize>,
+        /// How long calls may go on after the process was told to stop. Default: `30s`.
+        drain: Option<Span>,
+    }
+}
+
+section! {
+    /// Where calls come in.
+    Listener {
+        /// `127.0.0.1:8080`, `[::]:8443` or `unix:/run/weir.sock`.
+        address: Option<String>,
+        /// Speak TLS.
+        tls: Option<ListenerTls>,
+        /// A PROXY protocol header (v1 or v2) must open every connection.
+        proxy_protocol: bool,
+        /// Peers whose `Forwarded` and `X-Forwarded-*` are believed: `10.0.0.0/8`.
+        trusted_proxies: Vec<Network>,
+        /// What a client may ask for.
+        limits: ListenerLimits,
+    }
+}
+
+section! {
+    /// TLS towards clients.
+    ListenerTls {
+        /// The first serves clients that name no host, or one that none covers.
+        certificates: Vec<Certificate>,
+        /// Ask clients for certificates.
+        client: Option<ClientCertificates>,
+        /// `"1.2"` (default) or `"1.3"`.
+        minimum: Option<String>,
+    }
+}
+
+/// A certificate chain and its key, in PEM.
+#[derive(Clone, Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, rename_all = "kebab-case")]
+pub struct Certificate {
+    /// The chain, the server's own certificate first.
+    pub cert: SecretRef,
+    /// Its private key.
+    pub key: SecretRef,
+}
+
+/// Certificates of clients.
+#[derive(Clone, Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, rename_all = "kebab-case")]
+pub struct ClientCertificates {
+    /// Authorities in PEM.
+    pub authorities: SecretRef,
+    /// Revocation lists in PEM.
+    pub revoked: Option<SecretRef>,
+    /// Without a certificate the handshake fails. Default: true.
+    pub require: Option<bool>,
+}
+
+section! {
+    /// What a client may ask for.
+    ListenerLimits {
+        /// Size of a request's head. Default: `64KiB`.
+        head: Option<Size>,
+        /// Fields of a request's head. Default: 100.
+        fields: Option<usize>,
+        /// To read a whole head. Default: `10s`.
+        head_timeout: Option<Span>,
+        /// Between two requests of a connection. Default: `75s`.
+        idle_timeout: Option<Span>,
+        /// Between two pieces of a request's body. Default: `60s`.
+        body_timeout: Option<Span>,
+        /// Streams on one HTTP/2 connection. Default: 128.
+        streams: Option<u32>,
+    }
+}
+
+section! {
+    /// A pool of endpoints.
+    Upstream {
+        /// Who serves: URLs, or maps with `url`, `weight` and `zone`.
+        endpoints: Vec<OrText<Endpoint>>,
+        /// Default: `auto`.
+        protocol: Option<Protocol>,
+        /// `least-load` (default), `round-robin` or `hash: ...`.
+        balance: Option<OrText<Balance>>,
+        /// Ask endpoints whether they are well.
+        health: Option<Health>,
+        /// When a call is tried again.
+        retry: Retry,
+        /// How long to wait for what.
+        timeouts: Timeouts,
+        /// TLS towards endpoints with `https://`.
+        tls: ClientTls,
+        /// Connections kept.
+        connections: Connections,
+    }
+}
+
+section! {
+    /// One that serves.
+    Endpoint {
+        /// `http://10.0.0.1:8080`, `https://a.internal:8443/base` or `unix:/run/app.sock`.
+        url: String,
+        /// Its share of calls against the others. Default: 1.
+        weight: Option<u32>,
+        /// Where it stands.
+        zone: Option<String>,
+    }
+}
+
+/// The HTTP spoken to endpoints.
+#[derive(Clone, Copy, Debug, Deserialize, JsonSchema)]
+#[serde(rename_all = "kebab-case")]
+pub enum Protocol {
+    /// HTTP/1.1.
+    Http1,
+    /// HTTP/2: with prior knowledge in clear, by ALPN over TLS.
+    Http2,
+    /// HTTP/1.1 in clear; over TLS what both sides settle.
+    Auto,
+}
+
+section! {
+    /// How endpoints are chosen.
+    Balance {
+        /// The same caller to the same endpoint: `consumer`, `address`, `path`, `header: NAME` or `query: NAME`.
+        hash: Option<OrText<HashBy>>,
+        #[serde(skip)]
+        word: Option<String>,
+    }
+}
+
+section! {
+    /// What is hashed.
+    HashBy {
+        /// The value of this header.
+        header: Option<String>,
+        /// The value of this query parameter.
+        query: Option<String>,
+        #[serde(skip)]
+        word: Option<String>,
+    }
+}
+
+section! {
+    /// A question to every endpoint; exactly one of `http`, `grpc`, `tcp`.
+    Health {
+        /// GET of this path; 200 to 299 is healthy.
+        http: Option<String>,
+        /// `Host` of that GET, where it is not the endpoint's.
+        host: Option<String>,
+        /// `grpc.health.v1.Health/Check` for this service; empty for the server as a whole.
+        grpc: Option<String>,
+        /// A connection can be made.
+        tcp: bool,
+        /// Default: `5s`.
+        every: Option<Span>,
+        /// Default: `2s`.
+        timeout: Option<Span>,
+        /// Failures in a row that make an endpoint unhealthy. Default: 2.
+        unhealthy_after: Option<u32>,
+        /// Successes in a row that make it healthy again. Default: 2.
+        healthy_after: Option<u32>,
+    }
+}
+
+section! {
+    /// When a call is tried again. What is not given comes from the level around.
+    Retry {
+        /// Tries in all; 1 means none is repeated. Default: 2.
+        attempts: Option<u32>,
+        /// `connect`, `reset`, `timeout` and statuses such as `"503"`. Default: `[connect, reset]`.
+        on: Option<Vec<String>>,
+        /// Share of calls that may be repeated. Default: `20%`.
+        budget: Option<Percent>,
+        /// How many a second always may. Default: 3.
+        min_per_second: Option<u32>,
+        /// First pause. Default: `25ms`.
+        backoff: Option<Span>,
+        /// Longest pause. Default: `250ms`.
+        max_backoff: Option<Span>,
+        /// For each try.
+        try_timeout: Option<Span>,
+        /// Also calls that are not idempotent. Default: false.
+        unsafe_methods: Option<bool>,
+        /// How much of a request's body is kept to be sent again. Default: `64KiB`.
+        buffer: Option<Size>,
+    }
+}
+
+section! {
+    /// How long to wait. What is not given comes from the level around.
+    Timeouts {
+        /// For a connection. Default: `5s`.
+        connect: Option<Span>,
+        /// From the request sent to the head of the answer; or `none`. Default: `60s`.
+        first_byte: Option<OrNone>,
+        /// Between two pieces of the answer's body; or `none`. Default: `60s`.
+        idle: Option<OrNone>,
+        /// The whole call, tries and body included; or `none`. Default: `none`.
+        call: Option<OrNone>,
+    }
+}
+
+section! {
+    /// TLS towards endpoints.
+    ClientTls {
+        /// Authorities in PEM; the system's unless given.
+        authorities: Option<SecretRef>,
+        /// Who we are.
+        certificate: Option<Certificate>,
+        /// The name to verify, where it is not the endpoint's.
+        name: Option<String>,
+        /// Verify the endpoint's certificate. Default: true.
+        verify: Option<bool>,
+    }
+}
+
+section! {
+    /// Connections to an endpoint.
+    Connections {
+        /// Idle ones kept, for each worker. Default: 64.
+        idle: Option<usize>,
+        /// How long. Default: `60s`.
+        idle_timeout: Option<Span>,
+        /// Streams on one HTTP/2 connection before another is opened. Default: 100.
+        streams: Option<usize>,
+    }
+}
+
+section! {
+    /// A product behind a name.
+    Api {
+        /// `orders.example.com` or `*.example.com`; one or a list. All hosts unless given.
+        host: OneOrMany,
+        /// Where it is served; on all listeners unless given.
+        listeners: OneOrMany,
+        /// For routes that name none; without `routes` it takes every path.
+        upstream: Option<OrText<Split>>,
+        /// For all its routes.
+        policies: Specs,
+        /// Over those of the upstream.
+        timeouts: Timeouts,
+        /// Over that of the upstream.
+        retry: Retry,
+        /// Which calls go where.
+        routes: Vec<Route>,
+    }
+}
+
+section! {
+    /// Which calls, and what becomes of them: `upstream`, `redirect` or `respond`.
+    Route {
+        /// Shown in metrics and logs; `api/0` unless given.
+        name: Option<String>,
+        /// Which calls; all of the api's hosts unless given.
+        r#match: Match,
+        /// An upstream's name, a URL, or names with weights: `{ orders: 95, orders-next: 5 }`.
+        upstream: Option<OrText<Split>>,
+        /// Send a copy elsewhere; its answers are dropped.
+        mirror: Option<Mirror>,
+        /// What the upstream sees instead.
+        rewrite: Rewrite,
+        /// Send the caller elsewhere.
+        redirect: Option<Redirect>,
+        /// Answer at once.
+        respond: Option<Respond>,
+        /// For this route.
+        policies: Specs,
+        /// Over those of the api.
+        timeouts: Timeouts,
+        /// Over that of the api.
+        retry: Retry,
+    }
+}
+
+section! {
+    /// All that is given must match; at most one of `path`, `prefix`, `regex`.
+    Match {
+        /// Exactly this path; or a template with parameters for whole segments, `/orders/{id}`.
+        path: Option<String>,
+        /// This path and those below it.
+        prefix: Option<String>,
+        /// The whole path matches this regular expression.
+        regex: Option<String>,
+        /// `GET` or `[GET, HEAD]`.
+        method: OneOrMany,
+        /// By name: a value, `{ regex: ... }` or `{ present: true }`.
+        headers: Named<OrText<Wanted>>,
+        /// By name: a value, `{ regex: ... }` or `{ present: true }`.
+        query: Named<OrText<Wanted>>,
+    }
+}
+
+section! {
+    /// What a value must be; one of these.
+    Wanted {
+        /// The whole value matches this regular expression.
+        regex: Option<String>,
+        /// It is there, whatever it is; or with false, it is not.
+        present: Option<bool>,
+        #[serde(skip)]
+        exact: Option<String>,
+    }
+}
+
+/// Upstreams with their weights.
+#[derive(Clone, Debug, Deserialize, JsonSchema)]
+#[serde(transparent)]
+pub struct Split(pub Named<u32>);
+
+/// A copy of calls.
+#[derive(Clone, Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, rename_all = "kebab-case")]
+pub struct Mirror {
+    /// A name or a URL.
+    pub upstream: String,
+    /// Of how many calls. Default: `100%`.
+    pub share: Option<Percent>,
+}
+
+section! {
+    /// What the upstream sees instead; at most one of `path`, `prefix`.
+    Rewrite {
+        /// The whole path, with parameters of the match: `/v1/{id}`.
+        path: Option<String>,
+        /// Instead of the matched prefix.
+        prefix: Option<String>,
+        /// `endpoint` for the endpoint's own name, or a name. The caller's unless given.
+        host: Option<String>,
+    }
+}
+
+section! {
+    /// Where callers are sent; at most one of `path`, `prefix`.
+    Redirect {
+        /// 301, 302, 303, 307 or 308. Default: 302.
+        status: Option<u16>,
+        /// `http` or `https`; the call's unless given.
+        scheme: Option<String>,
+        /// The call's unless given.
+        host: Option<String>,
+        /// The scheme's own unless given.
+        port: Option<u16>,
+        /// The whole path, with parameters of the match.
+        path: Option<String>,
+        /// Instead of the matched prefix.
+        prefix: Option<String>,
+    }
+}
+
+section! {
+    /// An answer from here.
+    Respond {
+        /// 200 to 599. Default: 200.
+        status: Option<u16>,
+        /// Its fields.
+        headers: Named<String>,
+        /// Its text.
+        body: String,
+    }
+}
+
+section! {
+    /// One that calls.
+    Consumer {
+        /// Whom it belongs to.
+        team: Option<String>,
+        /// How it proves itself.
+        keys: Vec<Key>,
+    }
+}
+
+/// An API key, of which only the hash is known here.
+#[derive(Clone, Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, rename_all = "kebab-case")]
+pub struct Key {
+    /// What people call it; not secret.
+    pub id: String,
+    /// `sha256:` and 64 hex digits.
+    pub hash: String,
+}
+
+section! {
+    /// What is told.
+    Telemetry {
+        /// Where `/metrics` answers: `127.0.0.1:9901`.
+        metrics: Option<String>,
+        /// `stdout` or `file:PATH`.
+        access_log: Option<String>,
+        /// Send traces and metrics to a collector.
+        otlp: Option<Otlp>,
+        /// Part of the calls that is traced where the caller does not decide. Default: `1%`.
+        sample: Option<Percent>,
+        /// Distinct values of a label before the rest is `other`. Default: 1000.
+        max_series: Option<usize>,
+    }
+}
+
+/// An OpenTelemetry collector.
+#[derive(Clone, Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, rename_all = "kebab-case")]
+pub struct Otlp {
+    /// `http://127.0.0.1:4318`.
+    pub endpoint: String,
+    /// `http` (default) or `grpc`.
+    pub protocol: Option<OtlpProtocol>,
+    /// Sent along, by name.
+    #[serde(default)]
+    pub headers: Named<SecretRef>,
+    /// How often metrics are sent. Default: `10s`.
+    pub every: Option<Span>,
+    /// Default: true.
+    pub traces: Option<bool>,
+    /// Default: true.
+    pub metrics: Option<bool>,
+    /// Attributes beside `service.name`.
+    #[serde(default)]
+    pub resource: BTreeMap<String, String>,
+}
+
+/// How the collector is spoken to.
+#[derive(Clone, Copy, Debug, Deserialize, JsonSchema)]
+#[serde(rename_all = "kebab-case")]
+pub enum OtlpProtocol {
+    /// Protobuf over HTTP.
+    Http,
+    /// gRPC.
+    Grpc,
+}
+
+// === Shapes ===
+
+/// A map in the order of the document.
+#[derive(Clone, Debug)]
+pub struct Named<T>(pub Vec<(String, T)>);
+
+/// One text or a list of them.
+#[derive(Clone, Debug, Default)]
+pub struct OneOrMany {
+    pub values: Vec<String>,
+    /// Whether it was written as a list.
+    pub list: bool,
+}
+
+/// A map, or one text that stands for it.
+#[derive(Clone, Debug)]
+pub struct OrText<T>(pub T);
+
+/// What a text stands for.
+pub trait FromText: Sized {
+    const EXPECTED: &'static str;
+    fn from_text(text: &str) -> Result<Self, String>;
+}
+
+/// A duration or `none`.
+#[derive(Clone, Copy, Debug)]
+pub struct OrNone(pub Option<Span>);
+
+/// A network in CIDR notation, or one address.
+#[derive(Clone, Copy, Debug)]
+pub struct Network(pub IpNet);
+
+impl FromText for Endpoint {
+    const EXPECTED: &'static str = "a URL, or a map with `url`";
+    fn from_text(text: &str) -> Result<Endpoint, String> {
+        Ok(Endpoint { url: text.into(), ..Endpoint::default() })
+    }
+}
+
+impl FromText for Balance {
+    const EXPECTED: &'static str = "`least-load`, `round-robin`, or a map such as `hash: consumer`";
+    fn from_text(text: &str) -> Result<Balance, String> {
+        match text {
+            "least-load" | "round-robin" => Ok(Balance { hash: None, word: Some(text.into()) }),
+            _ => Err(format!("found `{text}`, expected {}", Self::EXPECTED)),
+        }
+    }
+}
+
+impl FromText for HashBy {
+    const EXPECTED: &'static str = "`consumer`, `address`, `path`, `header: NAME` or `query: NAME`";
+    fn from_text(text: &str) -> Result<HashBy, String> {
+        match text {
+            "consumer" | "address" | "path" => Ok(HashBy { word: Some(text.into()), ..HashBy::default() }),
+            _ => Err(format!("found `{text}`, expected {}", Self::EXPECTED)),
+        }
+    }
+}
+
+impl FromText for Wanted {
+    const EXPECTED: &'static str = "a value in quotes, `{ regex: ... }` or `{ present: true }`";
+    fn from_text(text: &str) -> Result<Wanted, String> {
+        Ok(Wanted { exact: Some(text.into()), ..Wanted::default() })
+    }
+}
+
+impl FromText for Split {
+    const EXPECTED: &'static str = "an upstream's name, a URL, or a map of names with weights";
+    fn from_text(text: &str) -> Result<Split, String> {
+        Ok(Split(Named(vec![(text.into(), 1)])))
+    }
+}
+
+impl<T> Default for Named<T> {
+    fn default() -> Named<T> {
+        Named(Vec::new())
+    }
+}
+
+impl<'de, T: Deserialize<'de>> Deserialize<'de> for Named<T> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Named<T>, D::Error> {
+        struct Visitor<T>(PhantomData<T>);
+        impl<'de, T: Deserialize<'de>> de::Visitor<'de> for Visitor<T> {
+            type Value = Named<T>;
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("a map with names")
+            }
+            fn visit_unit<E: de::Error>(self) -> Result<Named<T>, E> {
+                Ok(Named::default())
+            }
+            fn visit_map<A: de::MapAccess<'de>>(self, mut map: A) -> Result<Named<T>, A::Error> {
+                let mut entries = Vec::new();
+                while let Some(entry) = map.next_entry()? {
+                    entries.push(entry);
+                }
+                Ok(Named(entries))
+            }
+        }
+        deserializer.deserialize_map(Visitor(PhantomData))
+    }
+}
+
+impl<T: JsonSchema> JsonSchema for Named<T> {
+    fn inline_schema() -> bool {
+        true
+    }
+    fn schema_name() -> std::borrow::Cow<'static, str> {
+        format!("Named{}", T::schema_name()).into()
+    }
+    fn json_schema(generator: &mut SchemaGenerator) -> Schema {
+        json_schema!({ "type": "object", "additionalProperties": generator.subschema_for::<T>() })
+    }
+}
+
+impl<'de> Deserialize<'de> for OneOrMany {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<OneOrMany, D::Error> {
+        struct Visitor;
+        impl<'de> de::Visitor<'de> for Visitor {
+            type Value = OneOrMany;
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("a name or a list of names")
+            }
+            fn visit_str<E: de::Error>(self, text: &str) -> Result<OneOrMany, E> {
+                Ok(OneOrMany { values: vec![text.into()], list: false })
+            }
+            fn visit_seq<A: de::SeqAccess<'de>>(self, mut seq: A) -> Result<OneOrMany, A::Error> {
+                let mut values = Vec::new();
+                while let Some(value) = seq.next_element()? {
+                    values.push(value);
+                }
+                Ok(OneOrMany { values, list: true })
+            }
+        }
+        deserializer.deserialize_any(Visitor)
+    }
+}
+
+impl JsonSchema for OneOrMany {
+    fn inline_schema() -> bool {
+        true
+    }
+    fn schema_name() -> std::borrow::Cow<'static, str> {
+        "OneOrMany".into()
+    }
+    fn json_schema(_: &mut SchemaGenerator) -> Schema {
+        json_schema!({ "anyOf": [{ "type": "string" }, { "type": "array", "items": { "type": "string" } }] })
+    }
+}
+
+impl<'de, T: FromText + Deserialize<'de>> Deserialize<'de> for OrText<T> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<OrText<T>, D::Error> {
+        struct Visitor<T>(PhantomData<T>);
+        impl<'de, T: FromText + Deserialize<'de>> de::Visitor<'de> for Visitor<T> {
+            type Value = OrText<T>;
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str(T::EXPECTED)
+            }
+            fn visit_str<E: de::Error>(self, text: &str) -> Result<OrText<T>, E> {
+                T::from_text(text).map(OrText).map_err(E::custom)
+            }
+            fn visit_map<A: de::MapAccess<'de>>(self, map: A) -> Result<OrText<T>, A::Error> {
+                T::deserialize(de::value::MapAccessDeserializer::new(map)).map(OrText)
+            }
+        }
+        deserializer.deserialize_any(Visitor(PhantomData))
+    }
+}
+
+impl<T: JsonSchema> JsonSchema for OrText<T> {
+    fn inline_schema() -> bool {
+        true
+    }
+    fn schema_name() -> std::borrow::Cow<'static, str> {
+        format!("{}OrText", T::schema_name()).into()
+    }
+    fn json_schema(generator: &mut SchemaGenerator) -> Schema {
+        json_schema!({ "anyOf": [{ "type": "string" }, generator.subschema_for::<T>()] })
+    }
+}
+
+impl<'de> Deserialize<'de> for OrNone {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<OrNone, D::Error> {
+        struct Visitor;
+        impl de::Visitor<'_> for Visitor {
+            type Value = OrNone;
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("a duration such as `30s`, or `none`")
+            }
+            fn visit_str<E: de::Error>(self, text: &str) -> Result<OrNone, E> {
+                match text {
+                    "none" => Ok(OrNone(None)),
+                    _ => text.parse().map(|span| OrNone(Some(span))).map_err(E::custom),
+                }
+            }
+        }
+        deserializer.deserialize_str(Visitor)
+    }
+}
+
+impl JsonSchema for OrNone {
+    fn inline_schema() -> bool {
+        true
+    }
+    fn schema_name() -> std::borrow::Cow<'static, str> {
+        "SpanOrNone".into()
+    }
+    fn json_schema(generator: &mut SchemaGenerator) -> Schema {
+        json_schema!({ "anyOf": [{ "const": "none" }, generator.subschema_for::<Span>()] })
+    }
+}
+
+impl<'de> Deserialize<'de> for Network {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Network, D::Error> {
+        let text = String::deserialize(deserializer)?;
+        let address = || text.parse::<std::net::IpAddr>().ok().map(IpNet::from);
+        let network = text.parse().ok().or_else(address).map(Network);
+        network.ok_or_else(|| {
+            de::Error::custom(format_args!("`{text}` is not a network; expected one such as `10.0.0.0/8`"))
+        })
+    }
+}
+
+impl JsonSchema for Network {
+    fn schema_name() -> std::borrow::Cow<'static, str> {
+        "Network".into()
+    }
+    fn json_schema(_: &mut SchemaGenerator) -> Schema {
+        json_schema!({ "type": "string", "examples": ["10.0.0.0/8", "::1/128"] })
+    }
+}
