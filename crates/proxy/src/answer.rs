@@ -6,7 +6,8 @@ use std::time::SystemTime;
 
 use awareness::{Arrival, Ending, Exchange, TraceContext};
 use base::{Call, Headers, Method, Peer, RequestHead, ResponseHead, Scheme, StatusCode, Time, Version};
-use config::{Found, Redirect, Respond};
+use config::router::Found;
+use config::{Redirect, Respond};
 use transport::{Body, Response};
 
 use crate::forward;

@@ -7,7 +7,8 @@ use std::time::Duration;
 use awareness::{Attempt, Outcome, SpanId, Stamp, Timeline};
 use base::{Call, Method, StatusCode, Time};
 use bytes::Bytes;
-use config::{Forward, Found, Retry, Timeouts};
+use config::router::Found;
+use config::{Forward, Retry, Timeouts};
 use transport::{Body, BodyError, ConnectError, Frame, Response, SendError};
 
 use crate::choose;

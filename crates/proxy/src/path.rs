@@ -9,7 +9,8 @@ use std::time::SystemTime;
 
 use awareness::{Arrival, Exchange};
 use base::{Call, Peer, StatusCode};
-use config::{Action, Found, Route};
+use config::router::{self, Found};
+use config::{Action, Route};
 use policy::{Passage, Stop};
 use transport::{Body, Handler, Request, Response};
 
@@ -83,7 +84,7 @@ impl Gateway {
     }
 
     fn find_route<'a>(&self, local: &'a Local, call: &Call) -> Result<(&'a Arc<Route>, Found), Refusal> {
-        if config::is_ambiguous_path(call.head.path()) {
+        if router::is_ambiguous_path(call.head.path()) {
             return Err(Refusal::BadRequest("the path has dot segments; send it resolved"));
         }
         if call.head.method == base::Method::CONNECT {
