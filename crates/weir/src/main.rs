@@ -1,1 +1,81 @@
-fn main() {}
+//! The binary: command line, signals, wiring. One file per command; what two of them need has a file of its own.
+#![forbid(unsafe_code)]
+
+mod check;
+mod completions;
+mod demo;
+mod document;
+mod exit;
+mod explain;
+mod live;
+mod logging;
+mod run;
+mod schema;
+mod signals;
+mod terminal;
+mod watch;
+
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
+/// An API gateway: one document in, one process that routes, limits, retries and tells what it saw.
+#[derive(Parser)]
+#[command(name = "weir", bin_name = "weir", version, arg_required_else_help = true, after_help = AFTER_HELP)]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    Run(run::Args),
+    Check(check::Args),
+    Explain(explain::Args),
+    Schema(schema::Args),
+    Demo(demo::Args),
+    Completions(completions::Args),
+}
+
+const AFTER_HELP: &str = "\
+Examples:
+  weir demo                                  a gateway with services behind it, to try things on
+  weir demo --print > weir.yaml              a document to begin with
+  weir check                                 is weir.yaml right?
+  weir run                                   run it
+  weir explain GET http://localhost/orders   what happens to that call, and why
+
+Exit codes:
+  0  all is well
+  1  failed at run time: an address is taken, a file cannot be written
+  2  the document or the command line is wrong
+  3  `explain` found no route for the call
+
+Colours are used on terminals only, and never if NO_COLOR is set.";
+
+fn main() -> ExitCode {
+    // Fails only if there is one already, and nothing before this line installs one.
+    let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
+    let exit = match Cli::parse().command {
+        Command::Run(args) => run::run(&args),
+        Command::Check(args) => check::run(&args),
+        Command::Explain(args) => explain::run(&args),
+        Command::Schema(args) => schema::run(&args),
+        Command::Demo(args) => demo::run(&args),
+        Command::Completions(args) => completions::run(&args),
+    };
+    exit.into()
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    #[test]
+    fn the_command_line_is_sound() {
+        super::Cli::command().debug_assert();
+    }
+}
