@@ -1,0 +1,6 @@
+//! The binary from outside: a process, its arguments, its sockets.
+#![expect(clippy::unwrap_used, reason = "all of it is a test, helpers too")]
+
+mod cli;
+mod reload;
+mod weir;
