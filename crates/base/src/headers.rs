@@ -46,7 +46,8 @@ impl Headers {
     pub fn append(&mut self, name: &str, value: impl AsRef<[u8]>) {
         let value = value.as_ref();
         let start = self.arena.len();
-        self.arena.extend(name.bytes().map(|b| b.to_ascii_lowercase()));
+        self.arena.extend_from_slice(name.as_bytes());
+        self.arena[start..].make_ascii_lowercase();
         self.arena.extend_from_slice(value);
         self.fields.push(Field { start: start as u32, name: name.len() as u16, value: value.len() as u32 });
     }
@@ -99,6 +100,14 @@ impl Headers {
     /// Fields in the order they came, names in lower case.
     pub fn iter(&self) -> impl Iterator<Item = (&str, &[u8])> {
         self.fields.iter().map(|field| (field.name(&self.arena), field.value(&self.arena)))
+    }
+
+    /// The same as bytes, as they go on the wire.
+    pub fn iter_bytes(&self) -> impl Iterator<Item = (&[u8], &[u8])> {
+        self.fields.iter().map(|field| {
+            let start = field.start as usize;
+            (&self.arena[start..start + usize::from(field.name)], field.value(&self.arena))
+        })
     }
 
     /// Sum of the lengths of names and values, in bytes.

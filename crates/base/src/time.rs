@@ -26,6 +26,11 @@ impl Time {
         self.0
     }
 
+    /// The same moment for a timer, without reading the clock again.
+    pub fn instant(self) -> Instant {
+        *START + Duration::from_nanos(self.0)
+    }
+
     /// How long after `earlier` this is; zero if it is not.
     pub fn since(self, earlier: Time) -> Duration {
         Duration::from_nanos(self.0.saturating_sub(earlier.0))

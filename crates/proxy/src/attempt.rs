@@ -57,7 +57,6 @@ pub async fn send(
         body = mirror_to(worker, shadow, call, body, retry.buffer, timeouts).await?;
     }
     let expected = body.length();
-    forward::strip_request(&mut call.head.headers);
     forward::add_forwarded(&mut call.head, &call.client, &listener.trusted());
     upstream.budget.deposit(retry.budget);
 
@@ -282,8 +281,7 @@ async fn mirror_to(
         }
     }
     let whole = Bytes::from(whole);
-    let mut head = call.head.clone();
-    forward::strip_request(&mut head.headers);
+    let head = call.head.clone();
     let Some(endpoint) = shadow.choose(call, &[], worker.random()).map(|at| shadow.endpoints[at].clone()) else {
         return Ok(Body::from(whole));
     };

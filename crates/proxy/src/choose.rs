@@ -5,7 +5,7 @@ use std::hash::{BuildHasher, Hash, Hasher};
 use std::time::Duration;
 
 use base::Time;
-use foldhash::fast::FixedState;
+use foldhash::quality::FixedState;
 
 /// How an endpoint has been doing, as this core saw it.
 #[derive(Debug, Default)]

@@ -34,7 +34,7 @@ impl LazyTimer {
 }
 
 fn instant(at: Time) -> Instant {
-    Instant::now() + at.since(Time::now())
+    Instant::from_std(at.instant())
 }
 
 /// Which wait was too long.

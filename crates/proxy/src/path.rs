@@ -71,6 +71,8 @@ impl Gateway {
         upgrade: Option<&str>,
     ) -> Result<Response, Halt> {
         let (route, found) = self.find_route(local, call)?;
+        // Before the policies: a client's Connection field must not name what they set.
+        forward::strip_request(&mut call.head.headers);
         trip.enter(route, Passage::new(route.policies.clone()));
         trip.inwards(call).await?;
         match &route.action {

@@ -157,6 +157,6 @@ impl Drop for Trip {
             let Exchange { bytes_in, bytes_out, status, .. } = *exchange;
             passage.set_usage(Usage { bytes_in, bytes_out, status });
         }
-        self.worker.ended(*exchange);
+        self.worker.ended(exchange);
     }
 }

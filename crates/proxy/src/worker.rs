@@ -253,7 +253,7 @@ impl Worker {
         self.active.up();
     }
 
-    pub fn ended(&self, exchange: Exchange) {
+    pub fn ended(&self, exchange: Box<Exchange>) {
         self.active.down();
         self.recorder.borrow_mut().record(exchange);
     }

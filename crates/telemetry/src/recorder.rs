@@ -32,7 +32,7 @@ impl Recorder {
     }
 
     /// Counts a finished call, logs it, and passes it to the exporter if it is sampled.
-    pub fn record(&mut self, exchange: Exchange) {
+    pub fn record(&mut self, exchange: Box<Exchange>) {
         self.local.count(&exchange);
         if self.shared.log_on.load(Relaxed) {
             self.log.add(&exchange, &self.shared);
@@ -41,7 +41,7 @@ impl Recorder {
             if self.spans.is_empty() {
                 self.spans_since = exchange.finished;
             }
-            self.spans.push(exchange);
+            self.spans.push(*exchange);
             if self.spans.len() >= SPANS {
                 self.flush_spans();
             }

@@ -50,7 +50,7 @@ fn eventually(mut holds: impl FnMut() -> bool) {
 fn metrics_are_served_as_text_that_parses() {
     let settings = Settings { metrics: Some(([127, 0, 0, 1], 0).into()), ..settings() };
     let (telemetry, mut recorders) = Telemetry::start(settings.clone(), 2).unwrap();
-    recorders.iter_mut().for_each(|recorder| recorder.record(exchange("/")));
+    recorders.iter_mut().for_each(|recorder| recorder.record(Box::new(exchange("/"))));
     telemetry.gauges().endpoint(&"backend".into(), &"a\"b".into(), true);
     let address = telemetry.metrics_addr().unwrap();
 
@@ -92,14 +92,14 @@ fn a_log_that_was_moved_away_is_opened_anew() {
     let (now, before) = (dir.path().join("access.log"), dir.path().join("access.log.1"));
     let settings = Settings { access_log: Some(AccessLog::File(now.clone())), ..settings() };
     let (telemetry, mut recorders) = Telemetry::start(settings, 1).unwrap();
-    recorders[0].record(exchange("/1"));
+    recorders[0].record(Box::new(exchange("/1")));
     recorders[0].tick(base::Time::from_nanos(u64::MAX));
     eventually(|| lines(&now) == 1);
     fs::rename(&now, &before).unwrap();
     telemetry.reopen_logs();
     eventually(|| now.exists());
-    recorders[0].record(exchange("/2"));
-    recorders[0].record(exchange("/3"));
+    recorders[0].record(Box::new(exchange("/2")));
+    recorders[0].record(Box::new(exchange("/3")));
     drop(recorders);
     telemetry.flush_and_stop();
     assert_eq!((lines(&before), lines(&now)), (1, 2));
@@ -109,7 +109,7 @@ fn a_log_that_was_moved_away_is_opened_anew() {
 fn a_full_disk_costs_lines_that_are_counted() {
     let settings = Settings { access_log: Some(AccessLog::File("/dev/full".into())), ..settings() };
     let (telemetry, mut recorders) = Telemetry::start(settings, 1).unwrap();
-    (0..1000).for_each(|_| recorders[0].record(exchange("/")));
+    (0..1000).for_each(|_| recorders[0].record(Box::new(exchange("/"))));
     drop(recorders);
     eventually(|| telemetry.render().contains("weir_access_log_dropped_total 1000\n"));
     telemetry.flush_and_stop();
@@ -176,7 +176,7 @@ fn check_export(protocol: OtlpProtocol) {
         resource: [("deployment".to_owned(), "test".to_owned())].into(),
     };
     let (telemetry, mut recorders) = Telemetry::start(Settings { otlp: Some(otlp), ..settings() }, 1).unwrap();
-    recorders[0].record(exchange("/a?secret"));
+    recorders[0].record(Box::new(exchange("/a?secret")));
     drop(recorders);
     telemetry.flush_and_stop();
 

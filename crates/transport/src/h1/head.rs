@@ -1,6 +1,7 @@
 //! Heads of messages: from bytes to our types and back. Strict where leniency would be ambiguous.
 
-use std::fmt::Write as _;
+use std::io::Write as _;
+use std::mem::MaybeUninit;
 
 use base::{Headers, Method, RequestHead, ResponseHead, Scheme, StatusCode, Version};
 use bytes::{Buf, BytesMut};
@@ -56,13 +57,19 @@ pub fn parse_request(
     limits: HeadLimits,
 ) -> Result<Option<ParsedRequest>, HeadError> {
     skip_empty_lines(buffer);
-    let mut fields = [httparse::EMPTY_HEADER; MAX_FIELDS];
-    let mut request = httparse::Request::new(&mut fields[..limits.fields.min(MAX_FIELDS)]);
-    let length = match request.parse(buffer) {
+    // Not initialised: clearing the whole array would cost more than parsing a usual head.
+    let mut fields = [const { MaybeUninit::uninit() }; MAX_FIELDS];
+    let mut request = httparse::Request::new(&mut []);
+    let most = limits.fields.min(MAX_FIELDS);
+    let length = match request.parse_with_uninit_headers(buffer, &mut fields[..most]) {
         Ok(httparse::Status::Complete(length)) if length <= limits.bytes => length,
         Ok(httparse::Status::Partial) if buffer.len() < limits.bytes => return Ok(None),
         Ok(httparse::Status::Complete(_) | httparse::Status::Partial) => {
-            return Err(if memchr_newline(buffer) { HeadError::TooLarge } else { HeadError::TargetTooLong });
+            return Err(if memchr::memchr(b'\n', buffer).is_some() {
+                HeadError::TooLarge
+            } else {
+                HeadError::TargetTooLong
+            });
         }
         Err(error) => return Err(error.into()),
     };
@@ -97,9 +104,18 @@ pub fn parse_response(
     method: &Method,
     limits: HeadLimits,
 ) -> Result<Option<ParsedResponse>, HeadError> {
-    let mut fields = [httparse::EMPTY_HEADER; MAX_FIELDS];
-    let mut response = httparse::Response::new(&mut fields[..limits.fields.min(MAX_FIELDS)]);
-    let length = match response.parse(buffer) {
+    if buffer.is_empty() {
+        return Ok(None);
+    }
+    let mut fields = [const { MaybeUninit::uninit() }; MAX_FIELDS];
+    let mut response = httparse::Response::new(&mut []);
+    let most = limits.fields.min(MAX_FIELDS);
+    let parsing = httparse::ParserConfig::default().parse_response_with_uninit_headers(
+        &mut response,
+        buffer,
+        &mut fields[..most],
+    );
+    let length = match parsing {
         Ok(httparse::Status::Complete(length)) if length <= limits.bytes => length,
         Ok(httparse::Status::Partial) if buffer.len() < limits.bytes => return Ok(None),
         Ok(httparse::Status::Complete(_) | httparse::Status::Partial) => return Err(HeadError::TooLarge),
@@ -168,8 +184,8 @@ pub fn write_response(out: &mut Vec<u8>, head: &ResponseHead, framing: Framing, 
 }
 
 pub fn write_fields(out: &mut Vec<u8>, headers: &Headers) {
-    for (name, value) in headers.iter() {
-        out.extend_from_slice(name.as_bytes());
+    for (name, value) in headers.iter_bytes() {
+        out.extend_from_slice(name);
         out.extend_from_slice(b": ");
         out.extend_from_slice(value);
         out.extend_from_slice(b"\r\n");
@@ -187,14 +203,8 @@ fn write_framing(out: &mut Vec<u8>, framing: Framing, method: &Method) {
 }
 
 fn write_length(out: &mut Vec<u8>, length: u64) {
-    let mut line = arrayline();
-    // Writing to a string cannot fail.
-    let _ = write!(line, "content-length: {length}\r\n");
-    out.extend_from_slice(line.as_bytes());
-}
-
-fn arrayline() -> String {
-    String::with_capacity(40)
+    // Writing to a vector cannot fail.
+    let _ = write!(out, "content-length: {length}\r\n");
 }
 
 /// The target's form decides where scheme and authority come from (RFC 9112, 3.2 and 3.3).
@@ -290,18 +300,12 @@ fn keep_alive(headers: &Headers, version: Version) -> bool {
     version == Version::HTTP_11 || headers.has_token("connection", "keep-alive")
 }
 
-/// A lone LF ends a line for some and not for others; so it ends nothing here.
+/// A lone LF ends a line for some and not for others; so it ends nothing here. (A lone CR is no part of a
+/// field for the parser of lines either.)
 fn strict_lines(head: &[u8]) -> Result<(), HeadError> {
-    let mut before = 0;
-    for (at, byte) in head.iter().enumerate() {
-        if *byte == b'\n' && before != b'\r' {
-            return Err(HeadError::Malformed("a line ends in LF without CR"));
-        }
-        if before == b'\r' && *byte != b'\n' {
-            return Err(HeadError::Malformed("a CR without LF"));
-        }
-        let _ = at;
-        before = *byte;
+    let lone = |at: usize| at == 0 || head[at - 1] != b'\r';
+    if memchr::memchr_iter(b'\n', head).any(lone) {
+        return Err(HeadError::Malformed("a line ends in LF without CR"));
     }
     Ok(())
 }
@@ -313,10 +317,6 @@ fn skip_empty_lines(buffer: &mut BytesMut) {
             buffer.advance(2);
         }
     }
-}
-
-fn memchr_newline(buffer: &[u8]) -> bool {
-    buffer.contains(&b'\n')
 }
 
 impl From<httparse::Error> for HeadError {

@@ -19,7 +19,7 @@ use super::buffer::{self, Outgoing};
 use super::framing::{Decoded, Decoder, Framing};
 use super::head::{self, HeadError, HeadLimits, ParsedRequest, Persistence};
 use crate::body::{Body, BodyError, Frame, Source};
-use crate::drain::Drain;
+use crate::drain::{Drain, Watch};
 use crate::message::{Handler, Io, Request, Response, Tunnel};
 
 /// How a connection is treated.
@@ -73,9 +73,10 @@ pub async fn serve<I: Io + 'static, H: Handler>(
     }));
     let mut arrival = arrival;
     let mut timer = pin!(sleep(settings.idle_timeout));
+    let mut orders = drain.watch();
     loop {
         let request = {
-            let waiting = wait_for_head(&wire, scheme, settings, drain, &mut arrival, timer.as_mut());
+            let waiting = wait_for_head(&wire, scheme, settings, &mut orders, &mut arrival, timer.as_mut());
             match waiting.await {
                 Ok(Waited::Head(request)) => *request,
                 Ok(Waited::Closed) => return Outcome::Closed,
@@ -140,13 +141,12 @@ async fn wait_for_head<I: Io>(
     wire: &Rc<RefCell<Wire<I>>>,
     scheme: Scheme,
     settings: &Settings,
-    drain: &Drain,
+    orders: &mut Watch,
     arrival: &mut Arrival,
     mut timer: Pin<&mut Sleep>,
 ) -> Result<Waited, HeadFailure> {
-    let mut began = false;
+    let (mut began, mut partial) = (false, false);
     timer.as_mut().reset(Instant::now() + settings.idle_timeout);
-    let mut drained = pin!(drain.drained());
     let fresh = arrival.first;
     poll_fn(|cx| {
         let wire = &mut *wire.borrow_mut();
@@ -155,7 +155,6 @@ async fn wait_for_head<I: Io>(
                 if !began {
                     began = true;
                     arrival.head_began = Time::now();
-                    timer.as_mut().reset(Instant::now() + settings.head_timeout);
                 }
                 if fresh && wire.read[0] == b'P' && HTTP2_PREFACE.starts_with(&wire.read[..wire.read.len().min(24)]) {
                     if wire.read.len() >= HTTP2_PREFACE.len() {
@@ -170,6 +169,11 @@ async fn wait_for_head<I: Io>(
                             }
                             return Poll::Ready(Ok(Waited::Head(Box::new(request))));
                         }
+                        // Most heads come whole, and need no timer of their own.
+                        Ok(None) if !partial => {
+                            partial = true;
+                            timer.as_mut().reset(Instant::now() + settings.head_timeout);
+                        }
                         Ok(None) => {}
                         Err(error) => return Poll::Ready(Err(HeadFailure::Head(error))),
                     }
@@ -183,7 +187,7 @@ async fn wait_for_head<I: Io>(
             if timer.as_mut().poll(cx).is_ready() {
                 return Poll::Ready(if began { Err(HeadFailure::Slow) } else { Ok(Waited::Closed) });
             }
-            if !began && drained.as_mut().poll(cx).is_ready() {
+            if !began && orders.is_draining(cx) {
                 return Poll::Ready(Ok(Waited::Closed));
             }
             return Poll::Pending;
