@@ -39,7 +39,7 @@ impl Handler for Gateway {
 
         let mut response = match self.serve(&local, &mut trip, &mut call, &mut body, upgrade.as_deref()).await {
             Ok(response) => response,
-            Err(Halt::Answer(response)) => response,
+            Err(Halt::Answer(response)) => *response,
             Err(Halt::Refuse(refusal)) => {
                 trip.refused(&refusal);
                 refusal::render(&refusal, &call.head)
@@ -58,7 +58,7 @@ impl Handler for Gateway {
 /// Why a call goes no further down the path.
 pub enum Halt {
     Refuse(Refusal),
-    Answer(Response),
+    Answer(Box<Response>),
 }
 
 impl Gateway {
@@ -138,7 +138,7 @@ impl From<Stop> for Halt {
     fn from(stop: Stop) -> Halt {
         match stop {
             Stop::Refuse(refusal) => Halt::Refuse(Refusal::Policy(refusal)),
-            Stop::Answer(head, body) => Halt::Answer(Response::new(*head, Body::from(body))),
+            Stop::Answer(head, body) => Halt::Answer(Box::new(Response::new(*head, Body::from(body)))),
         }
     }
 }
