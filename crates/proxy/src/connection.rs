@@ -112,8 +112,9 @@ async fn plain(open: Open, stream: Stream, read: BytesMut, peer: Arc<Peer>, acce
     let gateway = Gateway { worker: worker.clone(), listener: listener.clone() };
     let arrival = Arrival { accepted, first, ..Arrival::default() };
     let moves = || worker.balance.wants_to_give();
+    let accepting = h1::Accepted { io: stream, read, peer: peer.clone(), arrival };
     let settings = listener.http1();
-    match h1::serve(stream, read, peer.clone(), arrival, &gateway, &settings, &listener.drain, moves).await {
+    match h1::serve(accepting, &gateway, &settings, &listener.drain, moves).await {
         h1::Outcome::Closed => {}
         h1::Outcome::Http2(stream, read) => {
             let io = Prefixed::new(read, stream);
@@ -150,5 +151,6 @@ async fn secure<I: Io + 'static>(open: Open, stream: I, peer: Arc<Peer>, accepte
         return h2::serve(stream, peer, arrival, gateway, &listener.http2(), listener.drain.drained()).await;
     }
     let settings = listener.http1();
-    h1::serve(stream, BytesMut::new(), peer, arrival, &gateway, &settings, &listener.drain, || false).await;
+    let accepting = h1::Accepted { io: stream, read: BytesMut::new(), peer, arrival };
+    h1::serve(accepting, &gateway, &settings, &listener.drain, || false).await;
 }

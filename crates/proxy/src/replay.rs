@@ -15,7 +15,7 @@ struct Kept {
     source: Body,
     length: Option<u64>,
     pieces: Vec<Bytes>,
-    trailers: Option<Headers>,
+    trailers: Option<Box<Headers>>,
     ended: bool,
     bytes: usize,
     limit: usize,

@@ -32,8 +32,8 @@ pub trait Source {
 pub enum Frame {
     /// Never empty.
     Data(Bytes),
-    /// Always the last.
-    Trailers(Headers),
+    /// Always the last. Rare and large, so apart from the data that passes all the time.
+    Trailers(Box<Headers>),
 }
 
 /// Why a body ended before its end.

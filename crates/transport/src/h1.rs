@@ -12,4 +12,4 @@ mod server;
 
 pub use client::{Connection, Recycle};
 pub use head::{HeadError, HeadLimits};
-pub use server::{Outcome, Settings, serve};
+pub use server::{Accepted, Outcome, Settings, serve};

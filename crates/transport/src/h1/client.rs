@@ -201,11 +201,11 @@ impl Upload {
         Ok(())
     }
 
-    fn finish(&mut self, trailers: Option<base::Headers>) -> Result<(), UploadError> {
+    fn finish(&mut self, trailers: Option<Box<base::Headers>>) -> Result<(), UploadError> {
         if self.left > 0 {
             return Err(UploadError::Body(BodyError::Incomplete));
         }
-        self.framing.finish(&mut self.out.head, trailers.as_ref());
+        self.framing.finish(&mut self.out.head, trailers.as_deref());
         self.framing = Framing::None;
         Ok(())
     }

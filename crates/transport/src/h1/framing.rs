@@ -170,7 +170,7 @@ impl Decoder {
                     if trailers.is_empty() {
                         return Ok(Decoded::End);
                     }
-                    return Ok(Decoded::Frame(Frame::Trailers(trailers)));
+                    return Ok(Decoded::Frame(Frame::Trailers(Box::new(trailers))));
                 }
             }
         }

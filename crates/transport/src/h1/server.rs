@@ -48,19 +48,26 @@ pub enum Outcome<I> {
 
 const HTTP2_PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 
+/// A connection as it comes to be served.
+pub struct Accepted<I> {
+    pub io: I,
+    /// Bytes that were read before.
+    pub read: BytesMut,
+    pub peer: Arc<Peer>,
+    pub arrival: Arrival,
+}
+
 /// Serves a connection until it ends, is handed over, or turns out to be HTTP/2.
 ///
-/// `read` holds bytes that came before; `moves` is asked between requests whether another core should go on.
+/// `moves` is asked between requests whether another core should go on.
 pub async fn serve<I: Io + 'static, H: Handler>(
-    io: I,
-    read: BytesMut,
-    peer: Arc<Peer>,
-    arrival: Arrival,
+    accepted: Accepted<I>,
     handler: &H,
     settings: &Settings,
     drain: &Drain,
     moves: impl Fn() -> bool,
 ) -> Outcome<I> {
+    let Accepted { io, read, peer, mut arrival } = accepted;
     let scheme = if peer.tls.is_some() { Scheme::Https } else { Scheme::Http };
     let wire = Rc::new(RefCell::new(Wire {
         io,
@@ -71,7 +78,6 @@ pub async fn serve<I: Io + 'static, H: Handler>(
         body_timeout: settings.body_timeout,
         timer: None,
     }));
-    let mut arrival = arrival;
     let mut timer = pin!(sleep(settings.idle_timeout));
     let mut orders = drain.watch();
     loop {
@@ -335,7 +341,7 @@ async fn write_response<I: Io>(
                     }
                     Poll::Ready(Some(Ok(Frame::Trailers(trailers)))) => {
                         let trailers = wants_trailers.then_some(trailers);
-                        framing.finish(&mut wire.borrow_mut().out.head, trailers.as_ref());
+                        framing.finish(&mut wire.borrow_mut().out.head, trailers.as_deref());
                         taken = true;
                     }
                     Poll::Ready(None) => {

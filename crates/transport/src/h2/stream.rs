@@ -98,7 +98,7 @@ impl Source for Incoming {
             }
         }
         match self.recv.poll_trailers(cx) {
-            Poll::Ready(Ok(Some(trailers))) => Poll::Ready(Some(Ok(Frame::Trailers(fields_in(&trailers))))),
+            Poll::Ready(Ok(Some(trailers))) => Poll::Ready(Some(Ok(Frame::Trailers(Box::new(fields_in(&trailers)))))),
             Poll::Ready(Ok(None)) => Poll::Ready(None),
             Poll::Ready(Err(error)) => Poll::Ready(Some(Err(body_error(error)))),
             Poll::Pending if self.is_idle(cx) => Poll::Ready(Some(Err(BodyError::Idle))),

@@ -97,7 +97,7 @@ async fn collect(body: &mut Body) -> Result<(Vec<u8>, Option<Headers>), BodyErro
                 assert!(!data.is_empty());
                 all.extend_from_slice(&data);
             }
-            Frame::Trailers(trailers) => return Ok((all, Some(trailers))),
+            Frame::Trailers(trailers) => return Ok((all, Some(*trailers))),
         }
     }
     Ok((all, None))
@@ -127,7 +127,7 @@ fn serves_a_call_with_crumbs_joined_and_trailers_both_ways() {
             let (body, trailers) = collect(&mut request.body).await.unwrap();
             assert_eq!(trailers.unwrap().get("x-in"), Some(&b"1"[..]));
             let mut response = ok(script(
-                [Frame::Data(body.into()), Frame::Trailers(Headers::from_iter([("grpc-status", "0")]))],
+                [Frame::Data(body.into()), Frame::Trailers(Box::new(Headers::from_iter([("grpc-status", "0")])))],
                 None,
             ));
             response.head.headers.append("connection", "x-hop");
