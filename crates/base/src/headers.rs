@@ -6,12 +6,10 @@
 
 use std::fmt;
 
-use smallvec::SmallVec;
-
 #[derive(Clone, Default)]
 pub struct Headers {
     arena: Vec<u8>,
-    fields: SmallVec<[Field; 16]>,
+    fields: Vec<Field>,
 }
 
 /// Where one field lies in the arena: its value follows its name.
@@ -28,7 +26,7 @@ impl Headers {
     }
 
     pub fn with_capacity(bytes: usize) -> Headers {
-        Headers { arena: Vec::with_capacity(bytes), fields: SmallVec::new() }
+        Headers { arena: Vec::with_capacity(bytes), fields: Vec::with_capacity(16) }
     }
 
     pub fn len(&self) -> usize {

@@ -66,7 +66,7 @@ pub fn unreadable(
         headers: Headers::new(),
     };
     let client = forward::client_of(peer, &head.headers, &[]);
-    let exchange = Exchange {
+    let exchange = Box::new(Exchange {
         started: now,
         wall: SystemTime::now(),
         finished: now,
@@ -90,7 +90,7 @@ pub fn unreadable(
         attempts: smallvec::SmallVec::new(),
         steps: smallvec::SmallVec::new(),
         trace: TraceContext::default(),
-    };
+    });
     let mut response = refusal::render(&Refusal::BadRequest(why), &head);
     if status != StatusCode::BAD_REQUEST {
         response = refusal::render_status(status, why);

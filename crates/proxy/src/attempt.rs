@@ -70,7 +70,7 @@ pub async fn send(
     loop {
         let chosen = upstream.choose(call, &tried, worker.random()).ok_or(Refusal::NoEndpoint)?;
         let endpoint = &upstream.endpoints[chosen];
-        begin(worker, endpoint, call, trip);
+        let started = begin(worker, endpoint, call, trip);
         call.head.target.clone_from(&target);
         call.head.authority.clone_from(&authority);
         forward::rewrite_target(&mut call.head, &forward.rewrite, &endpoint.base_path, found.prefix_len, &found.params);
@@ -80,7 +80,8 @@ pub async fn send(
             None => std::mem::take(&mut body),
         };
 
-        let (result, timeline) = one(endpoint, call, sending, upgrade, fresh, timeouts, retry, deadline, trip).await;
+        let (result, timeline) =
+            one(endpoint, call, sending, upgrade, fresh, timeouts, retry, deadline, started, trip).await;
         let now = Time::now();
         let fault = match result {
             Ok(response) if retry.on.statuses.contains(&response.head.status) => {
@@ -124,7 +125,7 @@ pub async fn send(
     }
 }
 
-fn begin(worker: &Worker, endpoint: &Rc<LocalEndpoint>, call: &mut Call, trip: &mut Trip) {
+fn begin(worker: &Worker, endpoint: &Rc<LocalEndpoint>, call: &mut Call, trip: &mut Trip) -> Time {
     let span = SpanId::random(|| worker.random());
     let mut first = None;
     trip.note(|exchange| {
@@ -144,6 +145,7 @@ fn begin(worker: &Worker, endpoint: &Rc<LocalEndpoint>, call: &mut Call, trip: &
         endpoint,
         Attempt { endpoint: endpoint.state.url.clone(), timeline, outcome: Outcome::Abandoned, span },
     );
+    now
 }
 
 /// One try at one endpoint. Gives the stamps of its connection beside the result.
@@ -157,10 +159,10 @@ async fn one(
     timeouts: &Timeouts,
     retry: &Retry,
     deadline: Option<Time>,
+    started: Time,
     trip: &mut Trip,
 ) -> (Result<Response, Fault>, Timeline) {
     let mut timeline = Timeline::default();
-    let started = Time::now();
     let try_deadline = retry.try_timeout.map(|timeout| started + timeout);
     let deadline = match (deadline, try_deadline) {
         (Some(a), Some(b)) => Some(a.min(b)),
@@ -174,9 +176,10 @@ async fn one(
     let reused = lease.is_reused();
     let protocol = lease.protocol();
     trip.note(|exchange| exchange.upstream_protocol = protocol);
+    let timers = trip.timers().clone();
     let sent = Rc::new(Cell::new(Time::default()));
     let sending = lease.send(&call.head, upgrade, body, sent.clone());
-    let result = match deadline::answer(sending, &sent, timeouts.first_byte, deadline).await {
+    let result = match deadline::answer(&timers, sending, &sent, timeouts.first_byte, deadline).await {
         Ok(Ok(response)) => Ok(response),
         Ok(Err(error)) => Err(Fault::Send { error, reused }),
         Err(late) => Err(Fault::Late(late)),

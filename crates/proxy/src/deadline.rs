@@ -1,22 +1,32 @@
 //! Waiting with an end: timers that are made only when something has to be waited for.
 
-use std::cell::Cell;
+use std::cell::{Cell, RefCell};
 use std::future::{Future, poll_fn};
 use std::pin::{Pin, pin};
+use std::rc::Rc;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
 use base::Time;
 use tokio::time::{Instant, Sleep, sleep_until};
 
-/// A timer that costs nothing until it is first waited for.
+/// Timers of one core that nobody waits for at the moment. To put a used one off is far cheaper than to make
+/// and enlist a new one for each call.
 #[derive(Default)]
+pub struct Timers(RefCell<Vec<Pin<Box<Sleep>>>>);
+
+/// A timer that costs nothing until it is first waited for.
 pub struct LazyTimer {
+    spare: Rc<Timers>,
     sleep: Option<Pin<Box<Sleep>>>,
     at: Option<Time>,
 }
 
 impl LazyTimer {
+    pub fn new(spare: &Rc<Timers>) -> LazyTimer {
+        LazyTimer { spare: spare.clone(), sleep: None, at: None }
+    }
+
     /// Ready when `at` has passed.
     pub fn poll(&mut self, at: Time, cx: &mut Context<'_>) -> Poll<()> {
         let sleep = match &mut self.sleep {
@@ -26,10 +36,31 @@ impl LazyTimer {
                 }
                 sleep
             }
-            none => none.insert(Box::pin(sleep_until(instant(at)))),
+            none => {
+                let spare = self.spare.0.borrow_mut().pop();
+                none.insert(match spare {
+                    Some(mut sleep) => {
+                        sleep.as_mut().reset(instant(at));
+                        sleep
+                    }
+                    None => Box::pin(sleep_until(instant(at))),
+                })
+            }
         };
         self.at = Some(at);
         sleep.as_mut().poll(cx)
+    }
+}
+
+impl Drop for LazyTimer {
+    fn drop(&mut self) {
+        const MOST: usize = 1024;
+        if let Some(sleep) = self.sleep.take() {
+            let mut spare = self.spare.0.borrow_mut();
+            if spare.len() < MOST {
+                spare.push(sleep);
+            }
+        }
     }
 }
 
@@ -47,13 +78,14 @@ pub enum Late {
 
 /// Waits for an answer: until `first_byte` after the request was sent, and never beyond `deadline`.
 pub async fn answer<T>(
+    timers: &Rc<Timers>,
     answering: impl Future<Output = T>,
     sent: &Cell<Time>,
     first_byte: Option<Duration>,
     deadline: Option<Time>,
 ) -> Result<T, Late> {
     let mut answering = pin!(answering);
-    let mut timer = LazyTimer::default();
+    let mut timer = LazyTimer::new(timers);
     poll_fn(|cx| {
         if let Poll::Ready(answer) = answering.as_mut().poll(cx) {
             return Poll::Ready(Ok(answer));

@@ -100,8 +100,8 @@ impl Gateway {
     }
 }
 
-fn begin(call: &Call, arrival: Arrival, worker: &Worker) -> Exchange {
-    Exchange {
+fn begin(call: &Call, arrival: Arrival, worker: &Worker) -> Box<Exchange> {
+    Box::new(Exchange {
         started: call.now,
         wall: SystemTime::now(),
         finished: call.now,
@@ -125,7 +125,7 @@ fn begin(call: &Call, arrival: Arrival, worker: &Worker) -> Exchange {
         attempts: smallvec::SmallVec::new(),
         steps: smallvec::SmallVec::new(),
         trace: worker.trace(&call.head.headers),
-    }
+    })
 }
 
 impl From<Refusal> for Halt {

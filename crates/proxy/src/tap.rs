@@ -34,8 +34,9 @@ pub fn attach(response: Response, trip: Trip) -> Response {
         tunnel.guard = Box::new(trip);
         return Response { head, body, tunnel: Some(tunnel) };
     }
-    let patience = trip.patience;
-    Response::new(head, Body::source(Tap { body, trip, patience, timer: LazyTimer::default(), last: Time::now() }))
+    let (patience, timer) = (trip.patience, LazyTimer::new(trip.timers()));
+    let last = trip.now();
+    Response::new(head, Body::source(Tap { body, trip, patience, timer, last }))
 }
 
 impl Source for Tap {
@@ -55,9 +56,9 @@ impl Source for Tap {
                 return Poll::Ready(Some(Err(error)));
             }
         };
-        self.last = Time::now();
         match &frame {
             Some(Ok(Frame::Data(data))) => {
+                self.last = Time::now();
                 let bytes = data.len() as u64;
                 self.trip.note(|exchange| exchange.bytes_out += bytes);
             }

@@ -9,6 +9,7 @@ use base::{Call, Reply, StatusCode, Time};
 use config::Route;
 use policy::{Passage, Steps, Stop, Usage};
 
+use crate::deadline::Timers;
 use crate::refusal::Refusal;
 use crate::tap::Patience;
 use crate::upstream::LocalEndpoint;
@@ -25,16 +26,27 @@ pub struct Trip {
 }
 
 impl Trip {
-    pub fn begin(worker: &Rc<Worker>, exchange: Exchange) -> Trip {
+    pub fn begin(worker: &Rc<Worker>, exchange: Box<Exchange>) -> Trip {
         worker.began();
         Trip {
             worker: worker.clone(),
-            exchange: Some(Box::new(exchange)),
+            exchange: Some(exchange),
             passage: None,
             busy: None,
             complete: false,
             patience: Patience::default(),
         }
+    }
+
+    pub fn timers(&self) -> &Rc<Timers> {
+        &self.worker.timers
+    }
+
+    /// The last moment that was noted: its answer's head, or its own.
+    pub fn now(&self) -> Time {
+        self.exchange.as_ref().map_or_else(Time::now, |exchange| {
+            exchange.attempts.last().and_then(|it| it.timeline.at(Stamp::FirstByte)).unwrap_or(exchange.started)
+        })
     }
 
     pub fn enter(&mut self, route: &Arc<Route>, passage: Passage) {

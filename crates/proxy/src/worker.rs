@@ -20,6 +20,7 @@ use transport::{Drain, Drainer, drain, h1, h2};
 
 use crate::board::{self, Balance, Board};
 use crate::connection;
+use crate::deadline::Timers;
 use crate::upstream::{EndpointState, LocalUpstream};
 
 /// What all workers run on, from one reload to the next.
@@ -45,6 +46,7 @@ pub struct Worker {
     active: Gauge,
     random: Cell<u64>,
     pub balance: Balance,
+    pub timers: Rc<Timers>,
     peers: RefCell<Vec<mpsc::UnboundedSender<Order>>>,
     listeners: RefCell<HashMap<Arc<str>, Rc<LocalListener>>>,
     /// Connections open on this core; whoever waits for none is told.
@@ -129,6 +131,7 @@ async fn work(
         active,
         random: Cell::new(Time::now().nanos().wrapping_mul(0x9e37_79b9_7f4a_7c15) ^ (index as u64 + 1)),
         balance: Balance::new(board, index),
+        timers: Rc::default(),
         peers: RefCell::default(),
         listeners: RefCell::default(),
         connections: Cell::new(0),

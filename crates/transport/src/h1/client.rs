@@ -64,6 +64,10 @@ impl Connection {
         let mut exchange = Exchange { io: self.io, read: self.read, upload };
         let method = head.method.clone();
         let (answer, keep_alive) = poll_fn(|cx| exchange.poll_head(cx, &method)).await?;
+        // Passed on, it would make a tunnel of a client's connection that goes on speaking HTTP.
+        if answer.head.status == StatusCode::SWITCHING_PROTOCOLS && upgrade.is_none() {
+            return Err(SendError::Malformed(HeadError::Malformed("a 101 that nobody asked for")));
+        }
         Ok(exchange.into_response(answer, keep_alive, home))
     }
 }

@@ -169,7 +169,7 @@ async fn wait_for_head<I: Io>(
                 } else {
                     match head::parse_request(&mut wire.read, scheme, settings.limits) {
                         Ok(Some(request)) => {
-                            arrival.head_read = Time::now();
+                            arrival.head_read = if partial { Time::now() } else { arrival.head_began };
                             if wire.read.is_empty() {
                                 wire.read = BytesMut::new();
                             }

@@ -155,7 +155,13 @@ impl Connection {
         body: Body,
         sent: Rc<Cell<Time>>,
     ) -> Result<Response, SendError> {
-        let request = request_out(head, protocol).map_err(SendError::Unsendable)?;
+        let mut request = request_out(head, protocol).map_err(SendError::Unsendable)?;
+        // As in HTTP/1: what the client said of the length is of use to the upstream too.
+        if protocol.is_none()
+            && let Some(length) = body.length().filter(|length| *length > 0)
+        {
+            request.headers_mut().insert(http::header::CONTENT_LENGTH, length.into());
+        }
         let slot = Slot::new(&self.shared);
         let mut sender = self.sender.clone();
         if protocol.is_some() {
