@@ -2,5 +2,9 @@
 #![expect(clippy::unwrap_used, reason = "all of it is a test, helpers too")]
 
 mod cli;
+mod http;
 mod reload;
+mod streams;
+mod tls;
+mod upstream;
 mod weir;
