@@ -266,7 +266,7 @@ section! {
 section! {
     /// Connections to an endpoint.
     Connections {
-        /// Idle ones kept, for each worker. Default: 64.
+        /// Idle ones kept, for each worker. Default: 256.
         idle: Option<usize>,
         /// How long. Default: `60s`.
         idle_timeout: Option<Span>,
@@ -439,7 +439,8 @@ section! {
         otlp: Option<Otlp>,
         /// Part of the calls that is traced where the caller does not decide. Default: `1%`.
         sample: Option<Percent>,
-        /// Distinct values of a label before the rest is `other`. Default: 1000.
+        /// Series each metric family may have, one for each combination of label values; the rest is
+        /// counted as `other`. Default: 1000.
         max_series: Option<usize>,
     }
 }

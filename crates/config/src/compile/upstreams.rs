@@ -35,7 +35,7 @@ impl Context<'_> {
 
     pub(super) fn finish_upstreams(&mut self, upstreams: Upstreams) -> Vec<Arc<Upstream>> {
         // A route that could not be read may have used any of them.
-        let certain = !self.lost.iter().any(|path| path.starts_with("apis"));
+        let certain = !self.broken("apis");
         for (upstream, used) in upstreams.all.iter().zip(&upstreams.used) {
             if !used && certain {
                 self.warn(&key("upstreams", &upstream.name), format!("no route uses upstream `{}`", upstream.name));
@@ -70,7 +70,7 @@ impl Context<'_> {
 
     fn upstream(&mut self, at: &str, name: &str, index: u32, written: document::Upstream) -> Upstream {
         let document::Upstream { endpoints, protocol, balance, health, retry, timeouts, tls, connections } = written;
-        let lost = self.lost.iter().any(|path| path.starts_with(&format!("{at}.endpoints")));
+        let lost = self.broken(&format!("{at}.endpoints")) || self.misnamed(at);
         if endpoints.is_empty() && !lost {
             self.error(at, "no endpoint; expected `endpoints: [http://...]`");
         }
@@ -88,14 +88,16 @@ impl Context<'_> {
                 Err(message) => self.error(&at, message),
             }
         }
+        self.check_retry(&format!("{at}.retry"), &retry);
+        self.check_timeouts(&format!("{at}.timeouts"), &timeouts);
         let secure = endpoints.iter().any(|endpoint| endpoint.tls);
         Upstream {
             index,
             name: name.into(),
             balance: self.balance(at, balance),
             health: health.and_then(|health| self.health(&format!("{at}.health"), health)),
-            retry: self.retry(&format!("{at}.retry"), retry, &default_retry()),
-            timeouts: self.timeouts(&format!("{at}.timeouts"), timeouts, &DEFAULT_TIMEOUTS),
+            retry: refine_retry(&retry, &default_retry()),
+            timeouts: refine_timeouts(&timeouts, &DEFAULT_TIMEOUTS),
             protocol: match protocol {
                 None | Some(document::Protocol::Auto) => Protocol::Auto,
                 Some(document::Protocol::Http1) => Protocol::Http1,
@@ -103,7 +105,7 @@ impl Context<'_> {
             },
             tls: self.client_tls(&format!("{at}.tls"), tls, secure),
             connections: Connections {
-                idle: connections.idle.unwrap_or(64),
+                idle: connections.idle.unwrap_or(256),
                 idle_timeout: connections.idle_timeout.map_or(Duration::from_secs(60), |span| span.0),
                 streams: connections.streams.unwrap_or(100),
             },
@@ -184,79 +186,100 @@ impl Context<'_> {
         })
     }
 
-    /// What is written, over what holds around it.
-    pub(super) fn retry(&mut self, at: &str, written: document::Retry, around: &Retry) -> Retry {
-        let document::Retry {
-            attempts,
-            on,
-            budget,
-            min_per_second,
-            backoff,
-            max_backoff,
-            try_timeout,
-            unsafe_methods,
-            buffer,
-        } = written;
-        if attempts == Some(0) {
+    pub(super) fn check_retry(&mut self, at: &str, written: &document::Retry) {
+        if written.attempts == Some(0) {
             self.error(&format!("{at}.attempts"), "no try at all; expected 1 (never again) or more");
         }
-        let on = on.map_or_else(|| around.on.clone(), |words| self.retry_on(&format!("{at}.on"), words));
-        Retry {
-            attempts: attempts.unwrap_or(around.attempts),
-            on,
-            budget: budget.unwrap_or(around.budget),
-            min_per_second: min_per_second.unwrap_or(around.min_per_second),
-            backoff: backoff.map_or(around.backoff, |span| span.0),
-            max_backoff: max_backoff.map_or(around.max_backoff, |span| span.0),
-            try_timeout: try_timeout.map(|span| span.0).or(around.try_timeout),
-            unsafe_methods: unsafe_methods.unwrap_or(around.unsafe_methods),
-            buffer: buffer.map_or(around.buffer, |size| size.0 as usize),
+        for (index, word) in written.on.iter().flatten().enumerate() {
+            if RetryOn::default().add(word).is_err() {
+                self.error_with(
+                    &format!("{at}.on[{index}]"),
+                    format!("found `{word}`, expected `connect`, `reset`, `timeout` or a status such as \"503\""),
+                    nearest(word, ["connect", "reset", "timeout"]),
+                );
+            }
         }
     }
 
-    fn retry_on(&mut self, at: &str, words: Vec<String>) -> RetryOn {
-        let mut on = RetryOn::default();
-        for (index, word) in words.iter().enumerate() {
-            match word.as_str() {
-                "connect" => on.connect = true,
-                "reset" => on.reset = true,
-                "timeout" => on.timeout = true,
-                word => match word.parse::<StatusCode>() {
-                    Ok(status) if status.as_u16() >= 400 => on.statuses.push(status),
-                    _ => self.error_with(
-                        &format!("{at}[{index}]"),
-                        format!("found `{word}`, expected `connect`, `reset`, `timeout` or a status such as \"503\""),
-                        nearest(word, ["connect", "reset", "timeout"]),
-                    ),
-                },
+    pub(super) fn check_timeouts(&mut self, at: &str, written: &document::Timeouts) {
+        let document::Timeouts { connect, first_byte, idle, call } = written;
+        let is_zero =
+            |written: &Option<document::OrNone>| written.and_then(|it| it.0).is_some_and(|span| span.0.is_zero());
+        for (name, zero) in [
+            ("connect", connect.as_ref().is_some_and(|span| span.0.is_zero())),
+            ("first-byte", is_zero(first_byte)),
+            ("idle", is_zero(idle)),
+            ("call", is_zero(call)),
+        ] {
+            if zero {
+                let or = if name == "connect" { "" } else { ", or `none`" };
+                self.error(&format!("{at}.{name}"), format!("no time at all; expected more than zero{or}"));
             }
+        }
+    }
+}
+
+impl RetryOn {
+    fn add(&mut self, word: &str) -> Result<(), ()> {
+        match word {
+            "connect" => self.connect = true,
+            "reset" => self.reset = true,
+            "timeout" => self.timeout = true,
+            word => match word.parse::<StatusCode>() {
+                Ok(status) if status.as_u16() >= 400 => self.statuses.push(status),
+                _ => return Err(()),
+            },
+        }
+        Ok(())
+    }
+}
+
+/// What is written, over what holds around it.
+pub(super) fn refine_retry(written: &document::Retry, around: &Retry) -> Retry {
+    let document::Retry {
+        attempts,
+        on,
+        budget,
+        min_per_second,
+        backoff,
+        max_backoff,
+        try_timeout,
+        unsafe_methods,
+        buffer,
+    } = written;
+    let on = on.as_ref().map(|words| {
+        let mut on = RetryOn::default();
+        for word in words {
+            // What is wrong with it has been told.
+            let _ = on.add(word);
         }
         on
+    });
+    Retry {
+        attempts: attempts.unwrap_or(around.attempts),
+        on: on.unwrap_or_else(|| around.on.clone()),
+        budget: budget.unwrap_or(around.budget),
+        min_per_second: min_per_second.unwrap_or(around.min_per_second),
+        backoff: backoff.as_ref().map_or(around.backoff, |span| span.0),
+        max_backoff: max_backoff.as_ref().map_or(around.max_backoff, |span| span.0),
+        try_timeout: try_timeout.as_ref().map(|span| span.0).or(around.try_timeout),
+        unsafe_methods: unsafe_methods.unwrap_or(around.unsafe_methods),
+        buffer: buffer.as_ref().map_or(around.buffer, |size| size.0 as usize),
     }
+}
 
-    pub(super) fn timeouts(&mut self, at: &str, written: document::Timeouts, around: &Timeouts) -> Timeouts {
-        let document::Timeouts { connect, first_byte, idle, call } = written;
-        let or_none = |written: Option<document::OrNone>, around: Option<Duration>| match written {
-            Some(written) => written.0.map(|span| span.0),
-            None => around,
-        };
-        let timeouts = Timeouts {
-            connect: connect.map_or(around.connect, |span| span.0),
-            first_byte: or_none(first_byte, around.first_byte),
-            idle: or_none(idle, around.idle),
-            call: or_none(call, around.call),
-        };
-        for (name, value) in [
-            ("connect", Some(timeouts.connect)),
-            ("first-byte", timeouts.first_byte),
-            ("idle", timeouts.idle),
-            ("call", timeouts.call),
-        ] {
-            if value == Some(Duration::ZERO) {
-                self.error(&format!("{at}.{name}"), "no time at all; expected more than zero, or `none`");
-            }
-        }
-        timeouts
+/// What is written, over what holds around it.
+pub(super) fn refine_timeouts(written: &document::Timeouts, around: &Timeouts) -> Timeouts {
+    let document::Timeouts { connect, first_byte, idle, call } = written;
+    let or_none = |written: &Option<document::OrNone>, around: Option<Duration>| match written {
+        Some(written) => written.0.as_ref().map(|span| span.0),
+        None => around,
+    };
+    Timeouts {
+        connect: connect.as_ref().map_or(around.connect, |span| span.0),
+        first_byte: or_none(first_byte, around.first_byte),
+        idle: or_none(idle, around.idle),
+        call: or_none(call, around.call),
     }
 }
 

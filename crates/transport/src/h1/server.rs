@@ -166,6 +166,11 @@ async fn wait_for_head<I: Io>(
                     if wire.read.len() >= HTTP2_PREFACE.len() {
                         return Poll::Ready(Ok(Waited::Http2));
                     }
+                    // What could become the preface has the time of a head, not that of an idle connection.
+                    if !partial {
+                        partial = true;
+                        timer.as_mut().reset(Instant::now() + settings.head_timeout);
+                    }
                 } else {
                     match head::parse_request(&mut wire.read, scheme, settings.limits) {
                         Ok(Some(request)) => {

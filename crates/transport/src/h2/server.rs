@@ -108,7 +108,8 @@ pub async fn serve<I: Io + 'static, H: Handler>(
                     let now = Time::now();
                     let arrival = Arrival { first, head_began: now, head_read: now, ..arrival };
                     first = false;
-                    tasks.spawn_local(exchange(shared.clone(), request, respond, arrival));
+                    // On the heap before it moves: the future of a whole call is some kilobytes.
+                    tasks.spawn_local(Box::pin(exchange(shared.clone(), request, respond, arrival)));
                 }
                 Some(Err(error)) => {
                     tracing::debug!(%error, "http/2 connection failed");
