@@ -696,3 +696,98 @@ fn an_upstream_that_only_holds_is_not_waited_for_after_the_client_left() {
     // Nothing is under way any more: the gateway ends without cutting anything.
     assert!(gateway.stop(Duration::from_secs(5)));
 }
+
+#[test]
+fn a_body_that_breaks_off_is_never_whole_upstream() {
+    let service = simulator();
+    for protocol in ["http1", "http2"] {
+        let gateway = Gateway::start(&format!(
+            "upstreams: {{ s: {{ endpoints: ['{}'], protocol: {protocol} }} }}\napis: {{ a: {{ upstream: s }} }}\n",
+            service.url()
+        ));
+        for (path, request) in [
+            ("/length", "content-length: 100\r\n\r\nsome"),
+            ("/chunk", "transfer-encoding: chunked\r\n\r\n10\r\nsome"),
+            ("/between", "transfer-encoding: chunked\r\n\r\n4\r\nsome\r\n"),
+            ("/zero", "transfer-encoding: chunked\r\n\r\n4\r\nsome\r\n0\r\n"),
+        ] {
+            // A service of raw bytes, that shows what arrived.
+            let held = Server::start(vec![Script::answer("").then(Then::Hold)]).unwrap();
+            let plain = through(&held.url());
+            let mut raw = Raw::connect(plain.web());
+            raw.send(format!("POST {path} HTTP/1.1\r\nhost: t\r\n{request}"));
+            eventually("some of it arrives", || {
+                held.received().first().is_some_and(|it| it.ends_with(b"some") || it.ends_with(b"some\r\n"))
+            });
+            drop(raw);
+            std::thread::sleep(Duration::from_millis(30));
+            let received = held.received().concat();
+            assert!(!received.ends_with(b"0\r\n\r\n"), "{path}: {:?}", String::from_utf8_lossy(&received));
+
+            // And one that counts: it must find the body broken.
+            let mut raw = Raw::connect(gateway.web());
+            raw.send(format!("POST /sink HTTP/1.1\r\nhost: t\r\n{request}"));
+            raw.close_writing();
+            match raw.try_answer(false) {
+                Ok(answer) => assert!(answer.status >= 400, "{protocol} {path}: {answer:?}"),
+                Err(_) => assert!(raw.is_closed(), "{protocol} {path}"),
+            }
+        }
+    }
+}
+
+#[test]
+fn a_client_that_stops_in_its_body_is_given_up() {
+    let service = simulator();
+    let gateway = Gateway::start(&format!(
+        "listeners: {{ web: {{ address: '127.0.0.1:0', limits: {{ body-timeout: 150ms, head-timeout: 200ms }} }} }}\napis: {{ a: {{ upstream: '{}' }} }}\n",
+        service.url()
+    ));
+    let begin = Instant::now();
+    let mut raw = Raw::connect(gateway.web());
+    let answer = raw.send("POST /sink HTTP/1.1\r\nhost: t\r\ncontent-length: 10\r\n\r\nsome").try_answer(false);
+    assert!(answer.as_ref().map_or(true, |it| it.status >= 400), "{answer:?}");
+    assert!(raw.is_closed());
+
+    // Whatever the first bytes could become, they have the time of a head.
+    for piece in ["P", "PRI * HT", "POS", "GET", "\r"] {
+        let mut raw = Raw::connect(gateway.web());
+        raw.send(piece);
+        let answer = raw.try_answer(false);
+        assert!(answer.as_ref().map_or(true, |it| it.status == 408), "{piece:?}: {answer:?}");
+        assert!(raw.is_closed(), "{piece:?}");
+    }
+    assert!(begin.elapsed() < Duration::from_secs(8), "{:?}", begin.elapsed());
+}
+
+#[test]
+fn fields_change_versions_as_they_should() {
+    let service = simulator();
+    let gateway = through(&service.url());
+    client::run(async {
+        let mut http2 = client::http2(gateway.web()).await;
+        let request = Request::get(format!("{}/echo", gateway.url()))
+            .header("cookie", "a=1")
+            .header("cookie", "b=2")
+            .header("x-bytes", hyper::header::HeaderValue::from_bytes(b"\xe9t\xe9").unwrap())
+            .body(none())
+            .unwrap();
+        let answer = http2.send_request(request).await.unwrap().into_body().collect().await.unwrap().to_bytes();
+        let echo: serde_json::Value = serde_json::from_slice(&answer).unwrap();
+        // One field in HTTP/1 (RFC 9113, 8.2.3).
+        assert_eq!(echo["headers"]["cookie"], "a=1; b=2");
+        assert_eq!(echo["headers"]["x-bytes"], "\u{fffd}t\u{fffd}");
+        assert_eq!(echo["headers"]["host"], gateway.web().to_string());
+
+        for (name, value) in [("connection", "close"), ("transfer-encoding", "chunked"), ("te", "gzip")] {
+            let request = Request::get(format!("{}/echo", gateway.url())).header(name, value).body(none()).unwrap();
+            // hyper takes out what HTTP/2 forbids; what it sends must be served.
+            let answer = http2.send_request(request).await;
+            assert!(answer.is_err() || matches!(answer.unwrap().status().as_u16(), 200 | 400), "{name}");
+        }
+        let request = Request::head(format!("{}/bytes/55", gateway.url())).body(none()).unwrap();
+        let answer = http2.send_request(request).await.unwrap();
+        assert_eq!(answer.headers()["content-length"], "55");
+        assert!(answer.into_body().collect().await.unwrap().to_bytes().is_empty());
+    });
+}

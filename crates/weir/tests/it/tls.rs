@@ -179,3 +179,17 @@ fn an_upstream_is_shown_our_certificate() {
         }
     }
 }
+
+#[test]
+fn a_proxy_header_comes_before_the_handshake() {
+    let folder = Folder::new();
+    folder.authority("ca").issue("a", &["a.test"]);
+    let gateway = Gateway::start_in(
+        &folder,
+        &format!(
+            "listeners: {{ web: {{ address: '127.0.0.1:0', proxy-protocol: true, tls: {{ certificates: [{{ cert: file:a.crt, key: file:a.key }}] }} }} }}\n{RESPOND}"
+        ),
+    );
+    assert_eq!(https(&gateway, &folder, "a.test", &["--haproxy-protocol"]).answer.text(), "here");
+    assert_ne!(https(&gateway, &folder, "a.test", &[]).code, 0);
+}

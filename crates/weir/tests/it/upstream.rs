@@ -485,3 +485,69 @@ fn a_stopping_gateway_finishes_and_says_so() {
     assert!(!gateway.stop(Duration::from_millis(100)));
     assert_eq!(raw.rest(), b"");
 }
+
+#[test]
+fn a_body_too_large_to_keep_is_sent_once() {
+    let service = simulator();
+    let gateway = gateway(&[&service.url()], ", retry: { buffer: 1KiB, unsafe-methods: true, attempts: 3 }");
+    let put = |length: usize| {
+        let request =
+            format!("PUT /sink HTTP/1.1\r\nhost: t\r\ncontent-length: {length}\r\n\r\n{}", "x".repeat(length));
+        Raw::connect(gateway.web()).send(request).answer()
+    };
+    // Read, then refused: what was read is gone where it was not kept.
+    let (before, fault) = (service.requests(), Fault::Reset(Some(0)));
+    service.inject(fault, 1);
+    assert_eq!(put(1000).status, 200);
+    let small = service.requests() - before;
+    service.inject(Fault::Reset(None), 1);
+    let answer = put(500_000);
+    assert_eq!(answer.status, 502, "{answer:?}");
+    assert_eq!(service.requests() - before, small + 1);
+}
+
+#[test]
+fn a_dead_shadow_is_not_noticed() {
+    let service = simulator();
+    let shadow = nowhere();
+    let gateway = Gateway::start(&format!(
+        "apis:\n  a:\n    routes:\n      - {{ match: {{ prefix: / }}, upstream: '{}', mirror: {{ upstream: '{shadow}' }} }}\n",
+        service.url()
+    ));
+    let mut raw = Raw::connect(gateway.web());
+    for _ in 0..20 {
+        assert_eq!(raw.send(POST).answer().json()["body"], "body");
+    }
+}
+
+#[test]
+fn a_head_without_end_is_502() {
+    let endless = format!("HTTP/1.1 200 OK\r\nx: {}", "y".repeat(400 * 1024));
+    let many = format!("HTTP/1.1 200 OK\r\n{}\r\n", "a: b\r\n".repeat(5000));
+    for bytes in [endless, many] {
+        let service = Server::start(vec![Script::answer(bytes).then(Then::Hold)]).unwrap();
+        let gateway = gateway(&[&service.url()], "");
+        assert_eq!(Raw::connect(gateway.web()).get("/", "").status, 502);
+    }
+}
+
+#[test]
+fn connections_are_kept_and_shared() {
+    let service = simulator();
+    for (protocol, most) in [("http1", 1), ("http2", 1)] {
+        let before = service.connections();
+        let gateway = gateway(&[&service.url()], &format!(", protocol: {protocol}"));
+        for _ in 0..20 {
+            assert_eq!(Raw::connect(gateway.web()).get("/bytes/10", "").status, 200);
+        }
+        assert!(service.connections() - before <= most, "{protocol}");
+    }
+    // Idle for longer than they are kept.
+    let before = service.connections();
+    let gateway = gateway(&[&service.url()], ", connections: { idle-timeout: 100ms }");
+    let mut raw = Raw::connect(gateway.web());
+    assert_eq!(raw.get("/bytes/10", "").status, 200);
+    std::thread::sleep(Duration::from_millis(1500));
+    assert_eq!(raw.get("/bytes/10", "").status, 200);
+    assert_eq!(service.connections() - before, 2);
+}
