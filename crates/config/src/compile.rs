@@ -2,7 +2,8 @@
 //!
 //! The tree is read into the document's types. Where that fails, the error is noted, what offends is
 //! taken out of the tree, and it is read again; so the checks of meaning see all that can be understood.
-//! What was taken out is remembered: nobody is told that an upstream is unknown whose definition is broken.
+//! A field that must be there gets a stand-in, so that its siblings are checked all the same. All these
+//! places are remembered, and what is said about them later is not told: it would be a consequence.
 
 mod consumers;
 mod listeners;
@@ -35,7 +36,7 @@ pub fn compile(
     previous: Option<&Snapshot>,
 ) -> Result<(Snapshot, Vec<Diagnostic>), Vec<Diagnostic>> {
     let mut tree = source.parse()?;
-    let mut lost = HashSet::new();
+    let mut lost = Lost::default();
     let mut diagnostics = Vec::new();
     let document = read(source, &mut tree, &mut lost, &mut diagnostics);
     let mut context = Context { source, files, tree, lost, diagnostics, previous, written: Vec::new() };
@@ -53,7 +54,7 @@ pub fn compile(
 fn read(
     source: &Source,
     tree: &mut source::Node,
-    lost: &mut HashSet<String>,
+    lost: &mut Lost,
     diagnostics: &mut Vec<Diagnostic>,
 ) -> Option<Document> {
     loop {
@@ -65,6 +66,7 @@ fn read(
         let (mut span, path) = tree.find(&steps);
         let mut help = None;
         let mut consequence = false;
+        let mut stand_in = None;
         match &error.kind {
             Kind::Unknown { expected } => {
                 // The key is what is wrong, not its value.
@@ -75,22 +77,77 @@ fn read(
                 }
             }
             Kind::Missing(field) => {
-                let mut inner = path.clone();
-                source::push_key(&mut inner, field);
-                consequence = lost.contains(&inner);
+                let inner = key(&path, field);
+                consequence = lost.has(&inner);
+                stand_in = stands_in(field).filter(|_| lost.stood_in.insert(inner.clone())).map(|text| (*field, text));
+                lost.places.insert(inner);
             }
-            Kind::Value => {}
+            Kind::Value => consequence = lost.has(&path),
         }
         if !consequence {
             let mut diagnostic = source.diagnostic(Severity::Error, span, path.clone(), error.message);
             diagnostic.help = help;
             diagnostics.push(diagnostic);
         }
-        lost.insert(path);
+        if let Some((field, text)) = stand_in
+            && tree.insert(&steps, field, text)
+        {
+            continue;
+        }
+        if matches!(error.kind, Kind::Unknown { .. }) {
+            lost.unknown.insert(path.clone());
+        }
+        lost.places.insert(path);
         if !tree.remove(&steps) {
             return None;
         }
     }
+}
+
+/// Something that can be read as the field of this name, which is missing.
+fn stands_in(field: &str) -> Option<&'static str> {
+    match field {
+        "cert" | "key" | "authorities" => Some("file:missing"),
+        "url" | "endpoint" | "upstream" => Some("http://missing"),
+        "id" | "hash" => Some("missing"),
+        "per" => Some("all"),
+        // With room for any weight.
+        "rate" => Some("1000000/s"),
+        _ => None,
+    }
+}
+
+/// Places of the document, in its own numbers, that could not be read.
+#[derive(Default)]
+struct Lost {
+    places: HashSet<String>,
+    /// Those that were taken out because their keys are not known.
+    unknown: HashSet<String>,
+    /// Missing fields that got a stand-in.
+    stood_in: HashSet<String>,
+}
+
+impl Lost {
+    /// The place itself, or one around it.
+    fn has(&self, path: &str) -> bool {
+        self.places.iter().any(|place| is_within(path, place))
+    }
+
+    /// The place itself, or something in it.
+    fn touches(&self, path: &str) -> bool {
+        self.places.iter().any(|place| is_within(place, path))
+    }
+
+    /// A field of this map whose name is not known, so that it may have been meant for any other.
+    fn misnamed(&self, path: &str) -> bool {
+        self.unknown
+            .iter()
+            .any(|place| is_within(place, path) && source::steps(place).len() == source::steps(path).len() + 1)
+    }
+}
+
+fn is_within(path: &str, place: &str) -> bool {
+    path.strip_prefix(place).is_some_and(|rest| rest.is_empty() || place.is_empty() || rest.starts_with(['.', '[']))
 }
 
 /// What all the checks share.
@@ -99,8 +156,8 @@ pub(crate) struct Context<'a> {
     files: &'a dyn Files,
     /// As far as it could be read.
     tree: source::Node,
-    /// Paths that were taken out of it.
-    lost: HashSet<String>,
+    /// What could not.
+    lost: Lost,
     diagnostics: Vec<Diagnostic>,
     previous: Option<&'a Snapshot>,
     /// The policies of each place, without those around it.
@@ -113,7 +170,7 @@ impl Context<'_> {
         match version {
             Some(1) => {}
             Some(other) => self.error("version", format!("version {other} is not known; expected 1")),
-            None if self.lost.contains("version") => {}
+            None if self.lost.has("version") => {}
             None => self.error("", "field `version` is missing; expected `version: 1`"),
         }
         let listeners = self.listeners(listeners);
@@ -158,13 +215,45 @@ impl Context<'_> {
 
     fn tell(&mut self, severity: Severity, path: &str, message: String, help: Option<String>) {
         let (span, path) = self.tree.find(&source::steps(path));
+        if self.lost.has(&path) {
+            return;
+        }
         let mut diagnostic = self.source.diagnostic(severity, span, path, message);
         diagnostic.help = help;
         self.diagnostics.push(diagnostic);
     }
 
     fn is_lost(&self, collection: &str, name: &str) -> bool {
-        self.lost.contains(collection) || self.lost.contains(&key(collection, name))
+        self.lost.has(&key(collection, name))
+    }
+
+    /// Whether something at or in this place could not be read.
+    fn broken(&self, path: &str) -> bool {
+        self.lost.touches(&self.original(path))
+    }
+
+    /// What is said about this place is due to what could not be read: a list is empty that lost its
+    /// items, a field has a default made from others.
+    fn is_consequence(&self, path: &str) -> bool {
+        let mut around = source::steps(path);
+        let field = around.pop();
+        let lacks = matches!(field, Some(Step::Key(key)) if self.tree.key_span(&around, &key).is_none());
+        self.broken(path) || lacks && self.lost.touches(&self.tree.find(&around).1)
+    }
+
+    /// Whether this map has a field of a name that is not known.
+    fn misnamed(&self, path: &str) -> bool {
+        self.lost.misnamed(&self.original(path))
+    }
+
+    /// The path in the document's own numbers, as if nothing had been taken out.
+    fn original(&self, path: &str) -> String {
+        self.tree.find(&source::steps(path)).1
+    }
+
+    /// Whether the map at this path has this field.
+    fn is_written(&self, path: &str, field: &str) -> bool {
+        self.tree.key_span(&source::steps(path), field).is_some()
     }
 
     fn read(&mut self, path: &str, reference: &SecretRef) -> Option<Vec<u8>> {
@@ -214,7 +303,10 @@ impl Context<'_> {
         env.consumers = level.consumers;
         let own = Arc::new(Policies::compile(specs, &mut env));
         for (inner, message) in env.errors {
-            self.error(&format!("{at}.{inner}"), message);
+            let at = format!("{at}.{inner}");
+            if !self.is_consequence(&at) {
+                self.error(&at, message);
+            }
         }
         self.written.push(own.clone());
         Arc::new(own.over(around, specs))

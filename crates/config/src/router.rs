@@ -524,7 +524,7 @@ fn memchr_slash(path: &str, from: usize) -> Option<usize> {
 }
 
 /// Percent-decoded; as it is where that is not valid.
-fn decode(text: &str) -> Cow<'_, str> {
+pub(crate) fn decode(text: &str) -> Cow<'_, str> {
     if !text.contains('%') {
         return text.into();
     }

@@ -146,6 +146,7 @@ pub struct Forward {
     pub retry: Retry,
 }
 
+#[derive(Clone)]
 pub struct Weighted {
     pub upstream: Arc<Upstream>,
     pub weight: u32,
@@ -346,7 +347,7 @@ pub struct Telemetry {
     pub otlp: Option<Otlp>,
     /// A random part of calls is traced where the caller's context does not decide.
     pub sample: Percent,
-    /// Distinct values a label may have before the rest is counted as `other`.
+    /// Series a metric family may have before the rest is counted as `other`.
     pub max_series: usize,
 }
 

@@ -177,21 +177,30 @@ impl Node {
         entries.iter().find(|entry| entry.key == key).map(|entry| entry.key_span.clone())
     }
 
+    fn get_mut(&mut self, steps: &[Step]) -> Option<&mut Node> {
+        let mut node = self;
+        for step in steps {
+            node = match (step, &mut node.value) {
+                (Step::Key(key), Value::Map(entries)) => &mut entries.iter_mut().find(|entry| entry.key == *key)?.value,
+                (Step::Index(index), Value::List(items)) => &mut items.get_mut(*index)?.1,
+                _ => return None,
+            };
+        }
+        Some(node)
+    }
+
+    /// Adds a text to the map at a path, in the map's own place.
+    pub(crate) fn insert(&mut self, steps: &[Step], key: &str, text: &str) -> bool {
+        let Some(Node { value: Value::Map(entries), span }) = self.get_mut(steps) else { return false };
+        let value = Node { value: Value::Str(text.into()), span: span.clone() };
+        entries.push(Entry { key: key.into(), key_span: span.clone(), value });
+        true
+    }
+
     /// Takes the node at a path out of what contains it.
     pub(crate) fn remove(&mut self, steps: &[Step]) -> bool {
         let Some((last, around)) = steps.split_last() else { return false };
-        let mut node = self;
-        for step in around {
-            let inner = match (step, &mut node.value) {
-                (Step::Key(key), Value::Map(entries)) => {
-                    entries.iter_mut().find(|entry| entry.key == *key).map(|entry| &mut entry.value)
-                }
-                (Step::Index(index), Value::List(items)) => items.get_mut(*index).map(|(_, item)| item),
-                _ => None,
-            };
-            let Some(inner) = inner else { return false };
-            node = inner;
-        }
+        let Some(node) = self.get_mut(around) else { return false };
         match (last, &mut node.value) {
             (Step::Key(key), Value::Map(entries)) => {
                 let before = entries.len();

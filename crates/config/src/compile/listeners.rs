@@ -10,7 +10,7 @@ use crate::snapshot::{Address, ClientCertificates, HttpLimits, Listener, ServerT
 
 impl Context<'_> {
     pub(super) fn listeners(&mut self, Named(written): Named<document::Listener>) -> Vec<Arc<Listener>> {
-        if written.is_empty() && !self.lost.iter().any(|path| path.starts_with("listeners")) {
+        if written.is_empty() && !self.broken("listeners") {
             let listener = document::Listener { address: Some("127.0.0.1:8080".into()), ..Default::default() };
             return self.listener("default", listener).map(Arc::new).into_iter().collect();
         }
@@ -18,7 +18,7 @@ impl Context<'_> {
         let mut taken: HashMap<Address, String> = HashMap::new();
         for (name, listener) in written {
             let Some(listener) = self.listener(&name, listener) else {
-                self.lost.insert(key("listeners", &name));
+                self.lost.places.insert(key("listeners", &name));
                 continue;
             };
             if let Some(first) = taken.insert(listener.address.clone(), name.clone()) {
@@ -34,8 +34,9 @@ impl Context<'_> {
         let at = key("listeners", name);
         let document::Listener { address, tls, proxy_protocol, trusted_proxies, limits } = listener;
         let tls = tls.map(|tls| self.server_tls(&format!("{at}.tls"), tls));
+        let limits = self.http_limits(&format!("{at}.limits"), limits);
         let Some(address) = address else {
-            if !self.lost.contains(&format!("{at}.address")) {
+            if !self.broken(&format!("{at}.address")) && !self.misnamed(&at) {
                 self.error(&at, "field `address` is missing; expected one such as `127.0.0.1:8080`");
             }
             return None;
@@ -53,13 +54,13 @@ impl Context<'_> {
             tls,
             proxy_protocol,
             trusted_proxies: trusted_proxies.into_iter().map(|network| network.0).collect(),
-            limits: self.http_limits(&format!("{at}.limits"), limits),
+            limits,
         })
     }
 
     fn server_tls(&mut self, at: &str, tls: document::ListenerTls) -> ServerTls {
         let document::ListenerTls { certificates, client, minimum } = tls;
-        if certificates.is_empty() && !self.lost.iter().any(|path| path.starts_with(&format!("{at}.certificates"))) {
+        if certificates.is_empty() && !self.broken(&format!("{at}.certificates")) && !self.misnamed(at) {
             self.error(at, "no certificate; expected `certificates: [{ cert: file:..., key: file:... }]`");
         }
         let each = certificates.iter().enumerate();

@@ -7,11 +7,11 @@ use base::{Headers, Method, Percent, Scheme, StatusCode};
 use policy::{Keys, Policies, Specs};
 use regex::Regex;
 
-use super::upstreams::{Upstreams, is_host};
+use super::upstreams::{Upstreams, is_host, refine_retry, refine_timeouts};
 use super::{Context, Level, key};
 use crate::diagnostic::nearest;
 use crate::document::{self, Named, OneOrMany, OrText, Split};
-use crate::router::{HostPattern, Part, PathMatch, RouteMatch, Router, ValueMatch};
+use crate::router::{HostPattern, Part, PathMatch, RouteMatch, Router, ValueMatch, decode};
 use crate::snapshot::{
     Action, Api, Forward, HostRewrite, Listener, Mirror, PathRewrite, Redirect, Respond, Rewrite, Route, Weighted,
 };
@@ -24,7 +24,8 @@ struct Around {
     at: String,
     hosts: Vec<HostPattern>,
     listeners: Vec<usize>,
-    upstream: Option<Split>,
+    /// `None` where none is written; none in it where what is written is wrong.
+    split: Option<Vec<Weighted>>,
     policies: Arc<Policies>,
     timeouts: document::Timeouts,
     retry: document::Retry,
@@ -40,7 +41,7 @@ impl Context<'_> {
         keys: Arc<Keys>,
         consumers: usize,
     ) -> Routes {
-        if written.is_empty() && !self.lost.iter().any(|path| path.starts_with("apis")) {
+        if written.is_empty() && !self.broken("apis") {
             self.error("apis", "no api, so nothing would be served; expected at least one under `apis`");
         }
         let previous = self.previous.into_iter().flat_map(|snapshot| &snapshot.written);
@@ -59,7 +60,7 @@ impl Context<'_> {
                 hosts: self.hosts(&format!("{at}.host"), host),
                 listeners: self.listeners_named(&format!("{at}.listeners"), on, listeners),
                 policies: self.policies(&format!("{at}.policies"), &at, &policies, &everywhere, &level),
-                upstream: upstream.map(|OrText(split)| split),
+                split: upstream.map(|OrText(split)| self.split(&format!("{at}.upstream"), split, upstreams)),
                 timeouts,
                 retry,
                 api,
@@ -70,17 +71,22 @@ impl Context<'_> {
                 .enumerate()
                 .map(|(index, route)| (format!("{}.routes[{index}]", around.at), route))
                 .collect();
-            if written.is_empty() && !self.lost.iter().any(|path| path.starts_with(&around.at)) {
-                if around.upstream.is_none() {
-                    self.error(&around.at, "leads nowhere; expected `upstream` or `routes`");
+            self.check_timeouts(&format!("{}.timeouts", around.at), &around.timeouts);
+            self.check_retry(&format!("{}.retry", around.at), &around.retry);
+            if written.is_empty() && !self.broken(&format!("{}.routes", around.at)) {
+                if around.split.is_none() {
+                    if !self.is_without_upstream_by_mistake(&around.at) {
+                        self.error(&around.at, "leads nowhere; expected `upstream` or `routes`");
+                    }
                     continue;
                 }
                 written.push((around.at.clone(), document::Route::default()));
             }
             for (place, (at, route)) in written.into_iter().enumerate() {
-                let Some(matched) = self.route_match(&at, &route.r#match, &around) else { continue };
+                let matched = self.route_match(&at, &route.r#match, &around);
                 let index = routes.len() as u32;
-                if let Some(route) = self.route(index, place, &at, route, &matched, &around, upstreams, &level) {
+                let route = self.route(index, place, &at, route, matched.as_ref(), &around, upstreams, &level);
+                if let (Some(route), Some(matched)) = (route, matched) {
                     routes.push(Arc::new(route));
                     matches.push(matched);
                 }
@@ -97,7 +103,7 @@ impl Context<'_> {
         place: usize,
         at: &str,
         written: document::Route,
-        matched: &RouteMatch,
+        matched: Option<&RouteMatch>,
         around: &Around,
         upstreams: &mut Upstreams,
         level: &Level<'_>,
@@ -120,37 +126,44 @@ impl Context<'_> {
             false => self.policies(&format!("{at}.policies"), at, &policies, &around.policies, level),
         };
         let rewrite = self.rewrite(&format!("{at}.rewrite"), rewrite, matched);
-        let action = match (upstream, redirect, respond) {
-            (upstream, None, None) => {
-                let from_api = upstream.is_none();
-                let Some(split) = upstream.map(|OrText(split)| split).or_else(|| around.upstream.clone()) else {
-                    if !self.lost.iter().any(|path| path.starts_with(at)) {
+        self.check_timeouts(&format!("{at}.timeouts"), &timeouts);
+        self.check_retry(&format!("{at}.retry"), &retry);
+        let mirror = mirror.and_then(|document::Mirror { upstream, share }| {
+            let upstream = self.use_upstream(&format!("{at}.mirror.upstream"), &upstream, upstreams)?;
+            Some(Mirror { upstream, share: share.unwrap_or(Percent::whole(100)) })
+        });
+        let split = upstream.map(|OrText(split)| self.split(&format!("{at}.upstream"), split, upstreams));
+        let elsewhere = [("redirect", redirect.is_some()), ("respond", respond.is_some())];
+        for (instead, _) in elsewhere.into_iter().filter(|(_, written)| *written) {
+            for field in ["upstream", "mirror", "rewrite", "timeouts", "retry"] {
+                if at != around.at && self.is_written(at, field) {
+                    self.error(&format!("{at}.{field}"), format!("`{field}` has no meaning beside `{instead}`"));
+                }
+            }
+        }
+        let redirected = redirect.map(|redirect| self.redirect(&format!("{at}.redirect"), redirect, matched));
+        let responded = respond.map(|respond| self.respond(&format!("{at}.respond"), respond));
+        let action = match (redirected, responded) {
+            (None, None) => {
+                let Some(split) = split.or_else(|| around.split.clone()) else {
+                    if !self.is_without_upstream_by_mistake(at) && !self.is_without_upstream_by_mistake(&around.at) {
                         self.error(at, "leads nowhere; expected `upstream`, `redirect` or `respond`");
                     }
                     return None;
                 };
-                let split_at = format!("{}.upstream", if from_api { &around.at } else { at });
-                let split = self.split(&split_at, split, upstreams);
-                let mirror = mirror.and_then(|document::Mirror { upstream, share }| {
-                    let upstream = self.use_upstream(&format!("{at}.mirror.upstream"), &upstream, upstreams)?;
-                    Some(Mirror { upstream, share: share.unwrap_or(Percent::whole(100)) })
-                });
                 // With several upstreams the first one's settings are what api and route refine.
                 let first = split.first()?.upstream.clone();
-                let general =
-                    self.timeouts(&format!("{}.timeouts", around.at), around.timeouts.clone(), &first.timeouts);
-                let timeouts = self.timeouts(&format!("{at}.timeouts"), timeouts, &general);
-                let general = self.retry(&format!("{}.retry", around.at), around.retry.clone(), &first.retry);
-                let retry = self.retry(&format!("{at}.retry"), retry, &general);
+                let timeouts = refine_timeouts(&timeouts, &refine_timeouts(&around.timeouts, &first.timeouts));
+                let retry = refine_retry(&retry, &refine_retry(&around.retry, &first.retry));
                 Action::Forward(Forward { split, mirror, rewrite, timeouts, retry })
             }
-            (None, Some(redirect), None) => self.redirect(&format!("{at}.redirect"), redirect, matched)?,
-            (None, None, Some(respond)) => self.respond(&format!("{at}.respond"), respond)?,
-            _ => {
-                self.error(at, "leads to more than one place; expected one of `upstream`, `redirect`, `respond`");
+            (Some(action), None) | (None, Some(action)) => action?,
+            (Some(_), Some(_)) => {
+                self.error(at, "leads to more than one place; expected one of `redirect` and `respond`");
                 return None;
             }
         };
+        let matched = matched?;
         Some(Route {
             index,
             api: around.api.clone(),
@@ -160,6 +173,12 @@ impl Context<'_> {
             policies,
             action,
         })
+    }
+
+    /// Where it leads has been written in a way that could not be read.
+    fn is_without_upstream_by_mistake(&self, at: &str) -> bool {
+        let fields = ["upstream", "redirect", "respond"];
+        self.misnamed(at) || fields.iter().any(|field| self.lost.has(&self.original(&format!("{at}.{field}"))))
     }
 
     fn split(&mut self, at: &str, Split(Named(written)): Split, upstreams: &mut Upstreams) -> Vec<Weighted> {
@@ -190,7 +209,7 @@ impl Context<'_> {
         split
     }
 
-    fn redirect(&mut self, at: &str, written: document::Redirect, matched: &RouteMatch) -> Option<Action> {
+    fn redirect(&mut self, at: &str, written: document::Redirect, matched: Option<&RouteMatch>) -> Option<Action> {
         let document::Redirect { status, scheme, host, port, path, prefix } = written;
         let code = status.unwrap_or(302);
         let status = StatusCode::from_u16(code).ok().filter(|_| matches!(code, 301 | 302 | 303 | 307 | 308));
@@ -237,7 +256,7 @@ impl Context<'_> {
         Some(Action::Respond(Respond { status: status?, headers, body: body.into_bytes() }))
     }
 
-    fn rewrite(&mut self, at: &str, written: document::Rewrite, matched: &RouteMatch) -> Rewrite {
+    fn rewrite(&mut self, at: &str, written: document::Rewrite, matched: Option<&RouteMatch>) -> Rewrite {
         let document::Rewrite { path, prefix, host } = written;
         let host = host.map(|host| match host.as_str() {
             "endpoint" => HostRewrite::Endpoint,
@@ -259,7 +278,7 @@ impl Context<'_> {
         at: &str,
         path: Option<String>,
         prefix: Option<String>,
-        matched: &RouteMatch,
+        matched: Option<&RouteMatch>,
     ) -> Option<PathRewrite> {
         match (path, prefix) {
             (None, None) => None,
@@ -273,11 +292,12 @@ impl Context<'_> {
                         return None;
                     }
                 };
-                let known: Vec<&str> = match &matched.path {
-                    PathMatch::Template(parts) => parts.iter().filter_map(param).collect(),
+                let known: Vec<&str> = match matched.map(|matched| &matched.path) {
+                    Some(PathMatch::Template(parts)) => parts.iter().filter_map(param).collect(),
                     _ => Vec::new(),
                 };
-                for name in wanted.iter().filter_map(param).filter(|name| !known.contains(name)) {
+                let unknown = wanted.iter().filter_map(param).filter(|name| !known.contains(name));
+                for name in unknown.filter(|_| matched.is_some()) {
                     let message = format!("the match has no parameter `{{{name}}}`");
                     self.error_with(&at, message, nearest(name, known.iter().copied()));
                 }
@@ -287,7 +307,7 @@ impl Context<'_> {
                 if !prefix.starts_with('/') {
                     self.error(&format!("{at}.prefix"), "a path begins with `/`");
                 }
-                if !matches!(matched.path, PathMatch::Prefix(_)) {
+                if matched.is_some_and(|matched| !matches!(matched.path, PathMatch::Prefix(_))) {
                     self.error(&format!("{at}.prefix"), "the match has no `prefix` that this could replace");
                 }
                 Some(PathRewrite::Prefix(prefix))
@@ -305,7 +325,8 @@ impl Context<'_> {
         let document::Match { path, prefix, regex, method, headers, query } = written;
         let at = format!("{at}.match");
         // Read without a part of it, the match would take calls that it was not meant to.
-        let broken = self.lost.iter().any(|path| path.starts_with(&at));
+        let broken = self.broken(&at);
+        let before = self.diagnostics.len();
         let path = match (path, prefix, regex) {
             (Some(path), None, None) => match PathMatch::template(path) {
                 Ok(_) if !path.contains('{') => Some(PathMatch::Exact(path.clone())),
@@ -352,7 +373,7 @@ impl Context<'_> {
             let at = key(&format!("{at}.query"), name);
             parameters.extend(self.wanted(&at, wanted).map(|wanted| (name.clone(), wanted)));
         }
-        if broken {
+        if broken || self.diagnostics.len() > before {
             return None;
         }
         Some(RouteMatch {
@@ -449,7 +470,7 @@ impl Context<'_> {
                     let other = *first.entry((*listener, host.clone(), what.clone())).or_insert(index);
                     if other != index && !told {
                         told = true;
-                        let message = format!("takes the same calls as `{}`", routes[other].at);
+                        let message = format!("takes the same calls as `{}`", self.original(&routes[other].at));
                         self.error(&routes[index].at, message);
                     }
                 }
@@ -467,15 +488,19 @@ fn param(part: &Part) -> Option<&str> {
 
 /// Equal for matches that take the same paths, methods, headers and queries.
 fn identity(matched: &RouteMatch) -> String {
+    // As the router compares them: segment by segment, decoded.
+    let segments = |path: &str| path.split('/').skip(1).map(|text| Some(decode(text).into_owned())).collect::<Vec<_>>();
     let path = match &matched.path {
         PathMatch::Template(parts) => {
             let parts = parts.iter().map(|part| match part {
-                Part::Literal(text) => format!("/{text}"),
-                Part::Param(_) => "/{}".into(),
+                Part::Literal(text) => Some(decode(text).into_owned()),
+                Part::Param(_) => None,
             });
-            format!("template {}", parts.collect::<String>())
+            format!("path {:?}", parts.collect::<Vec<_>>())
         }
-        other => path_words(other),
+        PathMatch::Exact(path) => format!("path {:?}", segments(path)),
+        PathMatch::Prefix(prefix) => format!("prefix {:?}", segments(prefix)),
+        PathMatch::Regex(regex) => format!("regex {}", regex.as_str()),
     };
     let mut methods: Vec<&str> = matched.methods.iter().map(Method::as_str).collect();
     methods.sort_unstable();

@@ -109,3 +109,159 @@ fn the_reference_names_every_field() {
         assert!(reference.contains(field), "{field}");
     }
 }
+
+/// The paths of all that is wrong, in the order of the document.
+fn places(text: &str) -> Vec<String> {
+    match compile(&Source::new("test.yaml", text.into()), &Disk { base: "/nowhere".into() }, None) {
+        Ok((_, warnings)) => warnings,
+        Err(errors) => errors,
+    }
+    .into_iter()
+    .map(|found| found.path)
+    .collect()
+}
+
+#[test]
+fn exactly_what_is_wrong_is_told() {
+    for (text, expected) in [
+        // A rule that cannot be read, and where the api leads.
+        (
+            "apis: { a: { upstream: b, policies: { limit: [{ per: all, rate: x }] } } }",
+            "apis.a.upstream apis.a.policies.limit[0].rate",
+        ),
+        (
+            "apis: { a: { upstream: http://a, policies: { limit: [{ per: all, weight: 9 }, { rate: 1/s }, { rate: 2/s, burst: x }] } } }",
+            "apis.a.policies.limit[0] apis.a.policies.limit[1] apis.a.policies.limit[2] apis.a.policies.limit[2].burst",
+        ),
+        (
+            "policies: { limit: [7], authenticate: x }\napis: { a: { upstream: http://a, policies: { limit: [] } } }",
+            "policies.limit[0] policies.authenticate apis.a.policies.limit",
+        ),
+        // All in one route, whose match is broken too.
+        (
+            "apis:
+  a:
+    upstream: http://a
+    routes:
+      - 7
+      - match: { path: 7 }
+        upstream: b
+        rewrite: { path: '/{id', host: '!' }
+        mirror: { share: 2 }
+        timeouts: { call: 0s }
+        retry: { on: [connect, never], attempts: 0 }
+      - { match: { method: get }, policies: { headers: 7 } }
+      - { match: { prefix: x, headers: { a: { regex: '(' } } } }
+",
+            "apis.a.routes[0] apis.a.routes[1].match.path apis.a.routes[1].upstream apis.a.routes[1].rewrite.path \
+             apis.a.routes[1].rewrite.host apis.a.routes[1].mirror apis.a.routes[1].mirror.share \
+             apis.a.routes[1].timeouts.call apis.a.routes[1].retry.on[1] apis.a.routes[1].retry.attempts \
+             apis.a.routes[2].match.method apis.a.routes[2].policies.headers apis.a.routes[3].match.prefix \
+             apis.a.routes[3].match.headers.a.regex",
+        ),
+        // What an api says for its routes is told once, also where no route asks for it.
+        (
+            "apis: { a: { upstream: b, timeouts: { call: 0s }, retry: { attempts: 0, on: [x] }, routes: [{ match: { path: /a } }, { match: { path: /b } }] } }",
+            "apis.a.upstream apis.a.timeouts.call apis.a.retry.attempts apis.a.retry.on[0]",
+        ),
+        (
+            "apis: { a: { upstream: b, timeouts: { idle: 0s }, routes: [{ respond: { status: 7 } }] } }",
+            "apis.a.upstream apis.a.timeouts.idle apis.a.routes[0].respond.status",
+        ),
+        (
+            "upstreams: { u: { endpoints: [http://a], timeouts: { connect: 0s, call: 0s } } }\napis: { a: { upstream: u, routes: [{ match: { path: /a } }, { match: { path: /b } }] } }",
+            "upstreams.u.timeouts.connect upstreams.u.timeouts.call",
+        ),
+        // Upstreams, and those that name them.
+        (
+            "upstreams:
+  a: { endpoints: [7, 'ftp://a', { url: http://a, weight: 0 }], balance: x, health: { every: 0s }, tls: { certificate: { cert: file:a } } }
+  b: { endpoint: [http://a] }
+  c: 7
+  d: { endpoints: [] }
+apis:
+  x: { upstream: { a: 1, b: 1, c: 1, d: 1, e: 1 } }
+  xy: { upstrem: d }
+",
+            "upstreams.a.endpoints[0] upstreams.a.endpoints[1] upstreams.a.endpoints[2].weight upstreams.a.balance \
+             upstreams.a.health upstreams.a.tls.certificate upstreams.a.tls.certificate.cert upstreams.b.endpoint \
+             upstreams.c upstreams.d apis.x.upstream.e apis.xy.upstrem",
+        ),
+        // Listeners, consumers, telemetry, the rest.
+        (
+            "listeners:
+  a: { address: 7, limits: { head: 0B, fields: x }, tls: { certificates: [{ key: file:x }], minimum: '2' } }
+  b: { adress: '127.0.0.1:1' }
+  c: { address: '127.0.0.1:1', trusted-proxies: [x] }
+  d: { address: '127.0.0.1:1', tls: {} }
+apis: { a: { upstream: http://a, listeners: [a, b, c, e] } }
+",
+            "listeners.a.address listeners.a.limits.head listeners.a.limits.fields listeners.a.tls.certificates[0] \
+             listeners.a.tls.certificates[0].key listeners.a.tls.minimum listeners.b.adress \
+             listeners.c.trusted-proxies[0] listeners.d.address listeners.d.tls apis.a.listeners[3]",
+        ),
+        (
+            "node: { workers: 0, drain: 7 }
+apis: { a: { upstream: http://a, hosts: b } }
+consumers: { c: { keys: [{ id: a }, { id: b, hash: x }, { hash: y }], teams: d }, e: 7 }
+telemetry: { metrics: x, sample: y, access-log: z, otlp: { every: 0s, headers: { 'a(b': env:WEIR_NO_SUCH } } }
+",
+            "node.workers node.drain apis.a.hosts consumers.c.keys[0] consumers.c.keys[1].hash consumers.c.keys[2] \
+             consumers.c.keys[2].hash consumers.c.teams consumers.e telemetry.metrics telemetry.sample \
+             telemetry.access-log telemetry.otlp telemetry.otlp.every telemetry.otlp.headers[\"a(b\"] \
+             telemetry.otlp.headers[\"a(b\"]",
+        ),
+        ("version: x\napis: 7", "version apis"),
+    ] {
+        let text = match text.starts_with("version") {
+            true => text.to_owned(),
+            false => format!("version: 1\n{text}"),
+        };
+        let mut found = places(&text);
+        let mut expected: Vec<&str> = expected.split_whitespace().collect();
+        // Without the order: two errors may begin at the same place.
+        found.sort();
+        expected.sort_unstable();
+        assert_eq!(found, expected, "{text}");
+    }
+}
+
+#[test]
+fn the_same_calls_however_written() {
+    let routes = |one: &str, other: &str| {
+        let text = format!("version: 1\napis: {{ a: {{ upstream: http://a, routes: [{one}, {other}] }} }}");
+        places(&text).len()
+    };
+    for (one, other, conflicts) in [
+        ("{ match: { path: /a } }", "{ match: { path: '/%61' } }", 1),
+        ("{ match: { path: '/%61/{x}' } }", "{ match: { path: '/a/{y}' } }", 1),
+        ("{ match: { prefix: /a } }", "{ match: { prefix: '/%61/' } }", 1),
+        ("{ match: { path: /a/b } }", "{ match: { path: '/a%2Fb' } }", 0),
+        ("{ match: { path: /a } }", "{ match: { prefix: /a } }", 0),
+        ("{ match: { path: /a } }", "{ match: { path: /a, method: GET } }", 0),
+    ] {
+        assert_eq!(routes(one, other), conflicts, "{one} {other}");
+    }
+}
+
+#[test]
+fn nothing_goes_upstream_beside_an_answer() {
+    check(
+        "version: 1
+apis:
+  a:
+    routes:
+      - { match: { path: /a }, respond: { body: x }, upstream: http://a, mirror: { upstream: http://b } }
+      - { match: { path: /b }, redirect: { path: /c }, rewrite: { path: /d }, timeouts: {}, retry: {} }
+      - { match: { path: /c }, redirect: { path: /c }, respond: {} }
+",
+        &[
+            "routes[0].upstream: `upstream` has no meaning beside `respond`",
+            "routes[0].mirror: `mirror` has no meaning beside `respond`",
+            "routes[1].rewrite: `rewrite` has no meaning beside `redirect`",
+            "routes[1].timeouts: `timeouts` has no meaning beside `redirect`",
+            "routes[1].retry: `retry` has no meaning beside `redirect`",
+            "routes[2]: leads to more than one place",
+        ],
+    );
+}
