@@ -12,6 +12,7 @@ use config::{Forward, Retry, Timeouts};
 use transport::{Body, BodyError, ConnectError, Frame, Response, SendError};
 
 use crate::choose;
+use crate::count;
 use crate::deadline::{self, Late};
 use crate::forward;
 use crate::refusal::Refusal;
@@ -56,7 +57,9 @@ pub async fn send(
     {
         body = mirror_to(worker, shadow, call, body, retry.buffer, timeouts).await?;
     }
-    let expected = body.length();
+    let (counted, bytes_in) = count::counted(body);
+    body = counted;
+    trip.reads(bytes_in);
     forward::add_forwarded(&mut call.head, &call.client, &listener.trusted());
     upstream.budget.deposit(retry.budget);
 
@@ -88,12 +91,12 @@ pub async fn send(
                 let status = response.head.status;
                 let fault = Fault::Status(status);
                 if !may_repeat(&fault, retry, call, tried.len() + 1, replay.as_ref(), &body, upstream, now) {
-                    return Ok(accept(response, trip, endpoint, timeline, timeouts, deadline, replay, expected, now));
+                    return Ok(accept(response, trip, endpoint, timeline, timeouts, deadline, replay, now));
                 }
                 fault
             }
             Ok(response) => {
-                return Ok(accept(response, trip, endpoint, timeline, timeouts, deadline, replay, expected, now));
+                return Ok(accept(response, trip, endpoint, timeline, timeouts, deadline, replay, now));
             }
             Err(fault) => fault,
         };
@@ -199,7 +202,6 @@ fn accept(
     timeouts: &Timeouts,
     deadline: Option<Time>,
     replay: Option<Replay>,
-    request_bytes: Option<u64>,
     now: Time,
 ) -> Response {
     if let Some(replay) = replay {
@@ -211,7 +213,6 @@ fn accept(
     let since = connection.at(Stamp::RequestSent).unwrap_or(now);
     endpoint.load.observe(now.since(since), now);
     trip.answered(response.head.status, now);
-    trip.note(|exchange| exchange.bytes_in = request_bytes.unwrap_or(0));
     trip.patience = Patience { idle: timeouts.idle, deadline };
     if response.tunnel.is_none() {
         forward::strip_response(&mut response.head.headers);

@@ -3,7 +3,8 @@
 use std::fmt::Write as _;
 use std::net::IpAddr;
 
-use base::{Client, Headers, Peer, RequestHead};
+use base::{Client, Headers, Method, Peer, RequestHead};
+use base64::Engine as _;
 use config::{HostRewrite, PathRewrite, Rewrite};
 use ipnet::IpNet;
 
@@ -50,6 +51,19 @@ fn strip_named(headers: &mut Headers) {
         .collect();
     for name in named {
         headers.remove(&name);
+    }
+}
+
+/// An extended CONNECT of HTTP/2 (RFC 8441) as the upgrade that it is in HTTP/1, which routes and upstreams know.
+/// A WebSocket then needs a key (RFC 6455, 4.1), and any will do: it proves nothing but that the answer is to it.
+pub fn as_upgrade(head: &mut RequestHead, protocol: &str, random: [u64; 2]) {
+    if head.method != Method::CONNECT {
+        return;
+    }
+    head.method = Method::GET;
+    if protocol.eq_ignore_ascii_case("websocket") {
+        let key: Vec<u8> = random.iter().flat_map(|part| part.to_le_bytes()).collect();
+        head.headers.set("sec-websocket-key", base64::engine::general_purpose::STANDARD.encode(key));
     }
 }
 
@@ -208,7 +222,7 @@ pub fn rewrite_host(head: &mut RequestHead, rewrite: &Rewrite, endpoint: &str) {
 mod tests {
     use std::sync::Arc;
 
-    use base::{Method, Scheme, Version};
+    use base::{Scheme, Version};
 
     use super::*;
 
@@ -264,6 +278,17 @@ mod tests {
         ]);
         strip_request(&mut headers);
         assert_eq!(headers, Headers::from_iter([("x-kept", "1"), ("te", "trailers")]));
+    }
+
+    #[test]
+    fn a_websocket_over_http_2_becomes_an_upgrade() {
+        let mut head = head(Headers::new());
+        as_upgrade(&mut head, "websocket", [1, 2]);
+        assert!(head.headers.is_empty(), "an upgrade already");
+        head.method = Method::CONNECT;
+        as_upgrade(&mut head, "websocket", [1, 2]);
+        assert_eq!(head.method, Method::GET);
+        assert_eq!(head.headers.get_str("sec-websocket-key"), Some("AQAAAAAAAAACAAAAAAAAAA=="));
     }
 
     #[test]

@@ -9,6 +9,7 @@ mod board;
 mod budget;
 mod choose;
 mod connection;
+mod count;
 mod deadline;
 mod forward;
 mod health;

@@ -32,7 +32,10 @@ pub struct Gateway {
 impl Handler for Gateway {
     async fn handle(&self, request: Request) -> Response {
         let local = self.worker.local();
-        let Request { head, mut body, peer, arrival, upgrade } = request;
+        let Request { mut head, mut body, peer, arrival, upgrade } = request;
+        if let Some(protocol) = &upgrade {
+            forward::as_upgrade(&mut head, protocol, [self.worker.random(), self.worker.random()]);
+        }
         let client = forward::client_of(&peer, &head.headers, &self.listener.trusted());
         let mut call = Call { head, client, now: arrival.head_read, consumer: None };
         let mut trip = Trip::begin(&self.worker, begin(&call, arrival, &self.worker));

@@ -1,6 +1,7 @@
 //! One call under way: its record and its passage through the policies. Settles and is booked when dropped,
 //! wherever the call ends: after the last byte, at a refusal, when the client leaves.
 
+use std::cell::Cell;
 use std::rc::Rc;
 use std::sync::Arc;
 
@@ -19,6 +20,8 @@ pub struct Trip {
     worker: Rc<Worker>,
     pub exchange: Option<Box<Exchange>>,
     passage: Option<Passage>,
+    /// Bytes of the request's body that have passed.
+    bytes_in: Option<Rc<Cell<u64>>>,
     /// The endpoint that is at work for this call.
     busy: Option<Rc<LocalEndpoint>>,
     complete: bool,
@@ -32,6 +35,7 @@ impl Trip {
             worker: worker.clone(),
             exchange: Some(exchange),
             passage: None,
+            bytes_in: None,
             busy: None,
             complete: false,
             patience: Patience::default(),
@@ -82,6 +86,11 @@ impl Trip {
 
     pub fn refused(&mut self, refusal: &Refusal) {
         self.note(|exchange| exchange.error = exchange.error.or(Some(refusal.name())));
+    }
+
+    /// Where the bytes of the request's body are counted.
+    pub fn reads(&mut self, bytes: Rc<Cell<u64>>) {
+        self.bytes_in = Some(bytes);
     }
 
     /// A try begins at this endpoint.
@@ -152,6 +161,7 @@ impl Drop for Trip {
         self.release();
         let Some(mut exchange) = self.exchange.take() else { return };
         exchange.finished = Time::now();
+        exchange.bytes_in = self.bytes_in.as_ref().map_or(0, |bytes| bytes.get());
         if !self.complete {
             exchange.ending = Ending::ClientGone;
             if let Some(attempt) = exchange.attempts.last_mut()

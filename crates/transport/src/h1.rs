@@ -11,5 +11,6 @@ mod head;
 mod server;
 
 pub use client::{Connection, Recycle};
-pub use head::{HeadError, HeadLimits};
+pub use framing::Framing;
+pub use head::{HeadError, HeadLimits, ParsedRequest, parse_request, write_request};
 pub use server::{Accepted, Outcome, Settings, serve};
