@@ -190,6 +190,40 @@ fn a_websocket_goes_through() {
 }
 
 #[test]
+fn a_websocket_over_http_2_goes_through() {
+    let service = simulator();
+    let gateway = through(&service.url(), "auto");
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    let talk = async {
+        let io = tokio::net::TcpStream::connect(gateway.web()).await.unwrap();
+        let (mut client, connection) = h2::client::handshake(io).await.unwrap();
+        let driver = tokio::spawn(connection);
+        // The settings that allow extended CONNECT come with the first answer.
+        let plain = Request::get("http://t/bytes/3").body(()).unwrap();
+        let (answer, _) = client.send_request(plain, true).unwrap();
+        assert_eq!(answer.await.unwrap().status(), 200);
+        let connect = Request::connect("http://t/ws")
+            .extension(h2::ext::Protocol::from_static("websocket"))
+            .header("sec-websocket-version", "13")
+            .body(())
+            .unwrap();
+        let (answer, mut send) = client.send_request(connect, false).unwrap();
+        let answer = answer.await.unwrap();
+        assert_eq!(answer.status(), 200);
+        assert!(!answer.headers().contains_key("sec-websocket-accept"));
+        let mut body = answer.into_body();
+        send.send_data(websocket(1, b"hello").into(), false).unwrap();
+        let mut echoed = Vec::new();
+        while echoed.len() < 7 {
+            echoed.extend_from_slice(&body.data().await.unwrap().unwrap());
+        }
+        assert_eq!(echoed, b"\x81\x05hello");
+        driver.abort();
+    };
+    runtime.block_on(async { tokio::time::timeout(PATIENCE, talk).await.unwrap() });
+}
+
+#[test]
 fn a_websocket_of_python_goes_through() {
     let service = simulator();
     let gateway = through(&service.url(), "auto");
