@@ -1,3 +1,5 @@
+use std::path::Path;
+
 use super::*;
 use crate::files::Disk;
 
@@ -264,4 +266,68 @@ apis:
             "routes[2]: leads to more than one place",
         ],
     );
+}
+
+/// Files by name.
+struct Given(&'static [(&'static str, &'static str)]);
+
+impl Files for Given {
+    fn read(&self, reference: &SecretRef) -> Result<Vec<u8>, String> {
+        let name = reference.to_string();
+        let found = self.0.iter().find(|(file, _)| name == format!("file:{file}"));
+        found.map(|(_, text)| text.as_bytes().to_vec()).ok_or_else(|| format!("cannot read {name}"))
+    }
+}
+
+#[test]
+fn certificates_are_read_and_looked_at() {
+    let files = Given(&[
+        ("good.crt", "-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n"),
+        ("empty", "nothing\n"),
+    ]);
+    let text = "version: 1
+listeners:
+  a:
+    address: 127.0.0.1:1
+    tls:
+      certificates:
+        - { cert: file:empty, key: file:empty }
+        - { cert: file:good.crt, key: file:good.crt }
+        - { cert: file:none, key: file:none }
+      client: { authorities: file:empty, revoked: file:none }
+upstreams: { u: { endpoints: [https://a], tls: { authorities: file:empty } } }
+apis: { a: { upstream: u } }
+";
+    let Err(errors) = compile(&Source::new("test.yaml", text.into()), &files, None) else { panic!("compiled") };
+    let found: Vec<String> = errors.iter().map(|it| format!("{} {} {}", it.line, it.path, it.message)).collect();
+    let at = "listeners.a.tls";
+    let expected = [
+        format!("7 {at}.certificates[0].cert file:empty has no certificate in PEM"),
+        format!("7 {at}.certificates[0].key file:empty has no private key in PEM"),
+        format!("8 {at}.certificates[1].key file:good.crt has no private key in PEM"),
+        format!("9 {at}.certificates[2].cert cannot read file:none"),
+        format!("9 {at}.certificates[2].key cannot read file:none"),
+        format!("10 {at}.client.authorities file:empty has no certificate in PEM"),
+        format!("10 {at}.client.revoked cannot read file:none"),
+        "11 upstreams.u.tls.authorities file:empty has no certificate in PEM".into(),
+    ];
+    assert_eq!(found, expected);
+}
+
+/// Written anew with `WEIR_GOLDEN=write`.
+#[test]
+fn diagnostics_read_as_they_should() {
+    let folder = Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/golden"));
+    for name in ["many.yaml", "two.toml", "one.json"] {
+        let text = std::fs::read_to_string(folder.join(name)).unwrap();
+        let Err(errors) = compile(&Source::new(name, text), &Disk { base: "/nowhere".into() }, None) else {
+            panic!("{name} compiled")
+        };
+        let rendered: String = errors.iter().map(|error| error.render(false) + "\n\n").collect();
+        let golden = folder.join(format!("{name}.txt"));
+        if std::env::var_os("WEIR_GOLDEN").is_some() {
+            std::fs::write(&golden, &rendered).unwrap();
+        }
+        assert_eq!(rendered, std::fs::read_to_string(&golden).unwrap(), "{name}");
+    }
 }

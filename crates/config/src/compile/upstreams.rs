@@ -7,7 +7,7 @@ use std::time::Duration;
 use base::{Headers, Percent, StatusCode};
 
 use super::{Context, key};
-use crate::diagnostic::nearest;
+use crate::diagnostic::{Severity, nearest};
 use crate::document::{self, Named, OrText};
 use crate::snapshot::{
     Balance, ClientTls, Connections, Destination, Endpoint, HashKey, Health, Probe, Protocol, Retry, RetryOn, Timeouts,
@@ -34,8 +34,8 @@ impl Context<'_> {
     }
 
     pub(super) fn finish_upstreams(&mut self, upstreams: Upstreams) -> Vec<Arc<Upstream>> {
-        // A route that could not be read may have used any of them.
-        let certain = !self.broken("apis");
+        // A route that could not be read, or that has the name wrong, may have meant any of them.
+        let certain = self.diagnostics.iter().all(|found| found.severity == Severity::Warning);
         for (upstream, used) in upstreams.all.iter().zip(&upstreams.used) {
             if !used && certain {
                 self.warn(&key("upstreams", &upstream.name), format!("no route uses upstream `{}`", upstream.name));

@@ -101,3 +101,63 @@ proptest! {
         prop_assert_eq!(found, matching.first().copied());
     }
 }
+
+#[test]
+fn methods_fields_and_parameters_narrow_and_say_why_not() {
+    let wanted = |text: &str| match text {
+        "+" => ValueMatch::Present(true),
+        "-" => ValueMatch::Present(false),
+        _ if text.starts_with('~') => ValueMatch::Regex(Regex::new(&format!("^(?:{})$", &text[1..])).unwrap()),
+        _ => ValueMatch::Exact(text.into()),
+    };
+    for (methods, fields, query, method, target, sent, reason) in [
+        (&["GET"][..], &[][..], &[][..], "GET", "/", &[][..], None),
+        (&["GET"], &[], &[], "POST", "/", &[], Some("method POST is not among its methods")),
+        (&[], &[("x-a", "1")], &[], "GET", "/", &[("X-A", "1")], None),
+        (&[], &[("x-a", "1")], &[], "GET", "/", &[("x-a", "2")], Some("header `x-a` does not match")),
+        (&[], &[("x-a", "~[0-9]+")], &[], "GET", "/", &[("x-a", "12")], None),
+        (&[], &[("x-a", "~[0-9]+")], &[], "GET", "/", &[("x-a", "12b")], Some("header `x-a` does not match")),
+        (&[], &[("x-a", "+")], &[], "GET", "/", &[("x-a", "")], None),
+        (&[], &[("x-a", "+")], &[], "GET", "/", &[], Some("header `x-a` does not match")),
+        (&[], &[("x-a", "-")], &[], "GET", "/", &[], None),
+        (&[], &[], &[("q", "a b")], "GET", "/?x=1&q=a+b", &[], None),
+        (&[], &[], &[("q", "a b")], "GET", "/?%71=a%20b", &[], None),
+        (&[], &[], &[("q", "a")], "GET", "/?q=b&q=a", &[], Some("query parameter `q` does not match")),
+        (&[], &[], &[("q", "-")], "GET", "/?q", &[], Some("query parameter `q` does not match")),
+    ] {
+        let pairs = |pairs: &[(&str, &str)]| pairs.iter().map(|(name, text)| ((*name).into(), wanted(text))).collect();
+        let mut narrow = route(HostPattern::Any, path("/*"));
+        narrow.methods = methods.iter().map(|it: &&str| it.parse().unwrap()).collect();
+        narrow.headers = pairs(fields);
+        narrow.query = pairs(query);
+        let mut head = head(method, "h", target);
+        for (name, value) in sent {
+            head.headers.append(name, *value);
+        }
+        let router = Router::new(1, vec![narrow]);
+        assert_eq!(router.find(0, &head).is_some(), reason.is_none(), "{target} {sent:?}");
+        let verdict = reason.map_or(Verdict::Matched, |reason: &str| Verdict::No(reason.into()));
+        assert_eq!(router.explain(0, &head)[0].verdict, verdict);
+    }
+}
+
+#[test]
+fn why_a_route_was_not_taken() {
+    let mut elsewhere = route(HostPattern::Any, path("/*"));
+    elsewhere.listeners = vec![1];
+    let others = [(HostPattern::Exact("b".into()), "/*"), (HostPattern::Any, "/b"), (HostPattern::Any, "/*")];
+    let mut routes = vec![elsewhere, route(HostPattern::Any, path("/a"))];
+    routes.extend(others.map(|(host, text)| route(host, path(text))));
+    let reasons = Router::new(2, routes).explain(0, &head("GET", "a", "/a")).into_iter().map(|it| match it.verdict {
+        Verdict::Matched => "taken".into(),
+        Verdict::No(reason) => reason,
+    });
+    let expected = [
+        "is not on this listener",
+        "taken",
+        "host `a` is not among its hosts",
+        "path `/a` does not match",
+        "matches too, but route #1 goes before it",
+    ];
+    assert_eq!(reasons.collect::<Vec<String>>(), expected);
+}
