@@ -2,6 +2,7 @@
 #![expect(clippy::unwrap_used, reason = "all of it is a test, helpers too")]
 
 mod cli;
+mod examples;
 mod http;
 mod reload;
 mod streams;

@@ -1,0 +1,77 @@
+//! Every file in `examples/` is run as it is, but for its ports.
+
+use std::path::Path;
+
+use simulator::{Options, Simulator};
+
+use crate::weir::{Running, get};
+
+const EXAMPLES: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../../examples");
+
+struct Example {
+    _weir: Running,
+    _folder: tempfile::TempDir,
+    address: String,
+}
+
+impl Example {
+    fn start(name: &str, simulator: &Simulator) -> Example {
+        let mut text = std::fs::read_to_string(Path::new(EXAMPLES).join(name)).unwrap();
+        for port in ["9000", "9001"] {
+            text = text.replace(&format!("127.0.0.1:{port}"), &simulator.address().to_string());
+        }
+        let folder = tempfile::tempdir().unwrap();
+        let text = match name.rsplit_once('.').unwrap().1 {
+            "toml" => text + "\n[listeners.web]\naddress = \"127.0.0.1:0\"\n",
+            "json" => text.replacen('{', "{ \"listeners\": { \"web\": { \"address\": \"127.0.0.1:0\" } },", 1),
+            _ => text + "\nlisteners: { web: { address: '127.0.0.1:0' } }\n",
+        };
+        std::fs::write(folder.path().join(name), text).unwrap();
+        let weir = Running::start(folder.path(), &["run", name]);
+        let line = weir.line("listening");
+        let address = line.split_whitespace().find_map(|word| word.strip_prefix("address=")).unwrap().to_owned();
+        Example { _weir: weir, _folder: folder, address }
+    }
+
+    #[track_caller]
+    fn check(&self, path: &str, fields: &str, status: &str, part: &str) {
+        let answer = get(&self.address, path, fields);
+        assert!(answer.starts_with(&format!("HTTP/1.1 {status} ")) && answer.contains(part), "{path}\n{answer}");
+    }
+}
+
+#[test]
+fn every_example_answers() {
+    let simulator = Simulator::start(Options::default()).unwrap();
+    for entry in std::fs::read_dir(EXAMPLES).unwrap() {
+        let name = entry.unwrap().file_name().into_string().unwrap();
+        let example = Example::start(&name, &simulator);
+        match name.as_str() {
+            "hello.yaml" | "hello.toml" | "hello.json" => example.check("/echo", "", "200", "\"/echo\""),
+            "canary.yaml" => {
+                example.check("/orders", "x-beta: 1\r\n", "404", "");
+                assert_eq!(simulator.seen("/orders").len(), 1);
+                example.check("/other", "", "404", "");
+                assert!(simulator.seen("/other").is_empty());
+            }
+            "grpc.yaml" => {
+                let before = simulator.requests();
+                example.check("/echo", "", "200", "HTTP/2");
+                assert!(simulator.requests() > before);
+            }
+            "keys-and-limits.yaml" => {
+                example.check("/echo", "", "401", "");
+                example.check("/health", "", "200", "");
+                example.check("/echo", "x-api-key: secret\r\n", "200", "\"/echo\"");
+            }
+            "rewrite.yaml" => {
+                example.check("/ping", "", "200", "pong");
+                example.check("/old/a", "", "308", "/api/a");
+                example.check("/api/echo", "", "200", "\"/echo\"");
+                example.check("/v2/orders/7", "", "404", "");
+                assert_eq!(simulator.seen("/orders/7").len(), 1);
+            }
+            other => panic!("{other} has no test"),
+        }
+    }
+}
