@@ -251,7 +251,11 @@ fn prepare(
             now_bound.insert(listener.name.clone(), there.clone());
             continue;
         }
-        match Listening::bind(&place(&listener.address), workers).and_then(|bound| bound.listen().map(|()| bound)) {
+        let place = place(&listener.address);
+        // A listener that changes its name keeps its address, and for a moment both have it.
+        let ours = bound.values().any(|bound| bound.address == listener.address);
+        let listening = if ours { Listening::join(&place, workers) } else { Listening::bind(&place, workers) };
+        match listening.and_then(|listening| listening.listen().map(|()| listening)) {
             Ok(listening) => {
                 let listening = Arc::new(listening);
                 let bound = Bound { address: listener.address.clone(), listening: listening.clone() };

@@ -62,9 +62,17 @@ enum Listener {
 impl Listening {
     /// Takes the address for that many workers; nobody can connect before [`Listening::listen`].
     ///
-    /// With port 0 the first socket's port is everybody's. The port is shared by `SO_REUSEPORT`: another process
-    /// of the same user that does the same is not noticed.
+    /// With port 0 the first socket's port is everybody's. Workers share the port by `SO_REUSEPORT`, which would
+    /// also let another process of the same user in unnoticed; so whoever listens there already is looked for first.
     pub fn bind(address: &Address, workers: usize) -> io::Result<Listening> {
+        if let Address::Ip(address) = address {
+            ensure_free(*address)?;
+        }
+        Listening::join(address, workers)
+    }
+
+    /// The same where another [`Listening`] of this process may have the address still.
+    pub fn join(address: &Address, workers: usize) -> io::Result<Listening> {
         let workers = workers.max(1);
         match address {
             Address::Ip(address) => {
@@ -112,6 +120,19 @@ impl Listening {
     pub fn local_addr(&self) -> &Address {
         &self.address
     }
+}
+
+/// A socket that does not share fails where another listens.
+fn ensure_free(address: SocketAddr) -> io::Result<()> {
+    if address.port() == 0 {
+        return Ok(());
+    }
+    let socket = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
+    if address.is_ipv6() {
+        socket.set_only_v6(false)?;
+    }
+    socket.set_reuse_address(true)?;
+    socket.bind(&address.into())
 }
 
 fn bind_tcp(address: SocketAddr) -> io::Result<Socket> {
@@ -323,6 +344,15 @@ mod tests {
             Address::Ip(address) => address.port(),
             Address::Unix(_) => panic!("not an IP"),
         }
+    }
+
+    #[test]
+    fn an_address_that_is_taken_is_refused_unless_by_ourselves() {
+        let first = Listening::bind(&ip("127.0.0.1:0"), 2).unwrap();
+        first.listen().unwrap();
+        let taken = ip(&format!("127.0.0.1:{}", port(&first)));
+        assert_eq!(Listening::bind(&taken, 2).err().map(|error| error.kind()), Some(io::ErrorKind::AddrInUse));
+        assert!(Listening::join(&taken, 2).is_ok());
     }
 
     #[tokio::test]
