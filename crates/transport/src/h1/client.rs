@@ -61,7 +61,7 @@ impl Connection {
         let mut out = Outgoing::with_capacity(512 + head.headers.bytes());
         head::write_request(&mut out.head, head, framing, upgrade);
         let upload = Upload { body, framing, out, left: body_left(framing), done: false, began: false, sent };
-        let mut exchange = Exchange { io: self.io, read: self.read, upload };
+        let mut exchange = Exchange { io: self.io, read: self.read, upload, unsendable: None };
         let method = head.method.clone();
         let (answer, keep_alive) = poll_fn(|cx| exchange.poll_head(cx, &method)).await?;
         // Passed on, it would make a tunnel of a client's connection that goes on speaking HTTP.
@@ -77,6 +77,8 @@ struct Exchange {
     io: Box<dyn Io>,
     read: BytesMut,
     upload: Upload,
+    /// Why no more of the request can be written; an answer may come for all that.
+    unsendable: Option<io::Error>,
 }
 
 /// What is still to be sent of a request.
@@ -96,7 +98,18 @@ type Head = (head::ParsedResponse, bool);
 
 impl Exchange {
     fn poll_head(&mut self, cx: &mut Context<'_>, method: &Method) -> Poll<Result<Head, SendError>> {
-        let upload = self.upload.poll(&mut *self.io, cx);
+        let mut body_failed = None;
+        if self.unsendable.is_none() {
+            match self.upload.poll(&mut *self.io, cx) {
+                // An upstream that has had enough answers and closes; the answer may lie behind the broken write.
+                Poll::Ready(Err(UploadError::Io(error))) => {
+                    self.unsendable = Some(error);
+                    self.upload.sent.set(Time::now());
+                }
+                Poll::Ready(Err(UploadError::Body(error))) => body_failed = Some(error),
+                Poll::Ready(Ok(())) | Poll::Pending => {}
+            }
+        }
         loop {
             // An answer may come before the request was sent, or instead of it.
             match head::parse_response(&mut self.read, method, ANSWER) {
@@ -113,7 +126,8 @@ impl Exchange {
             }
             match buffer::poll_read(&mut *self.io, cx, &mut self.read) {
                 Poll::Ready(Ok(0)) => {
-                    let error = io::Error::new(io::ErrorKind::UnexpectedEof, "closed before an answer");
+                    let ended = || io::Error::new(io::ErrorKind::UnexpectedEof, "closed before an answer");
+                    let error = self.unsendable.take().unwrap_or_else(ended);
                     return Poll::Ready(Err(self.broken(error)));
                 }
                 Poll::Ready(Ok(_)) => {}
@@ -121,10 +135,9 @@ impl Exchange {
                 Poll::Pending => break,
             }
         }
-        match upload {
-            Poll::Ready(Err(UploadError::Body(error))) => Poll::Ready(Err(SendError::Body(error))),
-            Poll::Ready(Err(UploadError::Io(error))) => Poll::Ready(Err(self.broken(error))),
-            _ => Poll::Pending,
+        match body_failed {
+            Some(error) => Poll::Ready(Err(SendError::Body(error))),
+            None => Poll::Pending,
         }
     }
 
