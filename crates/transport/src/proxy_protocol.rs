@@ -87,7 +87,9 @@ pub fn parse(bytes: &[u8]) -> Result<Parsed, Malformed> {
 
 fn parse_v1(bytes: &[u8]) -> Result<Parsed, Malformed> {
     let window = &bytes[..bytes.len().min(LEN_V1)];
-    let Some(end) = window.iter().position(|byte| matches!(byte, b'\r' | b'\n')) else {
+    // A CR later than this could not be followed by LF within the line's length.
+    let ends = |byte: &u8| matches!(byte, b'\r' | b'\n');
+    let Some(end) = window.iter().take(LEN_V1 - 1).position(ends) else {
         if window.len() >= LEN_V1 - 1 {
             return Err(Malformed("its line is longer than 107 bytes"));
         }
