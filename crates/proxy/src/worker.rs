@@ -107,8 +107,6 @@ pub fn run(
 ) -> std::io::Result<()> {
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
-        // Sockets are looked at less often while there is other work: fewer system calls a request.
-        .event_interval(61)
         .build_local(tokio::runtime::LocalOptions::default())?;
     runtime.block_on(work(index, generation, recorder, board, orders));
     // Connections that would not end are cut here, with the tasks that hold them.

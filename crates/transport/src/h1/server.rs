@@ -306,7 +306,7 @@ async fn write_response<I: Io>(
 ) -> Result<Persistence, BodyError> {
     let Response { mut head, mut body, .. } = response;
     let bodiless = *method == Method::HEAD || matches!(head.status.as_u16(), 204 | 304);
-    let (mut framing, persistence) = match body.length() {
+    let (framing, persistence) = match body.length() {
         // What it would be is said by the upstream's own Content-Length (RFC 9110, 8.6).
         _ if bodiless => (Framing::None, persistence),
         Some(length) => (Framing::Length(length), persistence),
@@ -385,11 +385,7 @@ async fn write_response<I: Io>(
         }
     })
     .await;
-    if written.is_err() {
-        // What was promised will not come: only the end of the connection says so in HTTP/1.
-        framing = Framing::None;
-    }
-    let _ = framing;
+    // Of an answer that broke off, only the end of the connection tells in HTTP/1: nothing more is written.
     let mut wire = wire.borrow_mut();
     wire.out = Outgoing::default();
     written.map(|()| persistence)
