@@ -52,7 +52,7 @@ fn bench(criterion: &mut Criterion) {
                 round = round.wrapping_add(1);
                 call.client.addr = IpAddr::V4(Ipv4Addr::from_bits(round % addresses));
                 call.now = Time::from_nanos(u64::from(round) * 1000);
-                let request = pin!(limits.request(&mut call));
+                let request = pin!(limits.request(&mut call, &policy::Nowhere));
                 black_box(request.poll(&mut Context::from_waker(Waker::noop()))).is_ready()
             });
         });

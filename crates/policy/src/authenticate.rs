@@ -15,7 +15,7 @@ use serde::{Deserialize, Serialize};
 use smallvec::SmallVec;
 use subtle::ConstantTimeEq;
 
-use crate::{CompileEnv, Policy, Refusal, Spec, Stop};
+use crate::{CompileEnv, Outside, Policy, Refusal, Spec, Stop};
 
 /// How callers prove who they are.
 #[derive(Clone, Debug, Default, PartialEq, Deserialize, Serialize, JsonSchema)]
@@ -79,7 +79,51 @@ pub struct Keys {
 // === impl Authenticate ===
 
 impl Authenticate {
-    pub(crate) fn compile(spec: &AuthenticateSpec, env: &mut CompileEnv<'_>) -> Option<Authenticate> {
+    /// Every credential that the call presents where one is looked for.
+    fn presented<'a>(&self, call: &'a Call) -> SmallVec<[Cow<'a, [u8]>; 2]> {
+        let mut presented = SmallVec::new();
+        if self.bearer {
+            let all = call.head.headers.get_all("authorization");
+            presented.extend(all.filter_map(bearer).map(Cow::Borrowed));
+        }
+        if let Some(name) = &self.header {
+            presented.extend(call.head.headers.iter().filter(|(it, _)| it == name).map(|(_, value)| value.into()));
+        }
+        if let (Some(name), Some(query)) = (&self.query, call.head.query()) {
+            let values = query.split('&').filter_map(|pair| {
+                let (it, value) = pair.split_once('=').unwrap_or((pair, ""));
+                (*decoded(it) == *name.as_bytes()).then(|| decoded(value))
+            });
+            presented.extend(values);
+        }
+        presented
+    }
+
+    /// Takes out of the call what `presented` has found.
+    fn strip(&self, call: &mut Call) {
+        let head = &mut call.head;
+        if self.bearer {
+            head.headers.retain(|name, value| name != "authorization" || bearer(value).is_none());
+        }
+        if let Some(name) = &self.header {
+            head.headers.remove(name);
+        }
+        let (Some(name), Some((path, query))) = (&self.query, head.target.split_once('?')) else { return };
+        let is_key = |pair: &&str| *decoded(pair.split('=').next().unwrap_or(pair)) == *name.as_bytes();
+        if !query.split('&').any(|pair| is_key(&pair)) {
+            return;
+        }
+        let rest = query.split('&').filter(|pair| !is_key(pair)).collect::<Vec<_>>().join("&");
+        head.target = if rest.is_empty() { path.to_owned() } else { format!("{path}?{rest}") };
+    }
+}
+
+impl Policy for Authenticate {
+    const NAME: &'static str = "authenticate";
+    type Spec = AuthenticateSpec;
+    type Memo = ();
+
+    fn compile(spec: &AuthenticateSpec, env: &mut CompileEnv<'_>) -> Option<Authenticate> {
         let AuthenticateSpec { api_key, realm } = spec;
         let before = env.errors.len();
         let realm = realm.as_deref().unwrap_or("api");
@@ -126,50 +170,7 @@ impl Authenticate {
         })
     }
 
-    /// Every credential that the call presents where one is looked for.
-    fn presented<'a>(&self, call: &'a Call) -> SmallVec<[Cow<'a, [u8]>; 2]> {
-        let mut presented = SmallVec::new();
-        if self.bearer {
-            let all = call.head.headers.get_all("authorization");
-            presented.extend(all.filter_map(bearer).map(Cow::Borrowed));
-        }
-        if let Some(name) = &self.header {
-            presented.extend(call.head.headers.iter().filter(|(it, _)| it == name).map(|(_, value)| value.into()));
-        }
-        if let (Some(name), Some(query)) = (&self.query, call.head.query()) {
-            let values = query.split('&').filter_map(|pair| {
-                let (it, value) = pair.split_once('=').unwrap_or((pair, ""));
-                (*decoded(it) == *name.as_bytes()).then(|| decoded(value))
-            });
-            presented.extend(values);
-        }
-        presented
-    }
-
-    /// Takes out of the call what `presented` has found.
-    fn strip(&self, call: &mut Call) {
-        let head = &mut call.head;
-        if self.bearer {
-            head.headers.retain(|name, value| name != "authorization" || bearer(value).is_none());
-        }
-        if let Some(name) = &self.header {
-            head.headers.remove(name);
-        }
-        let (Some(name), Some((path, query))) = (&self.query, head.target.split_once('?')) else { return };
-        let is_key = |pair: &&str| *decoded(pair.split('=').next().unwrap_or(pair)) == *name.as_bytes();
-        if !query.split('&').any(|pair| is_key(&pair)) {
-            return;
-        }
-        let rest = query.split('&').filter(|pair| !is_key(pair)).collect::<Vec<_>>().join("&");
-        head.target = if rest.is_empty() { path.to_owned() } else { format!("{path}?{rest}") };
-    }
-}
-
-impl Policy for Authenticate {
-    const NAME: &'static str = "authenticate";
-    type Memo = ();
-
-    async fn request(&self, call: &mut Call) -> Result<(), Stop> {
+    async fn request(&self, call: &mut Call, _: &dyn Outside) -> Result<(), Stop> {
         let refuse = |challenge: &str| Stop::from(Refusal::Unauthenticated { challenge: challenge.to_owned() });
         let presented = self.presented(call);
         let Some((first, others)) = presented.split_first() else { return Err(refuse(&self.missing)) };
@@ -278,6 +279,7 @@ impl fmt::Debug for Key {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::Nowhere;
     use crate::testing::{KEY, call, errors, keys, ready};
 
     fn policy(json: &str) -> Authenticate {
@@ -289,7 +291,7 @@ mod tests {
     fn check(json: &str, target: &str, headers: &[(&str, &str)], expected: Result<&str, &str>) {
         let mut call = call(headers);
         call.head.target = target.into();
-        let seen = match ready(policy(json).request(&mut call)) {
+        let seen = match ready(policy(json).request(&mut call, &Nowhere)) {
             Ok(()) => {
                 assert_eq!(call.consumer.as_ref().map(|it| &*it.name), Some("agent"));
                 let names: Vec<&str> = call.head.headers.iter().map(|(name, _)| name).collect();

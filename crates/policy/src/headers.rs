@@ -6,7 +6,7 @@ use base::{Call, Headers, Reply};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use crate::{CompileEnv, Policy, Spec, Stop};
+use crate::{CompileEnv, Outside, Policy, Spec, Stop};
 
 /// Changes to the fields of requests and responses.
 #[derive(Clone, Debug, Default, PartialEq, Deserialize, Serialize, JsonSchema)]
@@ -42,23 +42,20 @@ pub struct HeaderEdits {
     response: EditsSpec,
 }
 
-// === impl HeaderEdits ===
+impl Policy for HeaderEdits {
+    const NAME: &'static str = "headers";
+    type Spec = HeadersSpec;
+    type Memo = ();
 
-impl HeaderEdits {
-    pub(crate) fn compile(spec: &HeadersSpec, env: &mut CompileEnv<'_>) -> Option<HeaderEdits> {
+    fn compile(spec: &HeadersSpec, env: &mut CompileEnv<'_>) -> Option<HeaderEdits> {
         let HeadersSpec { request, response } = spec;
         let before = env.errors.len();
         request.check("headers.request", env);
         response.check("headers.response", env);
         (env.errors.len() == before).then(|| HeaderEdits { request: request.clone(), response: response.clone() })
     }
-}
 
-impl Policy for HeaderEdits {
-    const NAME: &'static str = "headers";
-    type Memo = ();
-
-    async fn request(&self, call: &mut Call) -> Result<(), Stop> {
+    async fn request(&self, call: &mut Call, _: &dyn Outside) -> Result<(), Stop> {
         self.request.apply(&mut call.head.headers);
         Ok(())
     }
@@ -133,6 +130,7 @@ const RESERVED: [(&str, &str); 9] = [
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::Nowhere;
     use crate::testing::{call, compile, errors, ready};
     use base::StatusCode;
 
@@ -144,7 +142,7 @@ mod tests {
             let policy =
                 compile(&format!(r#"{{"headers":{{"request":{edits},"response":{edits}}}}}"#)).headers.unwrap();
             let mut call = call(&given);
-            ready(policy.request(&mut call)).unwrap();
+            ready(policy.request(&mut call, &Nowhere)).unwrap();
             assert_eq!(call.head.headers, expected, "{edits}");
             let mut reply = Reply::new(StatusCode::OK);
             reply.headers = Headers::from_iter(given);

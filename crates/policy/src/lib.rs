@@ -1,9 +1,12 @@
 //! What Weir does to calls on their way: the trait, the order, and one file per policy.
 //!
 //! A policy knows the call and its own state, never the transport. Adding one is described in
-//! CONTRIBUTING.md: its file, a field in [`Policies`] and in [`Specs`], a line in each half of [`Passage`].
+//! CONTRIBUTING.md: its file, and its line in `order.rs`.
 #![forbid(unsafe_code)]
 
+mod filter;
+mod order;
+mod outside;
 mod passage;
 mod policies;
 mod specs;
@@ -16,27 +19,42 @@ mod limit;
 #[cfg(test)]
 mod testing;
 
-use base::{Call, Reply, StatusCode};
+use std::sync::Arc;
+
+use base::{Call, Reply, RequestHead, StatusCode};
 
 pub use authenticate::{ApiKeySpec, Authenticate, AuthenticateSpec, Key, Keys};
+pub use filter::{Filter, Filters};
 pub use headers::{EditsSpec, HeaderEdits, HeadersSpec};
 pub use limit::{LimitSpec, Limits, Per, RuleSpec};
+pub use order::{Policies, Specs};
+pub use outside::{Asked, Nowhere, Outside, OutsideError, Told};
 pub use passage::{Passage, Steps};
-pub use policies::{CompileEnv, Policies};
-pub use specs::{Setting, Spec, Specs};
+pub use policies::CompileEnv;
+pub use specs::{Setting, Spec};
 pub use stop::{Refusal, Stop};
 
 /// One thing done to calls on their way. Futures stay on the core that made them.
 ///
 /// Nothing may be awaited between taking something and returning the memo for it: the client may
 /// leave at any await, and only a memo is settled.
-pub trait Policy {
+pub trait Policy: Sized {
     /// Its name in the document, in metrics and in traces.
     const NAME: &'static str;
+    /// What a person writes.
+    type Spec;
     /// What the request half leaves for the response half.
     type Memo;
 
-    fn request(&self, call: &mut Call) -> impl Future<Output = Result<Self::Memo, Stop>>;
+    /// What is wrong is told to `env`.
+    fn compile(spec: &Self::Spec, env: &mut CompileEnv<'_>) -> Option<Self>;
+
+    /// The policy for a place inside the one where it is written.
+    fn inherited(policy: &Arc<Self>, _scope: &str) -> Arc<Self> {
+        policy.clone()
+    }
+
+    fn request(&self, call: &mut Call, outside: &dyn Outside) -> impl Future<Output = Result<Self::Memo, Stop>>;
 
     /// What the response half needs where the request half has just said stop; `None` if it has
     /// nothing to add to such an answer.
@@ -45,6 +63,17 @@ pub trait Policy {
     }
 
     fn response(&self, _memo: &mut Self::Memo, _reply: &mut Reply) {}
+
+    /// What the request's body passes through on its way to the upstream. Asked once, when the call goes there.
+    fn request_body(&self, _memo: &mut Self::Memo, _head: &mut RequestHead) -> Option<Box<dyn Filter>> {
+        None
+    }
+
+    /// What the answer's body passes through on its way to the client. Asked once, after [`Policy::response`] of
+    /// all; who changes lengths takes `content-length` out.
+    fn response_body(&self, _memo: &mut Self::Memo, _reply: &mut Reply) -> Option<Box<dyn Filter>> {
+        None
+    }
 
     /// Runs once: after the last byte, or when the client has gone, or when the call was refused.
     fn settle(&self, _memo: Self::Memo, _usage: Usage) {}

@@ -17,7 +17,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use smallvec::SmallVec;
 
-use crate::{CompileEnv, Policy, Refusal, Spec, Stop};
+use crate::{CompileEnv, Outside, Policy, Refusal, Spec, Stop};
 use cells::{Cells, KeyHash};
 use gcra::{Gcra, Left, Taken, Wait};
 
@@ -102,7 +102,26 @@ enum Key<'a> {
 // === impl Limits ===
 
 impl Limits {
-    pub(crate) fn compile(LimitSpec(specs): &LimitSpec, env: &mut CompileEnv<'_>) -> Option<Limits> {
+    fn key(&self, rule: &Rule, call: &Call) -> KeyHash {
+        rule.cells.hash(match (rule.spec.per, &call.consumer) {
+            (Per::Consumer, Some(consumer)) => Key::Consumer(&consumer.name),
+            (Per::Consumer, None) | (Per::Address, _) => Key::Address(network(call.client.addr)),
+            (Per::Route, _) => Key::Route(self.route),
+            (Per::All, _) => Key::All,
+        })
+    }
+
+    fn refuse(Wait(nanos): Wait) -> Stop {
+        Refusal::RateLimited { retry_after: Duration::from_nanos(nanos) }.into()
+    }
+}
+
+impl Policy for Limits {
+    const NAME: &'static str = "limit";
+    type Spec = LimitSpec;
+    type Memo = Memo;
+
+    fn compile(LimitSpec(specs): &LimitSpec, env: &mut CompileEnv<'_>) -> Option<Limits> {
         let before = env.errors.len();
         if specs.is_empty() {
             env.error("limit", "has no rules; expected at least one, or `none`");
@@ -134,32 +153,14 @@ impl Limits {
     }
 
     /// The limit for a route under the place where it is written: its state is that of all of them.
-    pub(crate) fn for_route(limits: &Arc<Limits>, scope: &str) -> Arc<Limits> {
+    fn inherited(limits: &Arc<Limits>, scope: &str) -> Arc<Limits> {
         if limits.rules.rules.iter().all(|rule| rule.spec.per != Per::Route) {
             return limits.clone();
         }
         Arc::new(Limits { rules: limits.rules.clone(), route: route_of(scope) })
     }
 
-    fn key(&self, rule: &Rule, call: &Call) -> KeyHash {
-        rule.cells.hash(match (rule.spec.per, &call.consumer) {
-            (Per::Consumer, Some(consumer)) => Key::Consumer(&consumer.name),
-            (Per::Consumer, None) | (Per::Address, _) => Key::Address(network(call.client.addr)),
-            (Per::Route, _) => Key::Route(self.route),
-            (Per::All, _) => Key::All,
-        })
-    }
-
-    fn refuse(Wait(nanos): Wait) -> Stop {
-        Refusal::RateLimited { retry_after: Duration::from_nanos(nanos) }.into()
-    }
-}
-
-impl Policy for Limits {
-    const NAME: &'static str = "limit";
-    type Memo = Memo;
-
-    async fn request(&self, call: &mut Call) -> Result<Memo, Stop> {
+    async fn request(&self, call: &mut Call, _: &dyn Outside) -> Result<Memo, Stop> {
         let now = call.now.nanos();
         let rules = &self.rules.rules;
         // Asking all before taking of any: a call that is refused anyway does not stand in others' way.
@@ -318,6 +319,7 @@ const MAX_KEYS: u64 = 1 << 24;
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::Nowhere;
     use crate::testing::{call, compile, consumer, errors, ready};
     use crate::{Policies, Specs};
     use base::{StatusCode, Time};
@@ -337,7 +339,7 @@ mod tests {
     }
 
     fn admits(limits: &Limits, call: &mut Call) -> bool {
-        ready(limits.request(call)).is_ok()
+        ready(limits.request(call, &Nowhere)).is_ok()
     }
 
     #[test]
@@ -366,7 +368,9 @@ mod tests {
         let limits = limits(r#"[{"per":"all","rate":"10/m"},{"per":"consumer","rate":"1/h"}]"#);
         assert!(admits(&limits, &mut from("a")));
         for _ in 0..100 {
-            let Err(Stop::Refuse(Refusal::RateLimited { retry_after })) = ready(limits.request(&mut from("a"))) else {
+            let Err(Stop::Refuse(Refusal::RateLimited { retry_after })) =
+                ready(limits.request(&mut from("a"), &Nowhere))
+            else {
                 panic!("admitted")
             };
             assert_eq!(retry_after, Duration::from_secs(3600));
@@ -391,7 +395,7 @@ mod tests {
     fn fields_tell_what_is_left() {
         let check = |rules: &str, policy: &str, left: &str| {
             let limits = limits(rules);
-            let mut memo = ready(limits.request(&mut from("a"))).unwrap();
+            let mut memo = ready(limits.request(&mut from("a"), &Nowhere)).unwrap();
             let mut reply = Reply::new(StatusCode::OK);
             limits.response(&mut memo, &mut reply);
             assert_eq!(reply.headers.get_str("ratelimit-policy"), Some(policy));

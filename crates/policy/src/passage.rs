@@ -1,13 +1,13 @@
-//! One call's passage through the policies of its route: the order, in one place.
+//! One call's passage through the policies of its route; their order is in `order.rs`.
 
 use std::sync::Arc;
 
-use base::{Call, Reply};
+use base::{Call, Reply, RequestHead};
 
-use crate::{Authenticate, HeaderEdits, Limits, Policies, Policy, Stop, Usage};
+use crate::order::{Memos, POLICIES};
+use crate::{Filter, Filters, Outside, Policies, Policy, Stop, Usage};
 
 /// Settles when dropped, so that what was reserved comes back wherever the call ends.
-#[derive(Debug)]
 pub struct Passage {
     policies: Arc<Policies>,
     memos: Memos,
@@ -17,19 +17,9 @@ pub struct Passage {
 /// Which policies a call has met, and whether they let it pass. For observers; never read to decide.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Steps {
-    steps: [(&'static str, bool); STEPS],
+    steps: [(&'static str, bool); POLICIES],
     len: u8,
 }
-
-#[derive(Debug, Default)]
-struct Memos {
-    authenticate: Option<<Authenticate as Policy>::Memo>,
-    limit: Option<<Limits as Policy>::Memo>,
-    headers: Option<<HeaderEdits as Policy>::Memo>,
-}
-
-/// One for each policy there is.
-const STEPS: usize = 3;
 
 // === impl Passage ===
 
@@ -38,25 +28,24 @@ impl Passage {
         Passage { policies, memos: Memos::default(), usage: Usage::default() }
     }
 
-    /// The order of this function is the order of the gateway: who, may, how much, edits.
-    pub async fn request(&mut self, call: &mut Call, steps: &mut Steps) -> Result<(), Stop> {
-        let Policies { scope: _, authenticate, limit, headers } = &*self.policies;
-        let memos = &mut self.memos;
-        // Who: all that follows may ask who calls.
-        enter(authenticate, &mut memos.authenticate, call, steps).await?;
-        // How much: after who, so that a stranger cannot use up a consumer's share.
-        enter(limit, &mut memos.limit, call, steps).await?;
-        // Edits: last, so that no policy decides by a field that the operator and not the caller wrote.
-        enter(headers, &mut memos.headers, call, steps).await?;
-        Ok(())
+    /// Inwards, through one policy after another, as far as the call is let.
+    pub async fn request(&mut self, call: &mut Call, outside: &dyn Outside, steps: &mut Steps) -> Result<(), Stop> {
+        self.policies.request(&mut self.memos, call, outside, steps).await
+    }
+
+    /// What the request's body passes through on its way to the upstream.
+    pub fn request_body(&mut self, head: &mut RequestHead) -> Filters {
+        Filters::new(self.policies.request_body(&mut self.memos, head))
     }
 
     /// Backwards, and only through the policies that the call has met; refused calls too.
     pub fn response(&mut self, reply: &mut Reply) {
-        let Policies { scope: _, authenticate, limit, headers } = &*self.policies;
-        leave(headers, &mut self.memos.headers, reply);
-        leave(limit, &mut self.memos.limit, reply);
-        leave(authenticate, &mut self.memos.authenticate, reply);
+        self.policies.response(&mut self.memos, reply);
+    }
+
+    /// What the answer's body passes through on its way to the client.
+    pub fn response_body(&mut self, reply: &mut Reply) -> Filters {
+        Filters::new(self.policies.response_body(&mut self.memos, reply))
     }
 
     pub fn set_usage(&mut self, usage: Usage) {
@@ -66,22 +55,20 @@ impl Passage {
 
 impl Drop for Passage {
     fn drop(&mut self) {
-        let Policies { scope: _, authenticate, limit, headers } = &*self.policies;
-        settle(headers, self.memos.headers.take(), self.usage);
-        settle(limit, self.memos.limit.take(), self.usage);
-        settle(authenticate, self.memos.authenticate.take(), self.usage);
+        self.policies.settle(&mut self.memos, self.usage);
     }
 }
 
 /// The one wrapper round every policy's request half.
-async fn enter<P: Policy>(
+pub(crate) async fn enter<P: Policy>(
     policy: &Option<Arc<P>>,
     memo: &mut Option<P::Memo>,
     call: &mut Call,
+    outside: &dyn Outside,
     steps: &mut Steps,
 ) -> Result<(), Stop> {
     let Some(policy) = policy else { return Ok(()) };
-    let verdict = policy.request(call).await;
+    let verdict = policy.request(call, outside).await;
     steps.push(P::NAME, verdict.is_ok());
     match verdict {
         Ok(left) => {
@@ -95,13 +82,24 @@ async fn enter<P: Policy>(
     }
 }
 
-fn leave<P: Policy>(policy: &Option<Arc<P>>, memo: &mut Option<P::Memo>, reply: &mut Reply) {
+pub(crate) fn leave<P: Policy>(policy: &Option<Arc<P>>, memo: &mut Option<P::Memo>, reply: &mut Reply) {
     if let (Some(policy), Some(memo)) = (policy, memo) {
         policy.response(memo, reply);
     }
 }
 
-fn settle<P: Policy>(policy: &Option<Arc<P>>, memo: Option<P::Memo>, usage: Usage) {
+pub(crate) fn filter<P: Policy>(
+    policy: &Option<Arc<P>>,
+    memo: &mut Option<P::Memo>,
+    filters: &mut Vec<Box<dyn Filter>>,
+    of: impl FnOnce(&P, &mut P::Memo) -> Option<Box<dyn Filter>>,
+) {
+    if let (Some(policy), Some(memo)) = (policy, memo) {
+        filters.extend(of(policy, memo));
+    }
+}
+
+pub(crate) fn settle<P: Policy>(policy: &Option<Arc<P>>, memo: Option<P::Memo>, usage: Usage) {
     if let (Some(policy), Some(memo)) = (policy, memo) {
         policy.settle(memo, usage);
     }
@@ -137,14 +135,14 @@ impl Steps {
 mod tests {
     use super::*;
     use crate::testing::{call, compile, ready};
-    use crate::{Refusal, testing};
+    use crate::{Nowhere, Refusal, testing};
     use base::StatusCode;
 
     fn walk(policies: &Arc<Policies>, headers: &[(&str, &str)]) -> (Result<(), Stop>, Steps, Reply) {
         let mut call = call(headers);
         let mut steps = Steps::new();
         let mut passage = Passage::new(policies.clone());
-        let verdict = ready(passage.request(&mut call, &mut steps));
+        let verdict = ready(passage.request(&mut call, &Nowhere, &mut steps));
         let mut reply = Reply::new(StatusCode::OK);
         passage.response(&mut reply);
         (verdict, steps, reply)

@@ -1,18 +1,8 @@
-//! The compiled policies of one place in the document, and how a narrower place inherits them.
+//! How policies are compiled, and how a narrower place inherits them.
 
 use std::sync::Arc;
 
-use crate::{Authenticate, HeaderEdits, Keys, Limits, Setting, Specs};
-
-/// The policies of the document, an api or a route; one for each that is on.
-#[derive(Clone, Debug, Default)]
-pub struct Policies {
-    /// Where in the document they stand; tells the routes under one limit apart.
-    pub scope: Arc<str>,
-    pub authenticate: Option<Arc<Authenticate>>,
-    pub limit: Option<Arc<Limits>>,
-    pub headers: Option<Arc<HeaderEdits>>,
-}
+use crate::{Keys, Policies, Policy, Setting};
 
 /// What compiling policies needs from around them, and where it leaves its complaints.
 pub struct CompileEnv<'a> {
@@ -28,45 +18,23 @@ pub struct CompileEnv<'a> {
     pub consumers: usize,
 }
 
-// === impl Policies ===
-
-impl Policies {
-    /// Compiles what is written at one place. What is wrong is told to `env` and left out.
-    pub fn compile(specs: &Specs, env: &mut CompileEnv<'_>) -> Policies {
-        let Specs { authenticate, limit, headers } = specs;
-        Policies {
-            scope: env.scope.as_str().into(),
-            authenticate: on(authenticate).and_then(|spec| Authenticate::compile(spec, env)).map(Arc::new),
-            limit: on(limit).and_then(|spec| Limits::compile(spec, env)).map(Arc::new),
-            headers: on(headers).and_then(|spec| HeaderEdits::compile(spec, env)).map(Arc::new),
-        }
-    }
-
-    /// These, compiled from `specs`, over those of the place around: what `specs` names replaces the
-    /// policy above it, whole, also by nothing; what it does not name is shared with its state.
-    pub fn over(&self, general: &Policies, specs: &Specs) -> Policies {
-        let Policies { scope, authenticate, limit, headers } = self;
-        let general_limit = general.limit.as_ref().map(|limit| Limits::for_route(limit, scope));
-        Policies {
-            scope: scope.clone(),
-            authenticate: pick(&specs.authenticate, authenticate, general.authenticate.clone()),
-            limit: pick(&specs.limit, limit, general_limit),
-            headers: pick(&specs.headers, headers, general.headers.clone()),
-        }
-    }
-}
-
-fn on<T>(setting: &Option<Setting<T>>) -> Option<&T> {
+pub(crate) fn compile<P: Policy>(setting: &Option<Setting<P::Spec>>, env: &mut CompileEnv<'_>) -> Option<Arc<P>> {
     match setting {
-        Some(Setting::On(spec)) => Some(spec),
+        Some(Setting::On(spec)) => P::compile(spec, env).map(Arc::new),
         Some(Setting::Off) | None => None,
     }
 }
 
-fn pick<T, P>(named: &Option<Setting<T>>, own: &Option<Arc<P>>, general: Option<Arc<P>>) -> Option<Arc<P>> {
+/// What a place has: its own if it names one, else that of the place around.
+pub(crate) fn pick<P: Policy>(
+    named: &Option<Setting<P::Spec>>,
+    own: &Option<Arc<P>>,
+    general: &Option<Arc<P>>,
+    scope: &str,
+) -> Option<Arc<P>> {
     match named {
         Some(_) => own.clone(),
-        None => general,
+        None => general.as_ref().map(|policy| P::inherited(policy, scope)),
     }
 }
 
@@ -85,6 +53,7 @@ impl CompileEnv<'_> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::Specs;
 
     fn specs(json: &str) -> Specs {
         serde_json::from_str(json).unwrap()

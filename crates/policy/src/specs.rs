@@ -1,4 +1,4 @@
-//! Policies as a person writes them.
+//! A policy as a person writes it: its settings, or `none`.
 
 use std::borrow::Cow;
 use std::fmt;
@@ -7,24 +7,6 @@ use std::marker::PhantomData;
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::de::value::{MapAccessDeserializer, SeqAccessDeserializer};
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
-
-use crate::{AuthenticateSpec, HeadersSpec, LimitSpec};
-
-/// What is done to calls on their way. A policy named here replaces the one of the same name further
-/// out (document, api, route), whole; `none` switches it off; one that is not named is inherited.
-#[derive(Clone, Debug, Default, PartialEq, Deserialize, Serialize, JsonSchema)]
-#[serde(deny_unknown_fields, rename_all = "kebab-case")]
-pub struct Specs {
-    /// Who calls, and how callers prove it.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub authenticate: Option<Setting<AuthenticateSpec>>,
-    /// How many calls are let through per time; a call must be within all of the rules.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub limit: Option<Setting<LimitSpec>>,
-    /// Changes to the fields of requests and responses.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub headers: Option<Setting<HeadersSpec>>,
-}
 
 /// A policy named at some place: `none`, or its settings.
 #[derive(Clone, Debug, PartialEq)]
@@ -39,20 +21,6 @@ pub trait Spec {
     const EXPECTED: &'static str;
     /// Whether they are a list and not a map.
     const LIST: bool = false;
-}
-
-// === impl Specs ===
-
-impl Specs {
-    /// These over those of the place around.
-    pub fn over(&self, general: &Specs) -> Specs {
-        let Specs { authenticate, limit, headers } = self.clone();
-        Specs {
-            authenticate: authenticate.or_else(|| general.authenticate.clone()),
-            limit: limit.or_else(|| general.limit.clone()),
-            headers: headers.or_else(|| general.headers.clone()),
-        }
-    }
 }
 
 // === impl Setting ===
@@ -128,6 +96,7 @@ impl<T: JsonSchema> JsonSchema for Setting<T> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::Specs;
 
     #[test]
     fn settings_are_none_or_the_policy() {

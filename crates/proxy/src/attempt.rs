@@ -291,7 +291,7 @@ async fn mirror_to(
     };
     let (copy, connect) = (Body::from(whole.clone()), timeouts.connect);
     let patience = timeouts.first_byte.unwrap_or(Duration::from_secs(60));
-    worker.aside(async move {
+    worker.outside.aside(async move {
         let mirroring = async {
             let lease = endpoint.pool.lease(false, connect, &mut Timeline::default()).await.ok()?;
             let mut response = lease.send(&head, None, copy, Rc::default()).await.ok()?;

@@ -38,7 +38,7 @@ pub struct Node {
     workers: Vec<WorkerHandle>,
     control: mpsc::UnboundedSender<Watch>,
     telemetry: Telemetry,
-    names: Names,
+    names: Arc<Names>,
     /// Listeners by name.
     bound: HashMap<Arc<str>, Bound>,
     board: Arc<Board>,
@@ -72,14 +72,14 @@ impl Node {
         let wrong = |at: &str, message: String| vec![Problem { at: at.to_owned(), message }];
         let (control, runtime) =
             spawn_control().map_err(|error| wrong("", format!("cannot start the control thread: {error}")))?;
-        let names = Names::new(resolver(), runtime);
+        let names = Arc::new(Names::new(resolver(), runtime));
         let workers = snapshot.node.workers;
         let prepared = prepare(&snapshot, workers, None, &HashMap::new(), &names)?;
         let (telemetry, recorders) =
             Telemetry::start(settings(&snapshot), workers).map_err(|error| wrong("telemetry", chain(&error)))?;
         telemetry.gauges().loaded(&snapshot.revision.hash);
         let board = Board::new(workers);
-        let handles = spawn_workers(recorders, &prepared.generation, &board)
+        let handles = spawn_workers(recorders, &prepared.generation, &board, &names)
             .map_err(|error| wrong("node.workers", format!("cannot start a worker: {error}")))?;
         let mut node = Node {
             generation: prepared.generation.clone(),
@@ -355,7 +355,7 @@ fn identity(certificate: &config::Certificate) -> tls::Identity<'_> {
     tls::Identity { chain: &certificate.chain, key: certificate.key.expose() }
 }
 
-fn provider() -> Arc<rustls::crypto::CryptoProvider> {
+pub fn provider() -> Arc<rustls::crypto::CryptoProvider> {
     // Installed by the binary, once; a test that has none gets the same.
     rustls::crypto::CryptoProvider::get_default()
         .cloned()
@@ -425,13 +425,14 @@ fn spawn_workers(
     recorders: Vec<Recorder>,
     generation: &Arc<Generation>,
     board: &Arc<Board>,
+    names: &Arc<Names>,
 ) -> std::io::Result<Vec<WorkerHandle>> {
     let mut handles = Vec::new();
     for (index, recorder) in recorders.into_iter().enumerate() {
         let (orders, inbox) = mpsc::unbounded_channel();
-        let (generation, board) = (generation.clone(), board.clone());
+        let (generation, board, names) = (generation.clone(), board.clone(), names.clone());
         let thread = thread::Builder::new().name(format!("worker-{index}")).spawn(move || {
-            if let Err(error) = worker::run(index, generation, recorder, board, inbox) {
+            if let Err(error) = worker::run(index, generation, recorder, board, names, inbox) {
                 tracing::error!(worker = index, %error, "a worker could not start");
             }
         })?;

@@ -42,14 +42,17 @@ impl Handler for Gateway {
 
         let mut response = match self.serve(&local, &mut trip, &mut call, &mut body, upgrade.as_deref()).await {
             Ok(response) => response,
-            Err(Halt::Answer(response)) => *response,
-            Err(Halt::Refuse(refusal)) => {
-                trip.refused(&refusal);
-                refusal::render(&refusal, &call.head)
-            }
+            // What stopped the request's body is the reason, not that the upstream did not get all of it.
+            Err(halt) => match trip.stopped().map_or(halt, Halt::from) {
+                Halt::Answer(response) => *response,
+                Halt::Refuse(refusal) => {
+                    trip.refused(&refusal);
+                    refusal::render(&refusal, &call.head)
+                }
+            },
         };
         // Refused calls too: what policies queued for the client must reach it.
-        trip.outwards(&mut response.head);
+        trip.outwards(&mut response);
         tap::attach(response, trip)
     }
 
@@ -80,6 +83,7 @@ impl Gateway {
         trip.inwards(call).await?;
         match &route.action {
             Action::Forward(forward) => {
+                trip.sends(call, body);
                 Ok(attempt::send(&self.worker, local, &self.listener, forward, &found, call, body, upgrade, trip)
                     .await?)
             }

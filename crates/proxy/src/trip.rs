@@ -6,11 +6,13 @@ use std::rc::Rc;
 use std::sync::Arc;
 
 use awareness::{Attempt, Ending, Exchange, Outcome, Stamp, Step, StepEnd};
-use base::{Call, Reply, StatusCode, Time};
+use base::{Call, StatusCode, Time};
 use config::Route;
 use policy::{Passage, Steps, Stop, Usage};
+use transport::{Body, Response};
 
 use crate::deadline::Timers;
+use crate::filtered::{Stopped, filtered};
 use crate::refusal::Refusal;
 use crate::tap::Patience;
 use crate::upstream::LocalEndpoint;
@@ -25,6 +27,8 @@ pub struct Trip {
     /// The endpoint that is at work for this call.
     busy: Option<Rc<LocalEndpoint>>,
     complete: bool,
+    /// Why a policy stopped the request's body on its way.
+    stopped: Option<Stopped>,
     pub patience: Patience,
 }
 
@@ -38,6 +42,7 @@ impl Trip {
             bytes_in: None,
             busy: None,
             complete: false,
+            stopped: None,
             patience: Patience::default(),
         }
     }
@@ -64,7 +69,7 @@ impl Trip {
     pub async fn inwards(&mut self, call: &mut Call) -> Result<(), Stop> {
         let Some(passage) = &mut self.passage else { return Ok(()) };
         let mut steps = Steps::new();
-        let verdict = passage.request(call, &mut steps).await;
+        let verdict = passage.request(call, &self.worker.outside, &mut steps).await;
         self.note(|exchange| {
             exchange.consumer = call.consumer.as_ref().map(|consumer| consumer.name.clone());
             exchange.steps = steps
@@ -76,11 +81,30 @@ impl Trip {
         verdict
     }
 
-    pub fn outwards(&mut self, reply: &mut Reply) {
-        if let Some(passage) = &mut self.passage {
-            passage.response(reply);
+    /// The request's body as policies let it through.
+    pub fn sends(&mut self, call: &mut Call, body: &mut Body) {
+        if let Some(passage) = &mut self.passage
+            && !body.is_empty()
+        {
+            let filters = passage.request_body(&mut call.head);
+            *body = filtered(std::mem::take(body), filters, &mut self.stopped);
         }
-        let status = reply.status;
+    }
+
+    /// What a policy said that stopped the request's body.
+    pub fn stopped(&self) -> Option<Stop> {
+        self.stopped.as_ref()?.borrow_mut().take()
+    }
+
+    pub fn outwards(&mut self, response: &mut Response) {
+        if let Some(passage) = &mut self.passage {
+            passage.response(&mut response.head);
+            if response.tunnel.is_none() && !response.body.is_empty() {
+                let filters = passage.response_body(&mut response.head);
+                response.body = filtered(std::mem::take(&mut response.body), filters, &mut self.stopped);
+            }
+        }
+        let status = response.head.status;
         self.note(|exchange| exchange.status = Some(status));
     }
 

@@ -15,12 +15,14 @@ use rustls::{ClientConfig, ServerConfig};
 use telemetry::{Gauge, Recorder};
 use tokio::sync::{mpsc, oneshot};
 use tokio::task::JoinSet;
+use transport::dns::Names;
 use transport::listen::{Detached, Listening};
 use transport::{Drain, Drainer, drain, h1, h2};
 
 use crate::board::{self, Balance, Board};
 use crate::connection;
 use crate::deadline::Timers;
+use crate::outside::World;
 use crate::upstream::{EndpointState, LocalUpstream};
 
 /// What all workers run on, from one reload to the next.
@@ -44,7 +46,6 @@ pub struct Worker {
     local: RefCell<Rc<Local>>,
     recorder: RefCell<Recorder>,
     active: Gauge,
-    random: Cell<u64>,
     pub balance: Balance,
     pub timers: Rc<Timers>,
     peers: RefCell<Vec<mpsc::UnboundedSender<Order>>>,
@@ -52,8 +53,8 @@ pub struct Worker {
     /// Connections open on this core; whoever waits for none is told.
     pub connections: Cell<u32>,
     pub quiet: tokio::sync::Notify,
-    /// Copies to shadow upstreams that are under way.
-    aside: RefCell<JoinSet<()>>,
+    /// What policies may ask; copies to shadow upstreams too go out by it.
+    pub outside: World,
 }
 
 /// A listener on one core, from its first appearance in a document to its last.
@@ -103,12 +104,13 @@ pub fn run(
     generation: Arc<Generation>,
     recorder: Recorder,
     board: Arc<Board>,
+    names: Arc<Names>,
     orders: mpsc::UnboundedReceiver<Order>,
 ) -> std::io::Result<()> {
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build_local(tokio::runtime::LocalOptions::default())?;
-    runtime.block_on(work(index, generation, recorder, board, orders));
+    runtime.block_on(work(index, generation, recorder, board, names, orders));
     // Connections that would not end are cut here, with the tasks that hold them.
     runtime.shutdown_timeout(Duration::from_millis(100));
     Ok(())
@@ -119,6 +121,7 @@ async fn work(
     generation: Arc<Generation>,
     recorder: Recorder,
     board: Arc<Board>,
+    names: Arc<Names>,
     mut orders: mpsc::UnboundedReceiver<Order>,
 ) {
     let active = recorder.active();
@@ -127,14 +130,13 @@ async fn work(
         local: RefCell::new(Rc::new(Local { generation: generation.clone(), upstreams: Vec::new() })),
         recorder: RefCell::new(recorder),
         active,
-        random: Cell::new(Time::now().nanos().wrapping_mul(0x9e37_79b9_7f4a_7c15) ^ (index as u64 + 1)),
         balance: Balance::new(board, index),
         timers: Rc::default(),
         peers: RefCell::default(),
         listeners: RefCell::default(),
         connections: Cell::new(0),
         quiet: tokio::sync::Notify::new(),
-        aside: RefCell::default(),
+        outside: World::new(names, Time::now().nanos().wrapping_mul(0x9e37_79b9_7f4a_7c15) ^ (index as u64 + 1)),
     });
     worker.adopt_generation(generation);
     let mut accepting: JoinSet<()> = JoinSet::new();
@@ -225,13 +227,7 @@ impl Worker {
 
     /// An evenly spread number; not for secrets.
     pub fn random(&self) -> u64 {
-        // SplitMix64.
-        let state = self.random.get().wrapping_add(0x9e37_79b9_7f4a_7c15);
-        self.random.set(state);
-        let mut mixed = state;
-        mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        mixed ^ (mixed >> 31)
+        self.outside.random()
     }
 
     /// True if calls are traced here, so that upstreams hear of our spans and not of our caller's.
@@ -257,16 +253,6 @@ impl Worker {
     pub fn ended(&self, exchange: Box<Exchange>) {
         self.active.down();
         self.recorder.borrow_mut().record(exchange);
-    }
-
-    /// Does something nobody waits for. Of too much of it, some is left undone.
-    pub fn aside(&self, task: impl Future<Output = ()> + 'static) {
-        const MOST: usize = 1000;
-        let mut aside = self.aside.borrow_mut();
-        while aside.try_join_next().is_some() {}
-        if aside.len() < MOST {
-            aside.spawn_local(task);
-        }
     }
 
     pub fn opened(&self) {
@@ -313,6 +299,7 @@ impl Worker {
     }
 
     fn sweep(&self, now: Time) {
+        self.outside.sweep(now);
         for upstream in &self.local.borrow().upstreams {
             for endpoint in &upstream.endpoints {
                 endpoint.pool.sweep(now);

@@ -50,6 +50,9 @@ pub enum BodyError {
     /// HTTP/2: the peer reset the stream.
     #[error("the stream was reset")]
     Reset(#[source] h2::Error),
+    /// Something on the way would not let it pass.
+    #[error("the body was stopped on its way")]
+    Stopped,
     #[error("nothing came for too long")]
     Idle,
     #[error("the call's deadline passed")]

@@ -239,7 +239,7 @@ fn taken(route: &Arc<Route>, found: &Found, question: &Question) -> Taken {
     let before = call.head.headers.clone();
     let mut passage = Passage::new(route.policies.clone());
     let mut steps = Steps::new();
-    let verdict = live::block_on(passage.request(&mut call, &mut steps));
+    let verdict = live::block_on(passage.request(&mut call, &policy::Nowhere, &mut steps));
     let mut reply = Reply::new(StatusCode::OK);
     passage.response(&mut reply);
     Taken {

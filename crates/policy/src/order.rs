@@ -1,0 +1,133 @@
+//! The policies there are, in the order in which a call meets them. Each has its line here, and the reason why it
+//! stands there; answers meet them the other way round, and so does what passes through them of a body.
+
+use std::sync::Arc;
+
+use base::{Call, Reply, RequestHead};
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+use crate::passage::{Steps, enter, filter, leave, settle};
+use crate::policies::{CompileEnv, compile, pick};
+use crate::specs::Setting;
+use crate::{Authenticate, Filter, HeaderEdits, Limits, Outside, Policy, Stop, Usage};
+
+policies! {
+    // Who: all that follows may ask who calls.
+    /// Who calls, and how callers prove it.
+    authenticate: Authenticate,
+
+    // How much: after who, so that a stranger cannot use up a consumer's share.
+    /// How many calls are let through per time; a call must be within all of the rules.
+    limit: Limits,
+
+    // Edits: last, so that no policy decides by a field that the operator and not the caller wrote.
+    /// Changes to the fields of requests and responses.
+    headers: HeaderEdits,
+}
+
+macro_rules! policies {
+    ($($(#[doc = $doc:literal])+ $name:ident: $policy:ident,)+) => {
+        /// What is done to calls on their way. A policy named here replaces the one of the same name further
+        /// out (document, api, route), whole; `none` switches it off; one that is not named is inherited.
+        #[derive(Clone, Debug, Default, PartialEq, Deserialize, Serialize, JsonSchema)]
+        #[serde(deny_unknown_fields, rename_all = "kebab-case")]
+        pub struct Specs {
+            $(
+                $(#[doc = $doc])+
+                #[serde(default, skip_serializing_if = "Option::is_none")]
+                pub $name: Option<Setting<<$policy as Policy>::Spec>>,
+            )+
+        }
+
+        /// The policies of the document, an api or a route; one for each that is on.
+        #[derive(Clone, Debug, Default)]
+        pub struct Policies {
+            /// Where in the document they stand; tells the routes under one limit apart.
+            pub scope: Arc<str>,
+            $(pub $name: Option<Arc<$policy>>,)+
+        }
+
+        /// What each policy that a call has met keeps for the way back.
+        #[derive(Default)]
+        pub(crate) struct Memos {
+            $($name: Option<<$policy as Policy>::Memo>,)+
+        }
+
+        /// How many there are.
+        pub(crate) const POLICIES: usize = [$(<$policy as Policy>::NAME),+].len();
+
+        impl Specs {
+            /// These over those of the place around.
+            pub fn over(&self, general: &Specs) -> Specs {
+                let own = self.clone();
+                Specs { $($name: own.$name.or_else(|| general.$name.clone()),)+ }
+            }
+        }
+
+        impl Policies {
+            /// Compiles what is written at one place. What is wrong is told to `env` and left out.
+            pub fn compile(specs: &Specs, env: &mut CompileEnv<'_>) -> Policies {
+                Policies { scope: env.scope.as_str().into(), $($name: compile(&specs.$name, env),)+ }
+            }
+
+            /// These, compiled from `specs`, over those of the place around: what `specs` names replaces the
+            /// policy above it, whole, also by nothing; what it does not name is shared with its state.
+            pub fn over(&self, general: &Policies, specs: &Specs) -> Policies {
+                Policies {
+                    scope: self.scope.clone(),
+                    $($name: pick(&specs.$name, &self.$name, &general.$name, &self.scope),)+
+                }
+            }
+
+            /// Inwards, as far as the call is let.
+            pub(crate) async fn request(
+                &self,
+                memos: &mut Memos,
+                call: &mut Call,
+                outside: &dyn Outside,
+                steps: &mut Steps,
+            ) -> Result<(), Stop> {
+                $(enter(&self.$name, &mut memos.$name, call, outside, steps).await?;)+
+                Ok(())
+            }
+
+            /// What the request's body passes through, the outermost first.
+            pub(crate) fn request_body(&self, memos: &mut Memos, head: &mut RequestHead) -> Vec<Box<dyn Filter>> {
+                let mut filters = Vec::new();
+                $(filter(&self.$name, &mut memos.$name, &mut filters, |policy, memo| policy.request_body(memo, head));)+
+                filters
+            }
+        }
+
+        backwards! { [] $($name)+ }
+    };
+}
+
+/// The halves that run against the order.
+macro_rules! backwards {
+    ([$($done:ident)*] $next:ident $($rest:ident)*) => {
+        backwards! { [$next $($done)*] $($rest)* }
+    };
+    ([$($name:ident)+]) => {
+        impl Policies {
+            /// Outwards, and only through the policies that the call has met; refused calls too.
+            pub(crate) fn response(&self, memos: &mut Memos, reply: &mut Reply) {
+                $(leave(&self.$name, &mut memos.$name, reply);)+
+            }
+
+            /// What the answer's body passes through, the innermost first.
+            pub(crate) fn response_body(&self, memos: &mut Memos, reply: &mut Reply) -> Vec<Box<dyn Filter>> {
+                let mut filters = Vec::new();
+                $(filter(&self.$name, &mut memos.$name, &mut filters, |policy, memo| policy.response_body(memo, reply));)+
+                filters
+            }
+
+            pub(crate) fn settle(&self, memos: &mut Memos, usage: Usage) {
+                $(settle(&self.$name, memos.$name.take(), usage);)+
+            }
+        }
+    };
+}
+
+use {backwards, policies};
