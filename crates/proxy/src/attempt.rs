@@ -9,6 +9,7 @@ use base::{Call, Method, StatusCode, Time};
 use bytes::Bytes;
 use config::router::Found;
 use config::{Forward, Retry, Timeouts};
+use smallvec::SmallVec;
 use transport::{Body, BodyError, ConnectError, Frame, Response, SendError};
 
 use crate::choose;
@@ -31,19 +32,38 @@ enum Fault {
     Status(StatusCode),
 }
 
+/// Where a call is to go, and all that is known of the way there.
+pub struct Way<'a> {
+    pub worker: &'a Rc<Worker>,
+    pub local: &'a Local,
+    pub listener: &'a LocalListener,
+    pub forward: &'a Forward,
+    pub found: &'a Found,
+    /// The protocol that the connection is to change to.
+    pub upgrade: Option<&'a str>,
+}
+
+/// What stays the same from one try of a call to the next, and what the tries before have left.
+struct Tries<'a> {
+    way: Way<'a>,
+    upstream: &'a LocalUpstream,
+    /// Of the whole call.
+    deadline: Option<Time>,
+    /// As the caller named them: for each endpoint they are rewritten from the beginning.
+    target: String,
+    authority: String,
+    /// What is left of the request's body, where it is not kept for another try.
+    body: Body,
+    replay: Option<Replay>,
+    tried: SmallVec<[usize; 4]>,
+    /// Nothing but a new connection will do.
+    fresh: bool,
+    stale: u32,
+}
+
 /// Sends a call upstream and gives the answer's head, with its body still to be read.
-#[expect(clippy::too_many_arguments, reason = "the stage where everything about a call meets")]
-pub async fn send(
-    worker: &Rc<Worker>,
-    local: &Local,
-    listener: &LocalListener,
-    forward: &Forward,
-    found: &Found,
-    call: &mut Call,
-    body: &mut Body,
-    upgrade: Option<&str>,
-    trip: &mut Trip,
-) -> Result<Response, Refusal> {
+pub async fn send(way: Way<'_>, call: &mut Call, body: &mut Body, trip: &mut Trip) -> Result<Response, Refusal> {
+    let Way { worker, local, listener, forward, .. } = way;
     let split = choose::weighted(forward.split.iter().map(|it| it.weight), worker.random());
     let upstream = forward.split.get(split).ok_or(Refusal::NoEndpoint)?;
     let upstream = local.upstream(upstream.upstream.index).ok_or(Refusal::NoEndpoint)?;
@@ -63,68 +83,180 @@ pub async fn send(
     forward::add_forwarded(&mut call.head, &call.client, &listener.trusted());
     upstream.budget.deposit(retry.budget);
 
-    let target = call.head.target.clone();
-    let authority = call.head.authority.clone();
-    let deadline = timeouts.call.map(|call_timeout| call.now + call_timeout);
     let replay = (retry.attempts > 1 && !body.is_empty()).then(|| Replay::new(std::mem::take(&mut body), retry.buffer));
-    let mut tried: smallvec::SmallVec<[usize; 4]> = smallvec::SmallVec::new();
-    let mut fresh = false;
-    let mut stale_tries = 0;
-    loop {
-        let chosen = upstream.choose(call, &tried, worker.random()).ok_or(Refusal::NoEndpoint)?;
-        let endpoint = &upstream.endpoints[chosen];
-        let started = begin(worker, endpoint, call, trip);
-        call.head.target.clone_from(&target);
-        call.head.authority.clone_from(&authority);
-        forward::rewrite_target(&mut call.head, &forward.rewrite, &endpoint.base_path, found.prefix_len, &found.params);
-        forward::rewrite_host(&mut call.head, &forward.rewrite, &endpoint.authority);
-        let sending = match &replay {
-            Some(replay) => replay.body().ok_or(Refusal::BadGateway)?,
-            None => std::mem::take(&mut body),
-        };
+    let tries = Tries {
+        deadline: timeouts.call.map(|call_timeout| call.now + call_timeout),
+        target: call.head.target.clone(),
+        authority: call.head.authority.clone(),
+        way,
+        upstream,
+        body,
+        replay,
+        tried: SmallVec::new(),
+        fresh: false,
+        stale: 0,
+    };
+    tries.run(call, trip).await
+}
 
-        let (result, timeline) =
-            one(endpoint, call, sending, upgrade, fresh, timeouts, retry, deadline, started, trip).await;
-        let now = Time::now();
-        let fault = match result {
-            Ok(response) if retry.on.statuses.contains(&response.head.status) => {
-                let status = response.head.status;
-                let fault = Fault::Status(status);
-                if !may_repeat(&fault, retry, call, tried.len() + 1, replay.as_ref(), &body, upstream, now) {
-                    return Ok(accept(response, trip, endpoint, timeline, timeouts, deadline, replay, now));
+impl Tries<'_> {
+    async fn run(mut self, call: &mut Call, trip: &mut Trip) -> Result<Response, Refusal> {
+        let (worker, upstream, retry) = (self.way.worker, self.upstream, &self.way.forward.retry);
+        loop {
+            let chosen = upstream.choose(call, &self.tried, worker.random()).ok_or(Refusal::NoEndpoint)?;
+            let endpoint = &upstream.endpoints[chosen];
+            let started = begin(worker, endpoint, call, trip);
+            self.address(endpoint, call);
+            let body = self.body().ok_or(Refusal::BadGateway)?;
+
+            let (result, connection) = self.once(endpoint, call, body, started, trip).await;
+            let now = Time::now();
+            let (fault, unwanted) = match result {
+                Ok(response) if retry.on.statuses.contains(&response.head.status) => {
+                    (Fault::Status(response.head.status), Some(response))
                 }
-                fault
+                Ok(response) => return Ok(self.accept(response, endpoint, connection, now, trip)),
+                Err(fault) => (fault, None),
+            };
+            // A connection that was closed while it lay idle says nothing of the endpoint: once more, on a new one.
+            let stale = self.is_stale(&fault, call);
+            let again = stale || self.may_repeat(&fault, call, now);
+            if let Some(response) = unwanted
+                && !again
+            {
+                return Ok(self.accept(response, endpoint, connection, now, trip));
             }
-            Ok(response) => {
-                return Ok(accept(response, trip, endpoint, timeline, timeouts, deadline, replay, now));
+            trip.failed(fault.word());
+            tracing::debug!(endpoint = %endpoint.state.url, error = %fault, "attempt failed");
+            if stale {
+                self.stale += 1;
+                self.fresh = true;
+                continue;
             }
-            Err(fault) => fault,
-        };
+            endpoint.load.observe_failure(now);
+            if !again {
+                return Err(fault.refusal());
+            }
+            self.tried.push(chosen);
+            let pause = backoff(retry, self.tried.len(), worker.random());
+            if self.deadline.is_some_and(|deadline| now + pause >= deadline) {
+                return Err(Refusal::Timeout);
+            }
+            tokio::time::sleep(pause).await;
+        }
+    }
 
-        trip.failed(fault.word());
-        tracing::debug!(endpoint = %endpoint.state.url, error = %fault, "attempt failed");
-        // A connection that was closed while it lay idle says nothing of the endpoint: once more, on a new one.
-        if fault.is_stale()
-            && stale_tries < 2
+    /// Makes the request one to this endpoint.
+    fn address(&self, endpoint: &LocalEndpoint, call: &mut Call) {
+        let (rewrite, found) = (&self.way.forward.rewrite, self.way.found);
+        call.head.target.clone_from(&self.target);
+        call.head.authority.clone_from(&self.authority);
+        forward::rewrite_target(&mut call.head, rewrite, &endpoint.base_path, found.prefix_len, &found.params);
+        forward::rewrite_host(&mut call.head, rewrite, &endpoint.authority);
+    }
+
+    /// The request's body for one try; `None` if it is gone.
+    fn body(&mut self) -> Option<Body> {
+        match &self.replay {
+            Some(replay) => replay.body(),
+            None => Some(std::mem::take(&mut self.body)),
+        }
+    }
+
+    /// One try at one endpoint. Gives the stamps of its connection beside the result.
+    async fn once(
+        &self,
+        endpoint: &LocalEndpoint,
+        call: &Call,
+        body: Body,
+        started: Time,
+        trip: &mut Trip,
+    ) -> (Result<Response, Fault>, Timeline) {
+        let Way { upgrade, forward: Forward { retry, timeouts, .. }, .. } = self.way;
+        let mut timeline = Timeline::default();
+        let try_deadline = retry.try_timeout.map(|timeout| started + timeout);
+        let deadline = match (self.deadline, try_deadline) {
+            (Some(a), Some(b)) => Some(a.min(b)),
+            (a, b) => a.or(b),
+        };
+        let connect = deadline.map_or(timeouts.connect, |deadline| timeouts.connect.min(deadline.since(started)));
+        let lease = match endpoint.pool.lease(self.fresh || upgrade.is_some(), connect, &mut timeline).await {
+            Ok(lease) => lease,
+            Err(error) => return (Err(Fault::Connect(error)), timeline),
+        };
+        let reused = lease.is_reused();
+        let protocol = lease.protocol();
+        trip.note(|exchange| exchange.upstream_protocol = protocol);
+        let sent = Rc::new(Cell::new(Time::default()));
+        let sending = lease.send(&call.head, upgrade, body, sent.clone());
+        let result =
+            match deadline::answer(&self.way.worker.timers, sending, &sent, timeouts.first_byte, deadline).await {
+                Ok(Ok(response)) => Ok(response),
+                Ok(Err(error)) => Err(Fault::Send { error, reused }),
+                Err(late) => Err(Fault::Late(late)),
+            };
+        if sent.get() != Time::default() {
+            timeline.mark(Stamp::RequestSent, sent.get());
+        }
+        (result, timeline)
+    }
+
+    fn accept(
+        &self,
+        mut response: Response,
+        endpoint: &LocalEndpoint,
+        connection: Timeline,
+        now: Time,
+        trip: &mut Trip,
+    ) -> Response {
+        if let Some(replay) = &self.replay {
+            replay.seal();
+        }
+        for (stamp, at) in connection.stamps() {
+            trip.mark(stamp, at);
+        }
+        let since = connection.at(Stamp::RequestSent).unwrap_or(now);
+        endpoint.load.observe(now.since(since), now);
+        trip.answered(response.head.status, now);
+        trip.patience = Patience { idle: self.way.forward.timeouts.idle, deadline: self.deadline };
+        if response.tunnel.is_none() {
+            forward::strip_response(&mut response.head.headers);
+        } else {
+            response.head.headers.remove("connection");
+        }
+        response
+    }
+
+    /// True if the connection was closed under us, and it does no harm to send the request on another.
+    fn is_stale(&self, fault: &Fault, call: &Call) -> bool {
+        fault.is_stale()
+            && self.stale < 2
             && (is_idempotent(&call.head.method) || fault.is_unsent())
-            && can_resend(replay.as_ref())
-        {
-            stale_tries += 1;
-            fresh = true;
-            continue;
-        }
-        endpoint.load.observe_failure(now);
-        tried.push(chosen);
-        if !matches!(fault, Fault::Status(_))
-            && !may_repeat(&fault, retry, call, tried.len(), replay.as_ref(), &body, upstream, now)
-        {
-            return Err(fault.refusal());
-        }
-        let pause = backoff(retry, tried.len(), worker.random());
-        if deadline.is_some_and(|deadline| now + pause >= deadline) {
-            return Err(Refusal::Timeout);
-        }
-        tokio::time::sleep(pause).await;
+            && self.can_resend()
+    }
+
+    /// True if the call may be tried again after this fault; that is then paid for.
+    fn may_repeat(&self, fault: &Fault, call: &Call, now: Time) -> bool {
+        let retry = &self.way.forward.retry;
+        let harmless = retry.unsafe_methods || is_idempotent(&call.head.method);
+        let wanted = match fault {
+            Fault::Connect(_) => retry.on.connect,
+            Fault::Send { error, .. } if error.is_unsent() => retry.on.connect || retry.on.reset,
+            Fault::Send { error, .. } => retry.on.reset && error.is_repeatable() && harmless,
+            Fault::Late(Late::FirstByte) => retry.on.timeout && harmless,
+            // The deadline of the try, or that of the call, which leaves no time for another.
+            Fault::Late(Late::Deadline) => retry.on.timeout && harmless && retry.try_timeout.is_some(),
+            Fault::Status(_) => harmless,
+        };
+        wanted
+            && self.tried.len() + 1 < retry.attempts as usize
+            && self.body.is_empty()
+            && self.can_resend()
+            && self.upstream.budget.withdraw(now, retry.min_per_second)
+    }
+
+    fn can_resend(&self) -> bool {
+        self.replay.as_ref().is_none_or(|replay| replay.body().is_some())
     }
 }
 
@@ -149,109 +281,6 @@ fn begin(worker: &Worker, endpoint: &Rc<LocalEndpoint>, call: &mut Call, trip: &
         Attempt { endpoint: endpoint.state.url.clone(), timeline, outcome: Outcome::Abandoned, span },
     );
     now
-}
-
-/// One try at one endpoint. Gives the stamps of its connection beside the result.
-#[expect(clippy::too_many_arguments, reason = "the stage where everything about a call meets")]
-async fn one(
-    endpoint: &LocalEndpoint,
-    call: &Call,
-    body: Body,
-    upgrade: Option<&str>,
-    fresh: bool,
-    timeouts: &Timeouts,
-    retry: &Retry,
-    deadline: Option<Time>,
-    started: Time,
-    trip: &mut Trip,
-) -> (Result<Response, Fault>, Timeline) {
-    let mut timeline = Timeline::default();
-    let try_deadline = retry.try_timeout.map(|timeout| started + timeout);
-    let deadline = match (deadline, try_deadline) {
-        (Some(a), Some(b)) => Some(a.min(b)),
-        (a, b) => a.or(b),
-    };
-    let connect = deadline.map_or(timeouts.connect, |deadline| timeouts.connect.min(deadline.since(started)));
-    let lease = match endpoint.pool.lease(fresh || upgrade.is_some(), connect, &mut timeline).await {
-        Ok(lease) => lease,
-        Err(error) => return (Err(Fault::Connect(error)), timeline),
-    };
-    let reused = lease.is_reused();
-    let protocol = lease.protocol();
-    trip.note(|exchange| exchange.upstream_protocol = protocol);
-    let timers = trip.timers().clone();
-    let sent = Rc::new(Cell::new(Time::default()));
-    let sending = lease.send(&call.head, upgrade, body, sent.clone());
-    let result = match deadline::answer(&timers, sending, &sent, timeouts.first_byte, deadline).await {
-        Ok(Ok(response)) => Ok(response),
-        Ok(Err(error)) => Err(Fault::Send { error, reused }),
-        Err(late) => Err(Fault::Late(late)),
-    };
-    if sent.get() != Time::default() {
-        timeline.mark(Stamp::RequestSent, sent.get());
-    }
-    (result, timeline)
-}
-
-#[expect(clippy::too_many_arguments, reason = "the stage where everything about a call meets")]
-fn accept(
-    mut response: Response,
-    trip: &mut Trip,
-    endpoint: &LocalEndpoint,
-    connection: Timeline,
-    timeouts: &Timeouts,
-    deadline: Option<Time>,
-    replay: Option<Replay>,
-    now: Time,
-) -> Response {
-    if let Some(replay) = replay {
-        replay.seal();
-    }
-    for (stamp, at) in connection.stamps() {
-        trip.mark(stamp, at);
-    }
-    let since = connection.at(Stamp::RequestSent).unwrap_or(now);
-    endpoint.load.observe(now.since(since), now);
-    trip.answered(response.head.status, now);
-    trip.patience = Patience { idle: timeouts.idle, deadline };
-    if response.tunnel.is_none() {
-        forward::strip_response(&mut response.head.headers);
-    } else {
-        response.head.headers.remove("connection");
-    }
-    response
-}
-
-#[expect(clippy::too_many_arguments, reason = "each is a reason not to repeat")]
-fn may_repeat(
-    fault: &Fault,
-    retry: &Retry,
-    call: &Call,
-    tries: usize,
-    replay: Option<&Replay>,
-    body: &Body,
-    upstream: &LocalUpstream,
-    now: Time,
-) -> bool {
-    let harmless = retry.unsafe_methods || is_idempotent(&call.head.method);
-    let wanted = match fault {
-        Fault::Connect(_) => retry.on.connect,
-        Fault::Send { error, .. } if error.is_unsent() => retry.on.connect || retry.on.reset,
-        Fault::Send { error, .. } => retry.on.reset && error.is_repeatable() && harmless,
-        Fault::Late(Late::FirstByte) => retry.on.timeout && harmless,
-        // The deadline of the try, or that of the call, which leaves no time for another.
-        Fault::Late(Late::Deadline) => retry.on.timeout && harmless && retry.try_timeout.is_some(),
-        Fault::Status(_) => harmless,
-    };
-    wanted
-        && tries < retry.attempts as usize
-        && body.is_empty()
-        && can_resend(replay)
-        && upstream.budget.withdraw(now, retry.min_per_second)
-}
-
-fn can_resend(replay: Option<&Replay>) -> bool {
-    replay.is_none_or(|replay| replay.body().is_some())
 }
 
 /// Methods that may be repeated without harm (RFC 9110, 9.2.2).

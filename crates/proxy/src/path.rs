@@ -15,7 +15,7 @@ use policy::{Passage, Stop};
 use transport::{Body, Handler, Request, Response};
 
 use crate::answer;
-use crate::attempt;
+use crate::attempt::{self, Way};
 use crate::forward;
 use crate::refusal::{self, Refusal};
 use crate::tap;
@@ -84,8 +84,8 @@ impl Gateway {
         match &route.action {
             Action::Forward(forward) => {
                 trip.sends(call, body);
-                Ok(attempt::send(&self.worker, local, &self.listener, forward, &found, call, body, upgrade, trip)
-                    .await?)
+                let (worker, listener, found) = (&self.worker, &*self.listener, &found);
+                Ok(attempt::send(Way { worker, local, listener, forward, found, upgrade }, call, body, trip).await?)
             }
             Action::Redirect(redirect) => Ok(answer::redirect(redirect, call, &found)),
             Action::Respond(respond) => Ok(answer::respond(respond)),
