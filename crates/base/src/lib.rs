@@ -5,12 +5,14 @@
 #![forbid(unsafe_code)]
 
 mod call;
+mod date;
 mod headers;
 mod secret;
 mod time;
 mod units;
 
 pub use call::{Call, Client, Consumer, Peer, Reply, RequestHead, ResponseHead, Scheme, TlsInfo};
+pub use date::Date;
 pub use headers::Headers;
 pub use http::{Method, StatusCode, Version};
 pub use secret::{Secret, SecretRef};

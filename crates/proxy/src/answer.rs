@@ -1,11 +1,12 @@
 //! Answers that need no upstream: redirects, fixed responses, and to requests that could not be read.
 
+use std::cell::Cell;
 use std::rc::Rc;
 use std::sync::Arc;
-use std::time::SystemTime;
+use std::time::{SystemTime, UNIX_EPOCH};
 
 use awareness::{Arrival, Ending, Exchange, TraceContext};
-use base::{Call, Headers, Method, Peer, RequestHead, ResponseHead, Scheme, StatusCode, Time, Version};
+use base::{Call, Date, Headers, Method, Peer, RequestHead, ResponseHead, Scheme, StatusCode, Time, Version};
 use config::router::Found;
 use config::{Redirect, Respond};
 use transport::{Body, Response};
@@ -46,6 +47,25 @@ pub fn redirect(redirect: &Redirect, call: &Call, found: &Found) -> Response {
 pub fn respond(respond: &Respond) -> Response {
     let head = ResponseHead { status: respond.status, headers: respond.headers.clone() };
     Response::new(head, Body::from(respond.body.clone()))
+}
+
+/// Says when an answer was made, where nobody has said so yet (RFC 9110, 6.6.1): our own, and those of upstreams
+/// that have no clock.
+pub fn date(response: &mut Response) {
+    thread_local! {
+        /// The text of one second.
+        static TEXT: Cell<(u64, [u8; 29])> = const { Cell::new((u64::MAX, [0; 29])) };
+    }
+    if response.head.headers.contains("date") || response.head.status.is_informational() {
+        return;
+    }
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs());
+    let (second, mut text) = TEXT.get();
+    if second != now {
+        text = Date::of_seconds(now).to_http();
+        TEXT.set((now, text));
+    }
+    response.head.headers.append("date", text);
 }
 
 /// A request that was no HTTP, or not for us to guess at.
@@ -95,5 +115,6 @@ pub fn unreadable(
     if status != StatusCode::BAD_REQUEST {
         response = refusal::render_status(status, why);
     }
+    date(&mut response);
     tap::attach(response, Trip::begin(worker, exchange))
 }

@@ -51,6 +51,7 @@ impl Handler for Gateway {
                 }
             },
         };
+        answer::date(&mut response);
         // Refused calls too: what policies queued for the client must reach it.
         trip.outwards(&mut response);
         tap::attach(response, trip)

@@ -12,7 +12,7 @@ use std::sync::mpsc::{Receiver, SyncSender};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use awareness::Exchange;
-use base::Time;
+use base::{Date, Time};
 
 use crate::{AccessLog, Shared};
 
@@ -307,23 +307,14 @@ fn string(out: &mut Vec<u8>, value: &[u8]) {
 /// RFC 3339 in UTC to the millisecond: `2026-02-03T04:05:06.789Z`.
 fn time(out: &mut Vec<u8>, at: SystemTime) {
     let since = at.duration_since(UNIX_EPOCH).unwrap_or_default();
-    let (days, second) = (since.as_secs() / 86_400, since.as_secs() % 86_400);
-    // Days to a date in the proleptic Gregorian calendar, in years that begin in March, by eras of 400 years.
-    let shifted = days + 719_468;
-    let (era, day) = (shifted / 146_097, shifted % 146_097);
-    let year = (day - day / 1_460 + day / 36_524 - day / 146_096) / 365;
-    let day = day - (365 * year + year / 4 - year / 100);
-    let month = (5 * day + 2) / 153;
-    let date = day - (153 * month + 2) / 5 + 1;
-    let month = if month < 10 { month + 3 } else { month - 9 };
-    let year = era * 400 + year + u64::from(month <= 2);
+    let Date { year, month, day, weekday: _, hour, minute, second } = Date::of_seconds(since.as_secs());
     for (value, width, after) in [
         (year, 4, b'-'),
-        (month, 2, b'-'),
-        (date, 2, b'T'),
-        (second / 3600, 2, b':'),
-        (second / 60 % 60, 2, b':'),
-        (second % 60, 2, b'.'),
+        (month.into(), 2, b'-'),
+        (day.into(), 2, b'T'),
+        (hour.into(), 2, b':'),
+        (minute.into(), 2, b':'),
+        (second.into(), 2, b'.'),
         (u64::from(since.subsec_millis()), 3, b'Z'),
     ] {
         padded(out, value, width);

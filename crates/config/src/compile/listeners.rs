@@ -21,7 +21,9 @@ impl Context<'_> {
                 self.lost.places.insert(key("listeners", &name));
                 continue;
             };
-            if let Some(first) = taken.insert(listener.address.clone(), name.clone()) {
+            // Port 0 is another port each time.
+            let any_port = matches!(listener.address, Address::Ip(address) if address.port() == 0);
+            if !any_port && let Some(first) = taken.insert(listener.address.clone(), name.clone()) {
                 let at = format!("{}.address", key("listeners", &name));
                 self.error(&at, format!("listener `{first}` has this address already"));
             }

@@ -61,16 +61,15 @@ pub fn parse_request(
     let mut fields = [const { MaybeUninit::uninit() }; MAX_FIELDS];
     let mut request = httparse::Request::new(&mut []);
     let most = limits.fields.min(MAX_FIELDS);
-    let length = match request.parse_with_uninit_headers(buffer, &mut fields[..most]) {
-        Ok(httparse::Status::Complete(length)) if length <= limits.bytes => length,
+    // Nothing beyond the limit is looked at, so that it does not matter in which pieces a head comes.
+    let allowed = &buffer[..buffer.len().min(limits.bytes)];
+    let length = match request.parse_with_uninit_headers(allowed, &mut fields[..most]) {
+        Ok(httparse::Status::Complete(length)) => length,
         Ok(httparse::Status::Partial) if buffer.len() < limits.bytes => return Ok(None),
-        Ok(httparse::Status::Complete(_) | httparse::Status::Partial) => {
-            return Err(if memchr::memchr(b'\n', buffer).is_some() {
-                HeadError::TooLarge
-            } else {
-                HeadError::TargetTooLong
-            });
+        Ok(httparse::Status::Partial) if memchr::memchr(b'\n', allowed).is_none() => {
+            return Err(HeadError::TargetTooLong);
         }
+        Ok(httparse::Status::Partial) => return Err(HeadError::TooLarge),
         Err(error) => return Err(error.into()),
     };
     strict_lines(&buffer[..length])?;
@@ -112,13 +111,13 @@ pub fn parse_response(
     let most = limits.fields.min(MAX_FIELDS);
     let parsing = httparse::ParserConfig::default().parse_response_with_uninit_headers(
         &mut response,
-        buffer,
+        &buffer[..buffer.len().min(limits.bytes)],
         &mut fields[..most],
     );
     let length = match parsing {
-        Ok(httparse::Status::Complete(length)) if length <= limits.bytes => length,
+        Ok(httparse::Status::Complete(length)) => length,
         Ok(httparse::Status::Partial) if buffer.len() < limits.bytes => return Ok(None),
-        Ok(httparse::Status::Complete(_) | httparse::Status::Partial) => return Err(HeadError::TooLarge),
+        Ok(httparse::Status::Partial) => return Err(HeadError::TooLarge),
         Err(error) => return Err(error.into()),
     };
     strict_lines(&buffer[..length])?;
@@ -403,6 +402,40 @@ mod tests {
         assert_eq!(parse(&large).err(), Some(HeadError::TooLarge));
         let long = format!("GET /{}", "b".repeat(5000));
         assert_eq!(parse(&long).err(), Some(HeadError::TargetTooLong));
+    }
+
+    #[test]
+    fn what_is_too_large_is_told_so_whole_and_in_pieces() {
+        let long = "a".repeat(5000);
+        let fields = "a: b\r\n".repeat(10);
+        for (head, expected) in [
+            (format!("GET /{long} HTTP/1.1\r\nhost: h\r\n\r\n"), HeadError::TargetTooLong),
+            // What stands behind the limit is not looked at, however wrong.
+            (format!("GET /{long} HTTP/7.1\r\nhost : h\r\n\r\n"), HeadError::TargetTooLong),
+            (format!("GET / HTTP/1.1\r\nhost: h\r\na: {long}\r\n{fields}\r\n"), HeadError::TooLarge),
+            (format!("GET / HTTP/1.1\r\nhost: h\r\na: {long}\r\nb\0: c\r\n\r\n"), HeadError::TooLarge),
+        ] {
+            for piece in [1, 7, 4095, 4096, 4097, head.len()] {
+                let mut buffer = BytesMut::new();
+                let mut told = None;
+                for piece in head.as_bytes().chunks(piece) {
+                    buffer.extend_from_slice(piece);
+                    match parse_request(&mut buffer, Scheme::Http, LIMITS) {
+                        Ok(None) => {}
+                        Ok(Some(_)) => panic!("taken"),
+                        Err(error) => {
+                            told = Some(error);
+                            break;
+                        }
+                    }
+                }
+                assert_eq!(told, Some(expected), "in pieces of {piece}: {}", &head[..20]);
+            }
+        }
+        // Exactly as large as allowed.
+        let rest = 4096 - "GET / HTTP/1.1\r\nhost: h\r\na: \r\n\r\n".len();
+        let exact = format!("GET / HTTP/1.1\r\nhost: h\r\na: {}\r\n\r\n", "b".repeat(rest));
+        assert!(parse(&exact).unwrap().is_some());
     }
 
     #[test]

@@ -386,6 +386,49 @@ fn a_change_under_load_drops_nothing() {
 }
 
 #[test]
+fn limits_that_stay_as_they_are_written_keep_their_counts() {
+    let document = |rate: &str, body: &str| {
+        format!(
+            "apis:\n  a:\n    policies: {{ limit: [{{ per: address, rate: {rate}, burst: 3 }}] }}\n    routes: [{{ respond: {{ body: {body} }} }}]\n"
+        )
+    };
+    let mut gateway = Gateway::start(&document("1/h", "first"));
+    let ask = |gateway: &Gateway| {
+        let answer = Raw::connect(gateway.web()).get("/", "");
+        (answer.status, answer.text())
+    };
+    let passed = |text: &str| (200, text.to_owned());
+    assert_eq!(ask(&gateway), passed("first"));
+    assert_eq!(ask(&gateway), passed("first"));
+    gateway.apply(&document("1/h", "second"));
+    assert_eq!(ask(&gateway), passed("second"), "one of three was left");
+    assert_eq!(ask(&gateway).0, 429);
+    gateway.apply(&document("1/h", "third"));
+    assert_eq!(ask(&gateway).0, 429);
+    // Another limit begins anew.
+    gateway.apply(&document("2/h", "fourth"));
+    assert_eq!(ask(&gateway), passed("fourth"));
+}
+
+#[test]
+fn two_listeners_may_each_have_any_port() {
+    let document = |more: &str| {
+        format!(
+            "listeners: {{ web: {{ address: '127.0.0.1:0' }}, other: {{ address: '127.0.0.1:0' }}{more} }}\napis: {{ a: {{ routes: [{{ respond: {{ body: here }} }}] }} }}\n"
+        )
+    };
+    let mut gateway = Gateway::start(&document(""));
+    let (web, other) = (gateway.web(), gateway.address("other"));
+    assert_ne!(web, other);
+    assert_eq!(Raw::connect(other).get("/", "").text(), "here");
+    gateway.apply(&document(", third: { address: '127.0.0.1:0' }"));
+    assert_eq!((gateway.web(), gateway.address("other")), (web, other));
+    assert!(![web, other].contains(&gateway.address("third")));
+    let wrong = gateway.try_apply(&document(", third: { address: '127.0.0.1:7' }, fourth: { address: '127.0.0.1:7' }"));
+    assert!(wrong.unwrap_err()[0].contains("has this address already"));
+}
+
+#[test]
 fn a_listener_that_goes_finishes_what_is_under_way() {
     let service = simulator();
     let two = format!(
