@@ -33,14 +33,28 @@ pub struct ResponseHead {
 }
 
 /// One call on its way through the policies.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct Call {
     pub head: RequestHead,
     pub client: Client,
     /// When its head had been read. Policies take their time from here, so that a test can hold it.
     pub now: Time,
+    /// The route that took it; set before any policy is asked.
+    pub place: Option<Arc<Place>>,
     /// Who calls; set by `authenticate`.
     pub consumer: Option<Arc<Consumer>>,
+    /// What a verified token says; set by `authenticate`.
+    pub claims: Option<Arc<Claims>>,
+}
+
+/// What the issuer of a token vouches for, as JSON.
+pub type Claims = serde_json::Map<String, serde_json::Value>;
+
+/// Where in the document a call ended up, by the names people gave.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Place {
+    pub api: Arc<str>,
+    pub route: Arc<str>,
 }
 
 /// The answer on its way back through the policies.
@@ -79,6 +93,13 @@ pub struct Consumer {
     pub index: u32,
     pub name: Arc<str>,
     pub team: Option<Arc<str>>,
+}
+
+impl Call {
+    /// One of which nothing more is known than what came in.
+    pub fn new(head: RequestHead, client: Client, now: Time) -> Call {
+        Call { head, client, now, place: None, consumer: None, claims: None }
+    }
 }
 
 impl RequestHead {

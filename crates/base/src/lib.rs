@@ -11,7 +11,7 @@ mod secret;
 mod time;
 mod units;
 
-pub use call::{Call, Client, Consumer, Peer, Reply, RequestHead, ResponseHead, Scheme, TlsInfo};
+pub use call::{Call, Claims, Client, Consumer, Peer, Place, Reply, RequestHead, ResponseHead, Scheme, TlsInfo};
 pub use date::Date;
 pub use headers::Headers;
 pub use http::{Method, StatusCode, Version};

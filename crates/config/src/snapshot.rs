@@ -8,7 +8,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use base::{Consumer, Headers, Percent, Scheme, Secret, StatusCode};
+use base::{Consumer, Headers, Percent, Place, Scheme, Secret, StatusCode};
 use ipnet::IpNet;
 use policy::Policies;
 
@@ -123,6 +123,8 @@ pub struct Route {
     pub api: Arc<Api>,
     /// `orders/0`, or the name the document gives.
     pub name: Arc<str>,
+    /// Both names, for the calls that come here.
+    pub place: Arc<Place>,
     /// Where the document says so: `apis.orders.routes[0]`.
     pub at: String,
     /// Its match in one line, as `weir explain` prints it.

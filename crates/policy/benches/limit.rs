@@ -19,8 +19,8 @@ fn limits(rules: &[Per]) -> Option<Arc<Limits>> {
 }
 
 fn call() -> Call {
-    Call {
-        head: RequestHead {
+    Call::new(
+        RequestHead {
             method: Method::GET,
             scheme: Scheme::Http,
             authority: String::new(),
@@ -28,13 +28,9 @@ fn call() -> Call {
             version: Version::HTTP_11,
             headers: Headers::new(),
         },
-        client: Client {
-            addr: IpAddr::V4(Ipv4Addr::LOCALHOST),
-            peer: Arc::new(Peer { remote: None, local: None, tls: None }),
-        },
-        now: Time::from_nanos(1),
-        consumer: None,
-    }
+        Client { addr: IpAddr::V4(Ipv4Addr::LOCALHOST), peer: Arc::new(Peer { remote: None, local: None, tls: None }) },
+        Time::from_nanos(1),
+    )
 }
 
 fn bench(criterion: &mut Criterion) {

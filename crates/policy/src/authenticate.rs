@@ -15,6 +15,7 @@ use serde::{Deserialize, Serialize};
 use smallvec::SmallVec;
 use subtle::ConstantTimeEq;
 
+use crate::decode::decoded;
 use crate::{CompileEnv, Outside, Policy, Refusal, Spec, Stop};
 
 /// How callers prove who they are.
@@ -200,30 +201,6 @@ fn bearer(value: &[u8]) -> Option<&[u8]> {
         return None;
     }
     Some(rest.trim_ascii())
-}
-
-/// A part of a query without its percent-encoding; what is not one stays as it is.
-fn decoded(text: &str) -> Cow<'_, [u8]> {
-    let bytes = text.as_bytes();
-    if !bytes.contains(&b'%') {
-        return bytes.into();
-    }
-    let digit = |at: usize| bytes.get(at).and_then(|b| char::from(*b).to_digit(16));
-    let mut out = Vec::with_capacity(bytes.len());
-    let mut at = 0;
-    while let Some(byte) = bytes.get(at) {
-        match (byte, digit(at + 1), digit(at + 2)) {
-            (b'%', Some(high), Some(low)) => {
-                out.push((high * 16 + low) as u8);
-                at += 3;
-            }
-            _ => {
-                out.push(*byte);
-                at += 1;
-            }
-        }
-    }
-    out.into()
 }
 
 const NOT_FOR_KEYS: [&str; 10] = [

@@ -4,6 +4,8 @@
 //! CONTRIBUTING.md: its file, and its line in `order.rs`.
 #![forbid(unsafe_code)]
 
+mod decode;
+mod expr;
 mod filter;
 mod order;
 mod outside;
@@ -13,6 +15,7 @@ mod specs;
 mod stop;
 
 mod authenticate;
+mod authorize;
 mod headers;
 mod limit;
 
@@ -24,6 +27,8 @@ use std::sync::Arc;
 use base::{Call, Reply, RequestHead, StatusCode};
 
 pub use authenticate::{ApiKeySpec, Authenticate, AuthenticateSpec, Key, Keys};
+pub use authorize::{Authorize, AuthorizeSpec};
+pub use expr::{Expr, ExprError, Gives, Scope};
 pub use filter::{Filter, Filters};
 pub use headers::{EditsSpec, HeaderEdits, HeadersSpec};
 pub use limit::{LimitSpec, Limits, Per, RuleSpec};

@@ -10,12 +10,16 @@ use serde::{Deserialize, Serialize};
 use crate::passage::{Steps, enter, filter, leave, settle};
 use crate::policies::{CompileEnv, compile, pick};
 use crate::specs::Setting;
-use crate::{Authenticate, Filter, HeaderEdits, Limits, Outside, Policy, Stop, Usage};
+use crate::{Authenticate, Authorize, Filter, HeaderEdits, Limits, Outside, Policy, Stop, Usage};
 
 policies! {
     // Who: all that follows may ask who calls.
     /// Who calls, and how callers prove it.
     authenticate: Authenticate,
+
+    // May: before how much, so that what is not allowed uses up nobody's share.
+    /// Which calls are let through, by what is known of them.
+    authorize: Authorize,
 
     // How much: after who, so that a stranger cannot use up a consumer's share.
     /// How many calls are let through per time; a call must be within all of the rules.

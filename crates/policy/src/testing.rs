@@ -25,8 +25,8 @@ pub(crate) fn keys() -> Arc<Keys> {
 }
 
 pub(crate) fn call(headers: &[(&str, &str)]) -> Call {
-    Call {
-        head: RequestHead {
+    Call::new(
+        RequestHead {
             method: Method::GET,
             scheme: Scheme::Http,
             authority: "h".into(),
@@ -34,13 +34,9 @@ pub(crate) fn call(headers: &[(&str, &str)]) -> Call {
             version: Version::HTTP_11,
             headers: Headers::from_iter(headers.iter().copied()),
         },
-        client: Client {
-            addr: IpAddr::V4(Ipv4Addr::LOCALHOST),
-            peer: Arc::new(Peer { remote: None, local: None, tls: None }),
-        },
-        now: Time::from_nanos(1),
-        consumer: None,
-    }
+        Client { addr: IpAddr::V4(Ipv4Addr::LOCALHOST), peer: Arc::new(Peer { remote: None, local: None, tls: None }) },
+        Time::from_nanos(1),
+    )
 }
 
 /// The policies of a document's `policies`, which must be right.

@@ -37,7 +37,7 @@ impl Handler for Gateway {
             forward::as_upgrade(&mut head, protocol, [self.worker.random(), self.worker.random()]);
         }
         let client = forward::client_of(&peer, &head.headers, &self.listener.trusted());
-        let mut call = Call { head, client, now: arrival.head_read, consumer: None };
+        let mut call = Call::new(head, client, arrival.head_read);
         let mut trip = Trip::begin(&self.worker, begin(&call, arrival, &self.worker));
 
         let mut response = match self.serve(&local, &mut trip, &mut call, &mut body, upgrade.as_deref()).await {
@@ -80,6 +80,7 @@ impl Gateway {
         let (route, found) = self.find_route(local, call)?;
         // Before the policies: a client's Connection field must not name what they set.
         forward::strip_request(&mut call.head.headers);
+        call.place = Some(route.place.clone());
         trip.enter(route, Passage::new(route.policies.clone()));
         trip.inwards(call).await?;
         match &route.action {

@@ -236,6 +236,7 @@ fn others(snapshot: &Snapshot, considered: Vec<Considered>) -> Vec<Other> {
 
 fn taken(route: &Arc<Route>, found: &Found, question: &Question) -> Taken {
     let mut call = question.call();
+    call.place = Some(route.place.clone());
     let before = call.head.headers.clone();
     let mut passage = Passage::new(route.policies.clone());
     let mut steps = Steps::new();
@@ -293,7 +294,7 @@ fn stopped(stop: &Stop) -> String {
         Stop::Refuse(Refusal::RateLimited { retry_after }) => {
             format!("429, retry after {}", base::Span(*retry_after))
         }
-        Stop::Refuse(refusal) => format!("refused: {refusal:?}"),
+        Stop::Refuse(Refusal::Forbidden) => "403, the rules of `authorize` do not let it pass".to_owned(),
         Stop::Answer(head, body) => format!("{}, {} bytes from here", head.status, body.len()),
     }
 }

@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use base::{Headers, Method, Percent, Scheme, StatusCode};
+use base::{Headers, Method, Percent, Place, Scheme, StatusCode};
 use policy::{Keys, Policies, Specs};
 use regex::Regex;
 
@@ -164,10 +164,12 @@ impl Context<'_> {
             }
         };
         let matched = matched?;
+        let name: Arc<str> = name.unwrap_or_else(|| format!("{}/{place}", around.api.name)).into();
         Some(Route {
             index,
             api: around.api.clone(),
-            name: name.unwrap_or_else(|| format!("{}/{place}", around.api.name)).into(),
+            place: Arc::new(Place { api: around.api.name.clone(), route: name.clone() }),
+            name,
             at: at.to_owned(),
             summary: summary(matched),
             policies,

@@ -76,7 +76,7 @@ impl Question {
         let peer = Arc::new(Peer { remote: Some(SocketAddr::new(from, 40_000)), local: None, tls: None });
         let trusted = &snapshot.listeners[listener].trusted_proxies;
         let client = proxy::client_of(&peer, &head.headers, trusted);
-        Ok(Question { listener, call: Call { head, client, now: Time::now(), consumer: None } })
+        Ok(Question { listener, call: Call::new(head, client, Time::now()) })
     }
 
     pub fn head(&self) -> &RequestHead {
@@ -89,8 +89,7 @@ impl Question {
 
     /// The call, to be done with as policies like.
     pub(super) fn call(&self) -> Call {
-        let Call { head, client, now, consumer } = &self.call;
-        Call { head: head.clone(), client: client.clone(), now: *now, consumer: consumer.clone() }
+        self.call.clone()
     }
 }
 

@@ -4,6 +4,7 @@
 mod cli;
 mod examples;
 mod http;
+mod identity;
 mod reload;
 mod streams;
 mod tls;
