@@ -39,6 +39,10 @@ pub struct Exchange {
     pub error: Option<&'static str>,
     pub bytes_in: u64,
     pub bytes_out: u64,
+    /// Time on a core, where this call was measured: times the calls it stands for.
+    pub cpu: Duration,
+    /// Bytes of its body that were kept in memory to be sent again, times the milliseconds that they were.
+    pub held: u64,
     pub ending: Ending,
     /// In the order in which they were made; all but the first are retries.
     pub attempts: SmallVec<[Attempt; 1]>,
@@ -98,6 +102,12 @@ impl Exchange {
 
     pub fn duration(&self) -> Duration {
         self.finished - self.started
+    }
+
+    /// The service failed it: 5xx, no answer at all, or one that broke off.
+    pub fn is_error(&self) -> bool {
+        self.status.is_none_or(|status| status.is_server_error())
+            || matches!(self.ending, Ending::UpstreamBroke | Ending::Deadline)
     }
 
     pub fn retries(&self) -> u64 {

@@ -3,6 +3,7 @@
 #![forbid(unsafe_code)]
 
 mod exchange;
+pub mod flow;
 mod histogram;
 mod timeline;
 mod trace;

@@ -106,6 +106,8 @@ pub fn unreadable(
         error: Some("bad-request"),
         bytes_in: 0,
         bytes_out: 0,
+        cpu: std::time::Duration::ZERO,
+        held: 0,
         ending: Ending::default(),
         attempts: smallvec::SmallVec::new(),
         steps: smallvec::SmallVec::new(),

@@ -84,7 +84,7 @@ pub async fn send(way: Way<'_>, call: &mut Call, body: &mut Body, trip: &mut Tri
     upstream.budget.deposit(retry.budget);
 
     let replay = (retry.attempts > 1 && !body.is_empty()).then(|| Replay::new(std::mem::take(&mut body), retry.buffer));
-    let tries = Tries {
+    let mut tries = Tries {
         deadline: timeouts.call.map(|call_timeout| call.now + call_timeout),
         target: call.head.target.clone(),
         authority: call.head.authority.clone(),
@@ -96,11 +96,16 @@ pub async fn send(way: Way<'_>, call: &mut Call, body: &mut Body, trip: &mut Tri
         fresh: false,
         stale: 0,
     };
-    tries.run(call, trip).await
+    let answer = tries.run(call, trip).await;
+    if let Some(replay) = &tries.replay {
+        let held = replay.bytes() as u64 * trip.since_began().as_millis() as u64;
+        trip.note(|exchange| exchange.held = held);
+    }
+    answer
 }
 
 impl Tries<'_> {
-    async fn run(mut self, call: &mut Call, trip: &mut Trip) -> Result<Response, Refusal> {
+    async fn run(&mut self, call: &mut Call, trip: &mut Trip) -> Result<Response, Refusal> {
         let (worker, upstream, retry) = (self.way.worker, self.upstream, &self.way.forward.retry);
         loop {
             let chosen = upstream.choose(call, &self.tried, worker.random()).ok_or(Refusal::NoEndpoint)?;

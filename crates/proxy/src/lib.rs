@@ -14,6 +14,7 @@ mod deadline;
 mod filtered;
 mod forward;
 mod health;
+mod meter;
 mod node;
 mod outside;
 mod path;

@@ -5,7 +5,7 @@
 
 use std::rc::Rc;
 use std::sync::Arc;
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 
 use awareness::{Arrival, Exchange};
 use base::{Call, Peer, StatusCode};
@@ -17,6 +17,7 @@ use transport::{Body, Handler, Request, Response};
 use crate::answer;
 use crate::attempt::{self, Way};
 use crate::forward;
+use crate::meter::Meter;
 use crate::refusal::{self, Refusal};
 use crate::tap;
 use crate::trip::Trip;
@@ -31,6 +32,28 @@ pub struct Gateway {
 
 impl Handler for Gateway {
     async fn handle(&self, request: Request) -> Response {
+        match self.worker.meter() {
+            None => self.answer(request, None).await,
+            // Seldom, and so apart: the future of all the others stays small.
+            Some(meter) => {
+                Box::pin(async move { meter.measure(self.answer(request, Some(meter.clone()))).await }).await
+            }
+        }
+    }
+
+    fn refuse(&self, status: StatusCode, why: &'static str, peer: &Arc<Peer>, arrival: Arrival) -> Response {
+        answer::unreadable(&self.worker, status, why, peer, arrival)
+    }
+}
+
+/// Why a call goes no further down the path.
+pub enum Halt {
+    Refuse(Refusal),
+    Answer(Box<Response>),
+}
+
+impl Gateway {
+    async fn answer(&self, request: Request, meter: Option<Meter>) -> Response {
         let local = self.worker.local();
         let Request { mut head, mut body, peer, arrival, upgrade } = request;
         if let Some(protocol) = &upgrade {
@@ -39,6 +62,7 @@ impl Handler for Gateway {
         let client = forward::client_of(&peer, &head.headers, &self.listener.trusted());
         let mut call = Call::new(head, client, arrival.head_read);
         let mut trip = Trip::begin(&self.worker, begin(&call, arrival, &self.worker));
+        trip.meter = meter;
 
         let mut response = match self.serve(&local, &mut trip, &mut call, &mut body, upgrade.as_deref()).await {
             Ok(response) => response,
@@ -57,18 +81,6 @@ impl Handler for Gateway {
         tap::attach(response, trip)
     }
 
-    fn refuse(&self, status: StatusCode, why: &'static str, peer: &Arc<Peer>, arrival: Arrival) -> Response {
-        answer::unreadable(&self.worker, status, why, peer, arrival)
-    }
-}
-
-/// Why a call goes no further down the path.
-pub enum Halt {
-    Refuse(Refusal),
-    Answer(Box<Response>),
-}
-
-impl Gateway {
     async fn serve(
         &self,
         local: &Rc<Local>,
@@ -130,6 +142,8 @@ fn begin(call: &Call, arrival: Arrival, worker: &Worker) -> Box<Exchange> {
         error: None,
         bytes_in: 0,
         bytes_out: 0,
+        cpu: Duration::ZERO,
+        held: 0,
         ending: awareness::Ending::default(),
         attempts: smallvec::SmallVec::new(),
         steps: smallvec::SmallVec::new(),

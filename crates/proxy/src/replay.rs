@@ -57,6 +57,12 @@ impl Replay {
         Some(Body::source(Reader { kept: self.0.clone(), next: 0, passed: 0 }))
     }
 
+    /// How much is kept now.
+    pub fn bytes(&self) -> usize {
+        let kept = self.0.borrow();
+        if kept.lost { 0 } else { kept.bytes }
+    }
+
     /// No other sending will be asked for.
     pub fn seal(&self) {
         self.0.borrow_mut().limit = 0;

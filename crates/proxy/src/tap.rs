@@ -41,7 +41,11 @@ pub fn attach(response: Response, trip: Trip) -> Response {
 
 impl Source for Tap {
     fn poll_frame(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame, BodyError>>> {
-        let frame = match self.body.poll_frame(cx) {
+        let polled = match &self.trip.meter {
+            None => self.body.poll_frame(cx),
+            Some(meter) => meter.poll(|| self.body.poll_frame(cx)),
+        };
+        let frame = match polled {
             Poll::Ready(frame) => frame,
             Poll::Pending => {
                 let idle = self.patience.idle.map(|idle| self.last + idle);

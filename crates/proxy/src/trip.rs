@@ -13,6 +13,7 @@ use transport::{Body, Response};
 
 use crate::deadline::Timers;
 use crate::filtered::{Stopped, filtered};
+use crate::meter::Meter;
 use crate::refusal::Refusal;
 use crate::tap::Patience;
 use crate::upstream::LocalEndpoint;
@@ -30,6 +31,8 @@ pub struct Trip {
     /// Why a policy stopped the request's body on its way.
     stopped: Option<Stopped>,
     pub patience: Patience,
+    /// For a call whose cost is measured.
+    pub meter: Option<Meter>,
 }
 
 impl Trip {
@@ -44,6 +47,7 @@ impl Trip {
             complete: false,
             stopped: None,
             patience: Patience::default(),
+            meter: None,
         }
     }
 
@@ -56,6 +60,11 @@ impl Trip {
         self.exchange.as_ref().map_or_else(Time::now, |exchange| {
             exchange.attempts.last().and_then(|it| it.timeline.at(Stamp::FirstByte)).unwrap_or(exchange.started)
         })
+    }
+
+    /// How long the call has taken until now.
+    pub fn since_began(&self) -> std::time::Duration {
+        self.exchange.as_ref().map_or_else(Default::default, |exchange| Time::now() - exchange.started)
     }
 
     pub fn enter(&mut self, route: &Arc<Route>, passage: Passage) {
@@ -185,6 +194,7 @@ impl Drop for Trip {
         self.release();
         let Some(mut exchange) = self.exchange.take() else { return };
         exchange.finished = Time::now();
+        exchange.cpu = self.meter.take().map(|meter| meter.stands_for()).unwrap_or_default();
         exchange.bytes_in = self.bytes_in.as_ref().map_or(0, |bytes| bytes.get());
         if !self.complete {
             exchange.ending = Ending::ClientGone;

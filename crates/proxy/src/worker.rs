@@ -22,6 +22,7 @@ use transport::{Drain, Drainer, drain, h1, h2};
 use crate::board::{self, Balance, Board};
 use crate::connection;
 use crate::deadline::Timers;
+use crate::meter::{self, Meter};
 use crate::outside::World;
 use crate::upstream::{EndpointState, LocalUpstream};
 
@@ -228,6 +229,11 @@ impl Worker {
     /// An evenly spread number; not for secrets.
     pub fn random(&self) -> u64 {
         self.outside.random()
+    }
+
+    /// For the calls whose cost is measured.
+    pub fn meter(&self) -> Option<Meter> {
+        self.random().is_multiple_of(u64::from(meter::ONE_IN)).then(Meter::default)
     }
 
     /// True if calls are traced here, so that upstreams hear of our spans and not of our caller's.

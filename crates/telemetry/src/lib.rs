@@ -7,7 +7,9 @@
 
 mod access_log;
 mod endpoint;
+mod flows;
 mod metrics;
+mod observer;
 mod otlp;
 mod recorder;
 mod settings;
@@ -15,7 +17,9 @@ mod start;
 #[cfg(test)]
 mod testing;
 
-pub use metrics::{Gauge, Gauges};
+pub use flows::{Segment, Series};
+pub use metrics::{Cgroup, Gauge, Gauges, Operation, Process, Subject};
+pub use observer::Observer;
 pub use recorder::Recorder;
 pub use settings::{AccessLog, Otlp, OtlpProtocol, Settings};
 pub(crate) use start::Shared;

@@ -7,9 +7,13 @@ mod cells;
 mod expose;
 mod gauges;
 mod process;
+mod tally;
 
 pub use cells::Gauge;
-pub(crate) use cells::{Labels, Local, Registry, Sample, method};
+pub(crate) use cells::{Family, Labels, Local, Registry, Sample, method};
 pub(crate) use expose::render;
 pub use gauges::Gauges;
 pub(crate) use gauges::Reading;
+pub use process::{Cgroup, Process};
+pub(crate) use tally::{OTHER, READABLE};
+pub use tally::{Operation, Subject};

@@ -12,9 +12,10 @@ use tokio::sync::mpsc;
 use tokio::task::JoinHandle as Task;
 
 use crate::access_log::{self, Buffer, Message, Target, Writer};
+use crate::flows::{self, Flows};
 use crate::metrics::{Gauges, Local, Registry, render};
 use crate::otlp::{Collector, Exporter};
-use crate::{Recorder, Settings, endpoint};
+use crate::{Observer, Recorder, Settings, endpoint};
 
 /// The process's telemetry; one.
 pub struct Telemetry {
@@ -46,6 +47,7 @@ pub enum StartError {
 pub(crate) struct Shared {
     pub(crate) registry: Arc<Registry>,
     pub(crate) gauges: Gauges,
+    pub(crate) flows: Flows,
     pub(crate) started: SystemTime,
     pub(crate) ready: AtomicBool,
     pub(crate) log_on: AtomicBool,
@@ -76,6 +78,7 @@ impl Telemetry {
         let shared = Arc::new(Shared {
             registry: Arc::new(Registry::new(workers, settings.max_series)),
             gauges: Gauges::default(),
+            flows: Flows::new(),
             started: SystemTime::now(),
             ready: AtomicBool::new(false),
             log_on: AtomicBool::new(false),
@@ -150,6 +153,11 @@ impl Telemetry {
         self.locked().bound
     }
 
+    /// For others that look on.
+    pub fn observer(&self) -> Observer {
+        Observer(self.shared.clone())
+    }
+
     /// The metrics as OpenMetrics text.
     pub fn render(&self) -> String {
         render(&self.shared)
@@ -216,6 +224,7 @@ async fn run(
 ) {
     let (collectors, changes) = mpsc::unbounded_channel();
     let exporter = tokio::spawn(Exporter::new(shared.clone()).run(exchanges, changes));
+    let adding = tokio::spawn(flows::keep(shared.clone()));
     let mut serving: Option<Task<()>> = None;
     while let Some(command) = commands.recv().await {
         match command {
@@ -235,6 +244,7 @@ async fn run(
     // The exporter ends when nobody can change it any more, with what it still has.
     drop(collectors);
     let _ = tokio::time::timeout(STOP, exporter).await;
+    adding.abort();
     if let Some(task) = serving {
         task.abort();
     }

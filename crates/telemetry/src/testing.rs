@@ -35,6 +35,8 @@ pub(crate) fn exchange(target: &str) -> Exchange {
         error: None,
         bytes_in: 1,
         bytes_out: 2,
+        cpu: Duration::ZERO,
+        held: 0,
         ending: Ending::Complete,
         attempts: smallvec::smallvec![Attempt {
             endpoint: "10.0.0.1:80".into(),

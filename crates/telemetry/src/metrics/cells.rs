@@ -8,6 +8,8 @@ use std::time::Duration;
 use awareness::{Exchange, Histogram, StepEnd};
 use foldhash::HashMap;
 
+use super::tally::{Operation, Subject, Subjects, Tally};
+
 /// What is counted by workers. Their names lack the `_total` that exposition adds to a counter.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub(crate) enum Family {
@@ -42,6 +44,7 @@ pub(crate) struct Registry {
     families: Mutex<HashMap<Family, Known>>,
     /// Set once a family is full, for workers that forgot what was folded to ask nobody.
     full: [AtomicBool; Family::ALL.len()],
+    subjects: Subjects,
 }
 
 #[derive(Debug, Default)]
@@ -54,6 +57,7 @@ struct Known {
 #[derive(Debug, Default)]
 struct Shard {
     series: Mutex<Vec<(Family, Labels, Cells)>>,
+    tallies: Mutex<Vec<(Subject, Tally)>>,
     active: Arc<AtomicI64>,
     connections: Mutex<BTreeMap<Arc<str>, Arc<AtomicI64>>>,
 }
@@ -69,9 +73,13 @@ pub(crate) struct Local {
     /// By API, by route: names are looked up as borrowed text, which a map of pairs could not do.
     routes: HashMap<Arc<str>, HashMap<Arc<str>, RouteCells>>,
     upstreams: HashMap<Arc<str>, UpstreamCells>,
+    consumers: HashMap<Arc<str>, Tally>,
 }
 
 struct RouteCells {
+    tally: Tally,
+    /// Numbers of the route's operations, by method.
+    operations: Vec<(&'static str, u32)>,
     duration: Cells,
     bytes_in: Cells,
     bytes_out: Cells,
@@ -177,6 +185,7 @@ impl Registry {
             max_series: AtomicUsize::new(max_series),
             families: Mutex::default(),
             full: Default::default(),
+            subjects: Subjects::default(),
         }
     }
 
@@ -210,6 +219,29 @@ impl Registry {
         all
     }
 
+    /// The histograms of one family, all workers' together.
+    pub(crate) fn histograms(&self, wanted: Family) -> BTreeMap<Labels, Histogram> {
+        let mut all = BTreeMap::<Labels, Histogram>::new();
+        for shard in &self.shards {
+            let series: Vec<_> = locked(&shard.series).iter().filter(|(it, ..)| *it == wanted).cloned().collect();
+            for (family, labels, cells) in series {
+                if let Sample::Histogram(histogram) = cells.sample(family) {
+                    all.entry(labels).or_default().merge(&histogram);
+                }
+            }
+        }
+        all
+    }
+
+    /// Of all workers; the same subject may come several times.
+    pub(crate) fn tallies(&self) -> Vec<(Subject, Tally)> {
+        self.shards.iter().flat_map(|shard| locked(&shard.tallies).clone()).collect()
+    }
+
+    pub(crate) fn operations(&self) -> Vec<Operation> {
+        self.subjects.operations()
+    }
+
     pub(crate) fn folded(&self) -> Vec<(&'static str, u64)> {
         let families = locked(&self.families);
         Family::ALL.iter().map(|f| (f.describe().0, families.get(f).map_or(0, |known| known.folded))).collect()
@@ -235,7 +267,7 @@ fn other(labels: &Labels) -> Labels {
 }
 
 /// A panic while holding one of these locks leaves nothing half done that counting could not bear.
-fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+pub(super) fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
@@ -256,7 +288,13 @@ impl Gauge {
 impl Local {
     pub(crate) fn new(registry: Arc<Registry>, worker: usize) -> Local {
         let shard = registry.shards[worker].clone();
-        Local { registry, shard, routes: HashMap::default(), upstreams: HashMap::default() }
+        Local {
+            registry,
+            shard,
+            routes: HashMap::default(),
+            upstreams: HashMap::default(),
+            consumers: HashMap::default(),
+        }
     }
 
     pub(crate) fn active(&self) -> Gauge {
@@ -268,7 +306,7 @@ impl Local {
     }
 
     pub(crate) fn count(&mut self, exchange: &Exchange) {
-        let Local { registry, shard, routes, upstreams } = self;
+        let Local { registry, shard, routes, upstreams, consumers } = self;
         let tables = Tables { registry, shard };
         let api = exchange.api.as_deref().unwrap_or_default();
         let name = exchange.route.as_deref().unwrap_or_default();
@@ -281,8 +319,20 @@ impl Local {
                 Some(routes.entry(name.into()).or_insert(cells))
             }
         };
-        if let Some(route) = route {
-            route.count(&tables, api, name, exchange);
+        let operation = route.map(|route| route.count(&tables, api, name, exchange)).unwrap_or_default();
+        if let Some(consumer) = &exchange.consumer {
+            match consumers.get(consumer) {
+                Some(tally) => tally.count(exchange, operation),
+                None => {
+                    // Names may come from tokens, without end; those that are folded are forgotten again.
+                    if consumers.len() >= 4 * Subjects::MOST {
+                        consumers.clear();
+                    }
+                    let tally = tables.tally(Subject::Consumer(consumer.clone()));
+                    tally.count(exchange, operation);
+                    consumers.insert(consumer.clone(), tally);
+                }
+            }
         }
         if exchange.attempts.is_empty() {
             return;
@@ -317,6 +367,17 @@ impl Tables<'_> {
         cells
     }
 
+    fn tally(&self, subject: Subject) -> Tally {
+        let subject = self.registry.subjects.admit(subject, self.registry.max_series.load(Relaxed));
+        let mut tallies = locked(&self.shard.tallies);
+        if let Some((_, tally)) = tallies.iter().find(|(it, _)| *it == subject) {
+            return tally.clone();
+        }
+        let tally = Tally::new();
+        tallies.push((subject, tally.clone()));
+        tally
+    }
+
     /// The cells of all that is folded, for a worker whose own map has grown too long to be kept.
     fn is_full(&self, family: Family, kept: usize) -> bool {
         kept > 4 * self.registry.max_series.load(Relaxed).max(1) && self.registry.full[family as usize].load(Relaxed)
@@ -329,6 +390,8 @@ impl RouteCells {
     fn new(tables: &Tables<'_>, api: &str, route: &str) -> RouteCells {
         let labels = [("api", api), ("route", route)];
         RouteCells {
+            tally: tables.tally(Subject::Route(api.into(), route.into())),
+            operations: Vec::new(),
             duration: tables.series(Family::RequestDuration, &labels),
             bytes_in: tables.series(Family::RequestBytes, &labels),
             bytes_out: tables.series(Family::ResponseBytes, &labels),
@@ -338,7 +401,8 @@ impl RouteCells {
         }
     }
 
-    fn count(&mut self, tables: &Tables<'_>, api: &str, route: &str, exchange: &Exchange) {
+    /// Returns the number of the call's operation.
+    fn count(&mut self, tables: &Tables<'_>, api: &str, route: &str, exchange: &Exchange) -> u32 {
         self.duration.observe(exchange.duration());
         self.bytes_in.add(exchange.bytes_in);
         self.bytes_out.add(exchange.bytes_out);
@@ -357,6 +421,16 @@ impl RouteCells {
             }
         }
 
+        let operation = match self.operations.iter().find(|(method, _)| *method == key.0) {
+            Some((_, number)) => *number,
+            None => {
+                let number = tables.registry.subjects.operation(api, route, key.0);
+                self.operations.push((key.0, number));
+                number
+            }
+        };
+        self.tally.count(exchange, operation);
+
         for step in exchange.steps.iter().filter(|step| step.end == StepEnd::Refused) {
             if let Some((_, cells)) = self.refusals.iter().find(|(policy, _)| *policy == step.policy) {
                 cells.add(1);
@@ -367,6 +441,7 @@ impl RouteCells {
             cells.add(1);
             self.refusals.push((step.policy, cells));
         }
+        operation
     }
 }
 

@@ -3,6 +3,7 @@
 use std::fmt;
 use std::sync::Arc;
 
+use awareness::flow::View;
 use awareness::{BOUNDS, Histogram};
 use prometheus_client::collector::Collector;
 use prometheus_client::encoding::{DescriptorEncoder, EncodeCounterValue, EncodeGaugeValue, NoLabelSet, text};
@@ -11,7 +12,7 @@ use prometheus_client::registry;
 
 use super::process::Process;
 use super::{Reading, Sample};
-use crate::Shared;
+use crate::{Series, Shared, Subject};
 
 /// The whole exposition, `# EOF` included.
 pub(crate) fn render(shared: &Arc<Shared>) -> String {
@@ -74,14 +75,72 @@ impl Collector for Scrape {
         counter(e, "weir_access_log_dropped", "Lines of the access log that were lost", dropped)?;
         counter(e, "weir_otlp_dropped", "Traces that were not exported", [(vec![], shared.otlp_dropped())])?;
 
+        flows(e, &shared.series())?;
+
         if let Some(process) = Process::read() {
-            let Process { resident_bytes, cpu_seconds, open_fds, start_seconds } = process;
+            let Process { resident_bytes, cpu_seconds, open_fds, max_fds, threads, start_seconds } = process;
             gauge(e, "process_resident_memory_bytes", "Resident memory", [(vec![], resident_bytes)])?;
             counter(e, "process_cpu_seconds", "User and system CPU time", [(vec![], cpu_seconds)])?;
             gauge(e, "process_open_fds", "Open file descriptors", [(vec![], open_fds)])?;
+            gauge(e, "process_max_fds", "Open file descriptors it may have", max_fds.map(|most| (vec![], most)))?;
+            gauge(e, "process_threads", "Threads", [(vec![], threads)])?;
             gauge(e, "process_start_time_seconds", "Start since the epoch", [(vec![], start_seconds)])?;
         }
         Ok(())
+    }
+}
+
+/// What cannot be made of the other families: how calls change and how unlike each other they are; consumers.
+fn flows(encoder: &mut DescriptorEncoder<'_>, series: &[Series]) -> fmt::Result {
+    let e = encoder;
+    type Value = fn(&View) -> Option<f64>;
+    let gauges: [(&str, &str, Value); 6] = [
+        ("weir_flow_velocity", "Change of the rate of calls, in calls per second per second", |view| {
+            Some(view.calls_velocity)
+        }),
+        ("weir_flow_burst_ratio", "The busiest second of the last minute over the mean one", |view| view.burst),
+        ("weir_flow_dispersion", "Variance over mean of arrivals: 0 regular, 1 by chance, more in bursts", |view| {
+            view.dispersion
+        }),
+        ("weir_flow_entropy_bits", "How mixed the operations are", |view| view.entropy),
+        ("weir_flow_latency_variation", "Standard deviation over mean of durations", |view| {
+            Some(view.latency?.variation)
+        }),
+        ("weir_flow_size_variation", "Standard deviation over mean of bodies' sizes", |view| {
+            Some(view.sizes?.variation)
+        }),
+    ];
+    for (name, help, value) in gauges {
+        let rows = series.iter().filter_map(|it| Some((labels(&it.subject), value(&it.view)?)));
+        gauge(e, name, help, rows)?;
+    }
+    let rows = series.iter().map(|it| (labels(&it.subject), it.view.totals.cpu_nanos as f64 / 1e9));
+    counter(e, "weir_flow_cpu_seconds", "Time on a core in the calls, measured for some of them and scaled", rows)?;
+    let rows = series.iter().map(|it| (labels(&it.subject), it.view.held[0]));
+    gauge(e, "weir_flow_held_bytes", "Bodies kept in memory to be sent again", rows)?;
+
+    type Count = fn(&View) -> u64;
+    let counters: [(&str, &str, Count); 4] = [
+        ("weir_consumer_requests", "Calls of a consumer", |view| view.totals.calls),
+        ("weir_consumer_errors", "Calls of a consumer that the service failed", |view| view.totals.errors),
+        ("weir_consumer_request_bytes", "Bytes of a consumer's request bodies", |view| view.totals.bytes_in),
+        ("weir_consumer_response_bytes", "Bytes of a consumer's response bodies", |view| view.totals.bytes_out),
+    ];
+    for (name, help, value) in counters {
+        let rows = series.iter().filter_map(|it| match &it.subject {
+            Subject::Consumer(consumer) => Some((vec![("consumer", &**consumer)], value(&it.view))),
+            Subject::Api(_) | Subject::Route(..) => None,
+        });
+        counter(e, name, help, rows)?;
+    }
+    Ok(())
+}
+
+fn labels(subject: &Subject) -> Vec<(&str, &str)> {
+    match subject {
+        Subject::Api(api) => vec![("kind", "api"), ("api", api)],
+        Subject::Route(api, route) => vec![("kind", "route"), ("api", api), ("route", route)],
+        Subject::Consumer(consumer) => vec![("kind", "consumer"), ("consumer", consumer)],
     }
 }
 
