@@ -184,7 +184,11 @@ impl Context<'_> {
         }
         Snapshot {
             revision: Revision { hash: self.hash(), source: self.source.name.clone() },
-            node: Node { workers, drain: node.drain.map_or(Duration::from_secs(30), |span| span.0) },
+            node: Node {
+                workers,
+                drain: node.drain.map_or(Duration::from_secs(30), |span| span.0),
+                retire: node.retire.map_or(Some(Duration::from_secs(3600)), |it| it.0.map(|span| span.0)),
+            },
             listeners,
             upstreams: self.finish_upstreams(upstreams),
             apis,

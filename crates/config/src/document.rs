@@ -50,6 +50,8 @@ section! {
         workers: Option<usize>,
         /// How long calls may go on after the process was told to stop. Default: `30s`.
         drain: Option<Span>,
+        /// How long calls may go on in a process whose place was taken by another; or `none`. Default: `1h`.
+        retire: Option<OrNone>,
     }
 }
 

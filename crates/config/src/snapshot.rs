@@ -44,6 +44,8 @@ pub struct Node {
     pub workers: usize,
     /// How long calls may go on after SIGTERM, or on a listener that disappeared.
     pub drain: Duration,
+    /// How long calls may go on once another process has taken this one's place; without end if absent.
+    pub retire: Option<Duration>,
 }
 
 // === The way in ===

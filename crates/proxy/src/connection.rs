@@ -25,6 +25,7 @@ pub async fn accept(
     mut acceptor: Acceptor,
     tasks: mpsc::UnboundedSender<Task>,
 ) {
+    let _accepting = worker.accepting();
     let mut drained = std::pin::pin!(listener.drain.drained());
     loop {
         let stream = tokio::select! {
@@ -40,8 +41,10 @@ pub async fn accept(
 }
 
 fn begin(worker: &Rc<Worker>, listener: &Rc<LocalListener>, stream: Stream, tasks: &mpsc::UnboundedSender<Task>) {
+    // Counted from here on, so that a worker is not taken for quiet before it has begun with it.
+    let open = Open::new(worker, listener);
     // The receiver lives as long as the worker, and this with it.
-    let _ = tasks.send(Box::pin(fresh(worker.clone(), listener.clone(), stream)));
+    let _ = tasks.send(Box::pin(fresh(open, stream)));
 }
 
 /// Counts a connection for as long as it is open here.
@@ -65,8 +68,8 @@ impl Drop for Open {
     }
 }
 
-async fn fresh(worker: Rc<Worker>, listener: Rc<LocalListener>, mut stream: Stream) {
-    let open = Open::new(&worker, &listener);
+async fn fresh(open: Open, mut stream: Stream) {
+    let listener = open.listener.clone();
     let accepted = Time::now();
     let (mut remote, mut local) = (stream.peer_addr(), stream.local_addr());
     if listener.expects_proxy_header() {
@@ -111,7 +114,7 @@ async fn plain(open: Open, stream: Stream, read: BytesMut, peer: Arc<Peer>, acce
     let Open { worker, listener } = &open;
     let gateway = Gateway { worker: worker.clone(), listener: listener.clone() };
     let arrival = Arrival { accepted, first, ..Arrival::default() };
-    let moves = || worker.balance.wants_to_give();
+    let moves = || worker.balance.wants_to_give() && !listener.drain.is_draining();
     let accepting = h1::Accepted { io: stream, read, peer: peer.clone(), arrival };
     let settings = listener.http1();
     match h1::serve(accepting, &gateway, &settings, &listener.drain, moves).await {

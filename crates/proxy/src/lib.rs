@@ -26,4 +26,4 @@ mod upstream;
 mod worker;
 
 pub use forward::{client_of, rewrite_host, rewrite_target};
-pub use node::{Node, Problem, check};
+pub use node::{Node, Passed, Problem, Sockets, check};

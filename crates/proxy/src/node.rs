@@ -4,6 +4,8 @@
 //! can fail is in the first half, which changes nothing.
 
 use std::collections::HashMap;
+use std::net::TcpListener;
+use std::os::fd::OwnedFd;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 use std::thread::{self, JoinHandle};
@@ -56,6 +58,23 @@ struct Bound {
     listening: Arc<Listening>,
 }
 
+/// The listening sockets of a process, on their way to the one that follows it. They are the same sockets: both may
+/// accept from them, and what waits in their queues is lost to neither.
+#[derive(Default)]
+pub struct Sockets {
+    pub listeners: Vec<Passed>,
+    /// Of `telemetry.metrics`.
+    pub metrics: Option<TcpListener>,
+}
+
+/// Those of one listener.
+pub struct Passed {
+    pub name: String,
+    /// As the document says it.
+    pub address: Address,
+    pub sockets: Vec<OwnedFd>,
+}
+
 /// Upstreams to be probed from now on, instead of those before.
 type Watch = (Vec<Probed>, telemetry::Gauges);
 pub type Probed = (Arc<Upstream>, Vec<Arc<EndpointState>>, Option<Arc<ClientConfig>>);
@@ -69,14 +88,21 @@ struct Prepared {
 
 impl Node {
     pub fn start(snapshot: Arc<Snapshot>) -> Result<Node, Vec<Problem>> {
+        Node::follow(snapshot, Sockets::default())
+    }
+
+    /// Starts on the sockets of another process where the document still has them. That process goes on accepting
+    /// from them, and files of Unix sockets stay its own until [`Node::take_files`].
+    pub fn follow(snapshot: Arc<Snapshot>, inherited: Sockets) -> Result<Node, Vec<Problem>> {
+        let Sockets { listeners, metrics } = inherited;
         let wrong = |at: &str, message: String| vec![Problem { at: at.to_owned(), message }];
         let (control, runtime) =
             spawn_control().map_err(|error| wrong("", format!("cannot start the control thread: {error}")))?;
         let names = Arc::new(Names::new(resolver(), runtime));
         let workers = snapshot.node.workers;
-        let prepared = prepare(&snapshot, workers, None, &HashMap::new(), &names)?;
-        let (telemetry, recorders) =
-            Telemetry::start(settings(&snapshot), workers).map_err(|error| wrong("telemetry", chain(&error)))?;
+        let prepared = prepare(&snapshot, workers, None, &HashMap::new(), listeners, &names)?;
+        let (telemetry, recorders) = Telemetry::start(settings(&snapshot), workers, metrics)
+            .map_err(|error| wrong("telemetry", chain(&error)))?;
         telemetry.gauges().loaded(&snapshot.revision.hash);
         let board = Board::new(workers);
         let handles = spawn_workers(recorders, &prepared.generation, &board, &names)
@@ -104,12 +130,13 @@ impl Node {
                 "the number of workers changes with the next start"
             );
         }
-        let result = prepare(&snapshot, self.workers.len(), Some(&self.generation), &self.bound, &self.names).and_then(
-            |prepared| match self.telemetry.reconfigure(settings(&snapshot)) {
+        let (workers, old) = (self.workers.len(), Some(&*self.generation));
+        let result = prepare(&snapshot, workers, old, &self.bound, Vec::new(), &self.names).and_then(|prepared| {
+            match self.telemetry.reconfigure(settings(&snapshot)) {
                 Ok(()) => Ok(prepared),
                 Err(error) => Err(vec![Problem { at: "telemetry".into(), message: chain(&error) }]),
-            },
-        );
+            }
+        });
         match result {
             Ok(prepared) => {
                 self.commit(prepared);
@@ -151,26 +178,40 @@ impl Node {
         listeners.filter_map(|it| Some((it.name.clone(), found(&self.bound.get(&it.name)?.listening)))).collect()
     }
 
+    /// The listening sockets, for a process that follows this one.
+    pub fn sockets(&self) -> std::io::Result<Sockets> {
+        let mut listeners = Vec::new();
+        for (name, Bound { address, listening }) in &self.bound {
+            let sockets = listening.pass_on()?;
+            listeners.push(Passed { name: name.to_string(), address: address.clone(), sockets });
+        }
+        Ok(Sockets { listeners, metrics: self.telemetry.metrics_socket()? })
+    }
+
+    /// From now on the files of Unix sockets go with this node, or stay for one that follows it.
+    pub fn take_files(&self, ours: bool) {
+        for bound in self.bound.values() {
+            bound.listening.owns_file(ours);
+        }
+    }
+
+    /// Leaves what is new to another process, and finishes what is under way: every connection ends with its next
+    /// answer, or when it has been idle for too long. `done` is called when none is left; then comes
+    /// [`Node::stop`], which may also come before.
+    pub fn retire(&mut self, done: impl FnOnce() + Send + 'static) {
+        self.telemetry.set_ready(false);
+        self.telemetry.close_endpoint();
+        self.bound.clear();
+        self.drain(true, done);
+    }
+
     /// Finishes what is under way, for `patience` at most; true if nothing had to be cut.
     pub fn stop(mut self, patience: Duration) -> bool {
         self.telemetry.set_ready(false);
         // The workers hold their own ends of the sockets, and let go of them as they drain.
         self.bound.clear();
-        let drained: Vec<_> = self
-            .workers
-            .iter()
-            .map(|worker| {
-                let (done, wait) = oneshot::channel();
-                // A worker that is gone has nothing under way.
-                let _ = worker.orders.send(Order::Drain { done });
-                wait
-            })
-            .collect();
         let (tell, told) = std::sync::mpsc::channel();
-        let waiting = thread::spawn(move || {
-            for worker in drained {
-                let _ = worker.blocking_recv();
-            }
+        self.drain(false, move || {
             let _ = tell.send(());
         });
         let clean = told.recv_timeout(patience).is_ok();
@@ -184,9 +225,28 @@ impl Node {
         for thread in threads {
             let _ = thread.join();
         }
-        let _ = waiting.join();
         self.telemetry.flush_and_stop();
         clean
+    }
+
+    fn drain(&self, gently: bool, done: impl FnOnce() + Send + 'static) {
+        let workers: Vec<_> = self.workers.iter().map(|worker| worker.orders.clone()).collect();
+        thread::spawn(move || {
+            // Asked twice: a connection may have been on its way from one worker to another, which had answered.
+            for _ in 0..2 {
+                let ask = |orders: &mpsc::UnboundedSender<Order>| {
+                    let (done, wait) = oneshot::channel();
+                    // A worker that is gone has nothing under way.
+                    let _ = orders.send(Order::Drain { gently, done });
+                    wait
+                };
+                let answers: Vec<_> = workers.iter().map(ask).collect();
+                for answer in answers {
+                    let _ = answer.blocking_recv();
+                }
+            }
+            done();
+        });
     }
 
     /// The second half: nothing here can fail.
@@ -225,6 +285,14 @@ impl Node {
     }
 }
 
+impl Passed {
+    /// A listener may have another name by now; one that has any port is known by nothing else.
+    fn is_for(&self, name: &str, address: &Address) -> bool {
+        let any_port = matches!(address, Address::Ip(address) if address.port() == 0);
+        self.address == *address && (!any_port || self.name == name)
+    }
+}
+
 /// Checks what can be checked without being in force: certificates and keys. For `weir check`.
 pub fn check(snapshot: &Snapshot) -> Vec<Problem> {
     let mut problems = Vec::new();
@@ -239,6 +307,7 @@ fn prepare(
     workers: usize,
     old: Option<&Generation>,
     bound: &HashMap<Arc<str>, Bound>,
+    mut inherited: Vec<Passed>,
     names: &Names,
 ) -> Result<Prepared, Vec<Problem>> {
     let mut problems = Vec::new();
@@ -254,7 +323,12 @@ fn prepare(
         let place = place(&listener.address);
         // A listener that changes its name keeps its address, and for a moment both have it.
         let ours = bound.values().any(|bound| bound.address == listener.address);
-        let listening = if ours { Listening::join(&place, workers) } else { Listening::bind(&place, workers) };
+        let passed = inherited.iter().position(|it| it.is_for(&listener.name, &listener.address));
+        let listening = match passed {
+            Some(passed) => Listening::inherit(&place, inherited.swap_remove(passed).sockets, workers),
+            None if ours => Listening::join(&place, workers),
+            None => Listening::bind(&place, workers),
+        };
         match listening.and_then(|listening| listening.listen().map(|()| listening)) {
             Ok(listening) => {
                 let listening = Arc::new(listening);

@@ -51,8 +51,9 @@ pub struct Worker {
     pub timers: Rc<Timers>,
     peers: RefCell<Vec<mpsc::UnboundedSender<Order>>>,
     listeners: RefCell<HashMap<Arc<str>, Rc<LocalListener>>>,
-    /// Connections open on this core; whoever waits for none is told.
+    /// Connections open on this core, and sockets that still bring some; whoever waits for none is told.
     pub connections: Cell<u32>,
+    accepting: Cell<u32>,
     pub quiet: tokio::sync::Notify,
     /// What policies may ask; copies to shadow upstreams too go out by it.
     pub outside: World,
@@ -70,6 +71,16 @@ pub struct LocalListener {
     drainer: Drainer,
 }
 
+/// A socket that still brings connections.
+pub struct Accepting(Rc<Worker>);
+
+impl Drop for Accepting {
+    fn drop(&mut self) {
+        self.0.accepting.set(self.0.accepting.get() - 1);
+        self.0.tell_if_quiet();
+    }
+}
+
 /// What a worker can be told.
 pub enum Order {
     /// Run on this generation from now on, and accept on these sockets too.
@@ -83,8 +94,10 @@ pub enum Order {
         listener: Arc<str>,
         connection: Box<HandedOver>,
     },
-    /// Finish: accept no more, end idle connections, tell when none is left.
+    /// Finish: accept no more, tell when no connection is left. Idle ones end at once, or if `gently` with their
+    /// next answer.
     Drain {
+        gently: bool,
         done: oneshot::Sender<()>,
     },
     Peers(Vec<mpsc::UnboundedSender<Order>>),
@@ -136,6 +149,7 @@ async fn work(
         peers: RefCell::default(),
         listeners: RefCell::default(),
         connections: Cell::new(0),
+        accepting: Cell::new(0),
         quiet: tokio::sync::Notify::new(),
         outside: World::new(names, Time::now().nanos().wrapping_mul(0x9e37_79b9_7f4a_7c15) ^ (index as u64 + 1)),
     });
@@ -155,10 +169,12 @@ async fn work(
                     worker.adopt_generation(generation);
                     for (name, listening) in sockets {
                         let Some(listener) = worker.listener(&name) else { continue };
-                        match listening.acceptor(index) {
-                            Ok(acceptor) => {
-                                let (worker, adopted) = (worker.clone(), adopted.clone());
-                                accepting.spawn_local(connection::accept(worker, listener, acceptor, adopted));
+                        match listening.acceptors(index) {
+                            Ok(acceptors) => {
+                                for acceptor in acceptors {
+                                    let (worker, listener) = (worker.clone(), listener.clone());
+                                    accepting.spawn_local(connection::accept(worker, listener, acceptor, adopted.clone()));
+                                }
                             }
                             Err(error) => tracing::error!(listener = %name, %error, "a worker cannot accept"),
                         }
@@ -170,9 +186,9 @@ async fn work(
                         connections.spawn_local(connection::adopt(worker.clone(), listener, *connection));
                     }
                 }
-                Some(Order::Drain { done }) => {
+                Some(Order::Drain { gently, done }) => {
                     for listener in worker.listeners.borrow().values() {
-                        listener.drainer.drain();
+                        if gently { listener.drainer.finish() } else { listener.drainer.drain() }
                     }
                     let worker = worker.clone();
                     accepting.spawn_local(async move {
@@ -267,7 +283,21 @@ impl Worker {
 
     pub fn closed(&self) {
         self.connections.set(self.connections.get() - 1);
-        if self.connections.get() == 0 {
+        self.tell_if_quiet();
+    }
+
+    /// Counts a socket that brings connections, until the guard is dropped.
+    pub fn accepting(self: &Rc<Worker>) -> Accepting {
+        self.accepting.set(self.accepting.get() + 1);
+        Accepting(self.clone())
+    }
+
+    fn is_quiet(&self) -> bool {
+        self.connections.get() == 0 && self.accepting.get() == 0
+    }
+
+    fn tell_if_quiet(&self) {
+        if self.is_quiet() {
             self.quiet.notify_waiters();
         }
     }
@@ -291,7 +321,7 @@ impl Worker {
     async fn none_open(&self) {
         loop {
             let quiet = self.quiet.notified();
-            if self.connections.get() == 0 {
+            if self.is_quiet() {
                 return;
             }
             quiet.await;

@@ -27,7 +27,8 @@ pub struct Telemetry {
 
 struct State {
     settings: Settings,
-    bound: Option<SocketAddr>,
+    /// The endpoint's, kept to be passed on.
+    socket: Option<TcpListener>,
     threads: Vec<JoinHandle<()>>,
 }
 
@@ -73,8 +74,13 @@ struct Prepared {
 // === impl Telemetry ===
 
 impl Telemetry {
-    /// Starts the two threads; the recorders are the workers', in their order.
-    pub fn start(settings: Settings, workers: usize) -> Result<(Telemetry, Vec<Recorder>), StartError> {
+    /// Starts the two threads; the recorders are the workers', in their order. `inherited` is another process's
+    /// socket, for the endpoint if that has its address.
+    pub fn start(
+        settings: Settings,
+        workers: usize,
+        inherited: Option<TcpListener>,
+    ) -> Result<(Telemetry, Vec<Recorder>), StartError> {
         let shared = Arc::new(Shared {
             registry: Arc::new(Registry::new(workers, settings.max_series)),
             gauges: Gauges::default(),
@@ -86,7 +92,7 @@ impl Telemetry {
             log_dropped: AtomicU64::new(0),
             otlp_dropped: AtomicU64::new(0),
         });
-        let prepared = prepare(&settings, None)?;
+        let prepared = prepare(&settings, None, inherited)?;
         let (log, lines) = sync_channel(access_log::QUEUE);
         let (commands, inbox) = mpsc::unbounded_channel();
         let (exporter, exchanges) = mpsc::channel(EXPORT_QUEUE);
@@ -103,7 +109,7 @@ impl Telemetry {
                 Recorder::new(local, Buffer::new(log.clone()), exporter.clone(), shared.clone())
             })
             .collect();
-        let state = State { settings: settings.clone(), bound: None, threads: vec![main, log_thread] };
+        let state = State { settings: settings.clone(), socket: None, threads: vec![main, log_thread] };
         let telemetry = Telemetry { shared, log, commands, state: Mutex::new(state) };
         telemetry.commit(settings, prepared);
         Ok((telemetry, recorders))
@@ -112,7 +118,7 @@ impl Telemetry {
     /// Takes new settings, or leaves all as it was and says why.
     pub fn reconfigure(&self, settings: Settings) -> Result<(), StartError> {
         let now = self.locked().settings.metrics;
-        let prepared = prepare(&settings, now)?;
+        let prepared = prepare(&settings, now, None)?;
         self.commit(settings, prepared);
         Ok(())
     }
@@ -127,7 +133,7 @@ impl Telemetry {
         let _ = self.commands.send(Command::Export(collector));
         let mut state = self.locked();
         if let Some(listener) = listener {
-            state.bound = listener.as_ref().and_then(|listener| listener.local_addr().ok());
+            state.socket = listener.as_ref().and_then(|listener| listener.try_clone().ok());
             let _ = self.commands.send(Command::Listen(listener));
         }
         state.settings = settings;
@@ -150,7 +156,18 @@ impl Telemetry {
 
     /// Where `/metrics` answers, with the port that was found for port 0.
     pub fn metrics_addr(&self) -> Option<SocketAddr> {
-        self.locked().bound
+        self.locked().socket.as_ref()?.local_addr().ok()
+    }
+
+    /// The endpoint's socket, for a process that follows this one.
+    pub fn metrics_socket(&self) -> io::Result<Option<TcpListener>> {
+        self.locked().socket.as_ref().map(TcpListener::try_clone).transpose()
+    }
+
+    /// Leaves the endpoint's address to another process.
+    pub fn close_endpoint(&self) {
+        self.locked().socket = None;
+        let _ = self.commands.send(Command::Listen(None));
     }
 
     /// For others that look on.
@@ -195,12 +212,21 @@ impl Shared {
     }
 }
 
-fn prepare(settings: &Settings, bound: Option<SocketAddr>) -> Result<Prepared, StartError> {
+fn prepare(
+    settings: &Settings,
+    bound: Option<SocketAddr>,
+    inherited: Option<TcpListener>,
+) -> Result<Prepared, StartError> {
+    let is_at = |listener: &TcpListener, wanted: SocketAddr| {
+        let is = listener.local_addr();
+        is.is_ok_and(|is| is.ip() == wanted.ip() && (wanted.port() == 0 || is.port() == wanted.port()))
+    };
     let listener = match settings.metrics {
         now if now == bound => None,
         None => Some(None),
         Some(address) => {
-            let listener = TcpListener::bind(address).and_then(|listener| {
+            let there = inherited.filter(|listener| is_at(listener, address));
+            let listener = there.map_or_else(|| TcpListener::bind(address), Ok).and_then(|listener| {
                 listener.set_nonblocking(true)?;
                 Ok(listener)
             });

@@ -21,6 +21,7 @@ pub struct Watch {
 #[derive(Default)]
 struct Inner {
     draining: Cell<bool>,
+    closing: Cell<bool>,
     waiting: RefCell<Vec<Option<Waker>>>,
     free: RefCell<Vec<usize>>,
 }
@@ -31,8 +32,20 @@ pub fn drain() -> (Drainer, Drain) {
 }
 
 impl Drainer {
-    pub fn drain(&self) {
+    /// No new connections, and each that is open ends with its next answer. One that is idle may still bring a
+    /// request, which would be lost if it was closed meanwhile.
+    pub fn finish(&self) {
         self.0.draining.set(true);
+        self.wake();
+    }
+
+    /// The same, and idle connections end now.
+    pub fn drain(&self) {
+        self.0.closing.set(true);
+        self.finish();
+    }
+
+    fn wake(&self) {
         for waker in self.0.waiting.borrow().iter().flatten() {
             waker.wake_by_ref();
         }
@@ -59,10 +72,24 @@ impl Drain {
 impl Watch {
     /// True if the order was given; otherwise the task will be woken when it is.
     pub fn is_draining(&mut self, cx: &mut Context<'_>) -> bool {
-        let inner = &self.drain.0;
-        if inner.draining.get() {
+        if self.drain.0.draining.get() {
             return true;
         }
+        self.enlist(cx);
+        false
+    }
+
+    /// True if what is idle has to end; otherwise the task will be woken when it has to.
+    pub fn is_closing(&mut self, cx: &mut Context<'_>) -> bool {
+        if self.drain.0.closing.get() {
+            return true;
+        }
+        self.enlist(cx);
+        false
+    }
+
+    fn enlist(&mut self, cx: &mut Context<'_>) {
+        let inner = &self.drain.0;
         let mut waiting = inner.waiting.borrow_mut();
         match self.place {
             Some(place) => match &mut waiting[place] {
@@ -78,7 +105,6 @@ impl Watch {
                 self.place = Some(place);
             }
         }
-        false
     }
 }
 
@@ -107,5 +133,16 @@ mod tests {
         assert_eq!(drain.0.waiting.borrow().len(), 1, "its place was taken again");
         drainer.drain();
         assert!(second.is_draining(&mut cx) && drain.is_draining());
+    }
+
+    #[test]
+    fn what_is_idle_stays_until_it_is_told_to_end() {
+        let (drainer, drain) = drain();
+        let mut cx = Context::from_waker(Waker::noop());
+        let mut idle = drain.watch();
+        drainer.finish();
+        assert!(drain.is_draining() && !idle.is_closing(&mut cx));
+        drainer.drain();
+        assert!(idle.is_closing(&mut cx));
     }
 }

@@ -7,10 +7,12 @@
 use std::fs;
 use std::io::{self, IoSlice};
 use std::net::SocketAddr;
+use std::os::fd::OwnedFd;
 use std::os::unix::fs::{FileTypeExt, MetadataExt};
 use std::path::{Path, PathBuf};
 use std::pin::Pin;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
@@ -27,7 +29,9 @@ pub enum Address {
 /// An address that is ours, with a socket for every worker.
 pub struct Listening {
     address: Address,
+    /// One for each worker; more where another process had more of them, shared out among ours.
     sockets: Vec<Socket>,
+    workers: usize,
     file: Option<Arc<SocketFile>>,
 }
 
@@ -82,16 +86,68 @@ impl Listening {
                 for _ in 1..workers {
                     sockets.push(bind_tcp(address)?);
                 }
-                Ok(Listening { address: Address::Ip(address), sockets, file: None })
+                Ok(Listening { address: Address::Ip(address), sockets, workers, file: None })
             }
             Address::Unix(path) => {
                 let (first, file) = bind_unix(path)?;
-                let mut sockets = vec![first];
-                for _ in 1..workers {
-                    sockets.push(sockets[0].try_clone()?);
-                }
-                Ok(Listening { address: Address::Unix(path.clone()), sockets, file: Some(Arc::new(file)) })
+                Listening::unix(path, first, file, workers)
             }
+        }
+    }
+
+    /// Goes on with the sockets of another process, which they stay as long as it has them. Nothing that waits in
+    /// their queues is lost: sockets are added where there are fewer than workers, and none is closed.
+    pub fn inherit(address: &Address, sockets: Vec<OwnedFd>, workers: usize) -> io::Result<Listening> {
+        let workers = workers.max(1);
+        let mut sockets: Vec<Socket> = sockets.into_iter().map(Socket::from).collect();
+        let Some(first) = sockets.first() else { return Err(io::ErrorKind::InvalidInput.into()) };
+        let other = || io::Error::new(io::ErrorKind::InvalidInput, "the socket that was passed on is another one");
+        match address {
+            Address::Ip(wanted) => {
+                let bound = first.local_addr()?.as_socket().ok_or_else(other)?;
+                if bound.ip() != wanted.ip() || (wanted.port() != 0 && bound.port() != wanted.port()) {
+                    return Err(other());
+                }
+                for index in sockets.len()..workers {
+                    // A port that this user may not have any more can still be shared.
+                    let more = bind_tcp(bound).or_else(|_| sockets[index % sockets.len()].try_clone())?;
+                    sockets.push(more);
+                }
+                Ok(Listening { address: Address::Ip(bound), sockets, workers, file: None })
+            }
+            Address::Unix(path) => {
+                let bound = first.local_addr()?;
+                if bound.as_pathname() != Some(path) {
+                    return Err(other());
+                }
+                let file = SocketFile::at(path)?;
+                file.ours.store(false, Ordering::Relaxed);
+                Listening::unix(path, sockets.swap_remove(0), file, workers)
+            }
+        }
+    }
+
+    fn unix(path: &Path, first: Socket, file: SocketFile, workers: usize) -> io::Result<Listening> {
+        let mut sockets = vec![first];
+        for _ in 1..workers {
+            sockets.push(sockets[0].try_clone()?);
+        }
+        Ok(Listening { address: Address::Unix(path.into()), sockets, workers, file: Some(Arc::new(file)) })
+    }
+
+    /// The sockets for another process, which go on when ours are closed.
+    pub fn pass_on(&self) -> io::Result<Vec<OwnedFd>> {
+        let distinct = match &self.address {
+            Address::Ip(_) => &self.sockets[..],
+            Address::Unix(_) => &self.sockets[..1],
+        };
+        distinct.iter().map(|socket| Ok(socket.try_clone()?.into())).collect()
+    }
+
+    /// Whether the file of a Unix socket goes with the last of ours that listens on it.
+    pub fn owns_file(&self, ours: bool) {
+        if let Some(file) = &self.file {
+            file.ours.store(ours, Ordering::Relaxed);
         }
     }
 
@@ -100,20 +156,24 @@ impl Listening {
         self.sockets.iter().try_for_each(|socket| socket.listen(BACKLOG))
     }
 
-    /// The end of the worker of that index, for the runtime this is called in.
+    /// The ends of the worker of that index, for the runtime this is called in; mostly one.
     ///
-    /// Panics if there is no such worker, or no runtime.
-    pub fn acceptor(&self, worker: usize) -> io::Result<Acceptor> {
-        let socket = self.sockets[worker].try_clone()?;
-        let listener = match &self.address {
-            Address::Ip(_) => Listener::Tcp(TcpListener::from_std(socket.into())?),
-            Address::Unix(_) => Listener::Unix(UnixListener::from_std(socket.into())?),
-        };
-        Ok(Acceptor { listener, complaints: Complaints::default(), _file: self.file.clone() })
+    /// Panics if there is no runtime.
+    pub fn acceptors(&self, worker: usize) -> io::Result<Vec<Acceptor>> {
+        let its_own = self.sockets.iter().skip(worker).step_by(self.workers);
+        let acceptors = its_own.map(|socket| {
+            let socket = socket.try_clone()?;
+            let listener = match &self.address {
+                Address::Ip(_) => Listener::Tcp(TcpListener::from_std(socket.into())?),
+                Address::Unix(_) => Listener::Unix(UnixListener::from_std(socket.into())?),
+            };
+            Ok(Acceptor { listener, complaints: Complaints::default(), _file: self.file.clone() })
+        });
+        acceptors.collect()
     }
 
     pub fn workers(&self) -> usize {
-        self.sockets.len()
+        self.workers
     }
 
     /// The address as bound: its port is never 0.
@@ -161,18 +221,29 @@ fn bind_unix(path: &Path) -> io::Result<(Socket, SocketFile)> {
     let socket = Socket::new(Domain::UNIX, Type::STREAM, None)?;
     socket.set_nonblocking(true)?;
     socket.bind(&address)?;
-    let found = fs::symlink_metadata(path)?;
-    Ok((socket, SocketFile { path: path.into(), inode: (found.dev(), found.ino()) }))
+    Ok((socket, SocketFile::at(path)?))
 }
 
 /// Removed with the last that listens on it, unless somebody else's stands there by then.
 struct SocketFile {
     path: PathBuf,
     inode: (u64, u64),
+    /// Not while another process has the socket too, which is the one that stays.
+    ours: AtomicBool,
+}
+
+impl SocketFile {
+    fn at(path: &Path) -> io::Result<SocketFile> {
+        let found = fs::symlink_metadata(path)?;
+        Ok(SocketFile { path: path.into(), inode: (found.dev(), found.ino()), ours: AtomicBool::new(true) })
+    }
 }
 
 impl Drop for SocketFile {
     fn drop(&mut self) {
+        if !self.ours.load(Ordering::Relaxed) {
+            return;
+        }
         let ours = fs::symlink_metadata(&self.path).is_ok_and(|found| (found.dev(), found.ino()) == self.inode);
         if ours && let Err(error) = fs::remove_file(&self.path) {
             tracing::warn!(%error, path = %self.path.display(), "the socket's file stays behind");
@@ -346,6 +417,12 @@ mod tests {
         }
     }
 
+    fn only(listening: &Listening, worker: usize) -> Acceptor {
+        let mut acceptors = listening.acceptors(worker).unwrap();
+        assert_eq!(acceptors.len(), 1);
+        acceptors.remove(0)
+    }
+
     #[test]
     fn an_address_that_is_taken_is_refused_unless_by_ourselves() {
         let first = Listening::bind(&ip("127.0.0.1:0"), 2).unwrap();
@@ -363,7 +440,7 @@ mod tests {
         let (sender, mut accepted) = tokio::sync::mpsc::unbounded_channel();
         let mut tasks = tokio::task::JoinSet::new();
         for worker in 0..3 {
-            let (mut acceptor, sender) = (listening.acceptor(worker).unwrap(), sender.clone());
+            let (mut acceptor, sender) = (only(&listening, worker), sender.clone());
             tasks.spawn(async move {
                 loop {
                     sender.send(acceptor.accept().await).unwrap();
@@ -386,10 +463,10 @@ mod tests {
         assert!(TcpStream::connect(address).await.is_err());
         listening.listen().unwrap();
         listening.listen().unwrap();
-        let first = listening.acceptor(0).unwrap();
+        let first = only(&listening, 0);
         let waiting = TcpStream::connect(address).await.unwrap();
         drop(first);
-        let stream = listening.acceptor(0).unwrap().accept().await;
+        let stream = only(&listening, 0).accept().await;
         assert_eq!(stream.peer_addr(), waiting.local_addr().ok());
     }
 
@@ -405,7 +482,7 @@ mod tests {
         let Ok(listening) = Listening::bind(&ip("[::]:0"), 1) else { return };
         listening.listen().unwrap();
         let _client = TcpStream::connect(("127.0.0.1", port(&listening))).await.unwrap();
-        let stream = listening.acceptor(0).unwrap().accept().await;
+        let stream = only(&listening, 0).accept().await;
         assert!(stream.peer_addr().unwrap().is_ipv4());
     }
 
@@ -421,7 +498,7 @@ mod tests {
         let listening = Listening::bind(&address, 2).unwrap();
         listening.listen().unwrap();
         for worker in 0..2 {
-            let mut acceptor = listening.acceptor(worker).unwrap();
+            let mut acceptor = only(&listening, worker);
             let mut client = UnixStream::connect(&path).await.unwrap();
             let mut stream = acceptor.accept().await;
             client.write_all(b"x").await.unwrap();
@@ -429,7 +506,7 @@ mod tests {
         }
         // Asking whether somebody answers leaves a dead connection in the queue, so this comes last.
         assert_eq!(Listening::bind(&address, 1).err().unwrap().kind(), io::ErrorKind::AddrInUse);
-        let acceptor = listening.acceptor(0).unwrap();
+        let acceptor = only(&listening, 0);
         drop(listening);
         assert!(path.exists());
         drop(acceptor);
@@ -481,5 +558,61 @@ mod tests {
         }
         assert_eq!(complaints.count, 1);
         assert_eq!(complaints.pause_after(&io::ErrorKind::ConnectionAborted.into()), None);
+    }
+
+    #[tokio::test]
+    async fn what_waits_in_a_queue_is_there_for_who_inherits_it() {
+        for workers in [1, 2, 3, 5] {
+            let old = Listening::bind(&ip("127.0.0.1:0"), 3).unwrap();
+            old.listen().unwrap();
+            let mut clients = Vec::new();
+            for _ in 0..20 {
+                clients.push(TcpStream::connect(("127.0.0.1", port(&old))).await.unwrap());
+            }
+            // As the document says it, or as it came to be.
+            let address = if workers == 2 { old.local_addr().clone() } else { ip("127.0.0.1:0") };
+            let new = Listening::inherit(&address, old.pass_on().unwrap(), workers).unwrap();
+            new.listen().unwrap();
+            assert_eq!((new.local_addr(), new.workers()), (old.local_addr(), workers));
+            drop(old);
+            let (sender, mut accepted) = tokio::sync::mpsc::unbounded_channel();
+            let mut tasks = tokio::task::JoinSet::new();
+            for worker in 0..workers {
+                for mut acceptor in new.acceptors(worker).unwrap() {
+                    let sender = sender.clone();
+                    tasks.spawn(async move {
+                        loop {
+                            sender.send(acceptor.accept().await).unwrap();
+                        }
+                    });
+                }
+            }
+            assert_eq!(tasks.len(), workers.max(3));
+            for _ in &clients {
+                tokio::time::timeout(Duration::from_secs(10), accepted.recv()).await.expect("none is lost").unwrap();
+            }
+        }
+        let other = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        assert!(Listening::inherit(&ip("127.0.0.2:0"), vec![other.into()], 1).is_err());
+    }
+
+    #[tokio::test]
+    async fn the_file_of_a_unix_socket_belongs_to_who_stays() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("s");
+        let address = Address::Unix(path.clone());
+        let old = Listening::bind(&address, 2).unwrap();
+        old.listen().unwrap();
+        let failed = Listening::inherit(&address, old.pass_on().unwrap(), 1).unwrap();
+        drop(failed);
+        assert!(path.exists(), "one that came to nothing leaves it");
+        let new = Listening::inherit(&address, old.pass_on().unwrap(), 3).unwrap();
+        new.owns_file(true);
+        old.owns_file(false);
+        drop(old);
+        let _client = UnixStream::connect(&path).await.unwrap();
+        only(&new, 0).accept().await;
+        drop(new);
+        assert!(!path.exists());
     }
 }

@@ -6,6 +6,7 @@ use std::sync::mpsc;
 use std::time::Duration;
 
 use config::Address;
+use proxy::Sockets;
 use simulator::{Options, Simulator};
 
 use crate::document::Document;
@@ -59,7 +60,7 @@ pub fn run(args: &Args) -> Exit {
             return Exit::Failed;
         }
     };
-    let node = match run::start(loaded) {
+    let node = match run::start(loaded, Sockets::default()) {
         Ok(node) => node,
         Err(exit) => {
             complain("the demo could not start", "if the port is taken, try `weir demo --port 0`");
@@ -70,7 +71,7 @@ pub fn run(args: &Args) -> Exit {
         say(&introduction(*address, &services, Paint::stdout()));
     }
     for event in events {
-        if event == Event::Stop {
+        if matches!(event, Event::Stop) {
             break;
         }
     }

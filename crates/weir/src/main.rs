@@ -9,9 +9,11 @@ mod exit;
 mod explain;
 mod live;
 mod logging;
+mod notify;
 mod run;
 mod schema;
 mod signals;
+mod takeover;
 mod terminal;
 mod watch;
 

@@ -201,7 +201,7 @@ mod tests {
         let (_watch, events) = follow(&path);
         let begin = Instant::now();
         std::fs::write(&path, "b").unwrap();
-        assert_eq!(events.recv_timeout(Duration::from_secs(3)), Ok(Event::Changed));
+        assert!(matches!(events.recv_timeout(Duration::from_secs(3)), Ok(Event::Changed)));
         assert!(begin.elapsed() < Duration::from_millis(900), "only the comparison saw it");
         std::fs::write(&path, "b").unwrap();
         assert!(events.recv_timeout(Duration::from_millis(1200)).is_err(), "the same again is no change");
@@ -222,6 +222,6 @@ mod tests {
         let (_watch, events) = follow(&at("mount/weir.yaml"));
         link("../2", "mount/..new");
         std::fs::rename(at("mount/..new"), at("mount/..data")).unwrap();
-        assert_eq!(events.recv_timeout(Duration::from_secs(3)), Ok(Event::Changed));
+        assert!(matches!(events.recv_timeout(Duration::from_secs(3)), Ok(Event::Changed)));
     }
 }

@@ -49,7 +49,7 @@ fn eventually(mut holds: impl FnMut() -> bool) {
 #[test]
 fn metrics_are_served_as_text_that_parses() {
     let settings = Settings { metrics: Some(([127, 0, 0, 1], 0).into()), ..settings() };
-    let (telemetry, mut recorders) = Telemetry::start(settings.clone(), 2).unwrap();
+    let (telemetry, mut recorders) = Telemetry::start(settings.clone(), 2, None).unwrap();
     recorders.iter_mut().for_each(|recorder| recorder.record(Box::new(exchange("/"))));
     telemetry.gauges().endpoint(&"backend".into(), &"a\"b".into(), true);
     let address = telemetry.metrics_addr().unwrap();
@@ -91,7 +91,7 @@ fn a_log_that_was_moved_away_is_opened_anew() {
     let dir = tempfile::tempdir().unwrap();
     let (now, before) = (dir.path().join("access.log"), dir.path().join("access.log.1"));
     let settings = Settings { access_log: Some(AccessLog::File(now.clone())), ..settings() };
-    let (telemetry, mut recorders) = Telemetry::start(settings, 1).unwrap();
+    let (telemetry, mut recorders) = Telemetry::start(settings, 1, None).unwrap();
     recorders[0].record(Box::new(exchange("/1")));
     recorders[0].tick(base::Time::from_nanos(u64::MAX));
     eventually(|| lines(&now) == 1);
@@ -108,7 +108,7 @@ fn a_log_that_was_moved_away_is_opened_anew() {
 #[test]
 fn a_full_disk_costs_lines_that_are_counted() {
     let settings = Settings { access_log: Some(AccessLog::File("/dev/full".into())), ..settings() };
-    let (telemetry, mut recorders) = Telemetry::start(settings, 1).unwrap();
+    let (telemetry, mut recorders) = Telemetry::start(settings, 1, None).unwrap();
     (0..1000).for_each(|_| recorders[0].record(Box::new(exchange("/"))));
     drop(recorders);
     eventually(|| telemetry.render().contains("weir_access_log_dropped_total 1000\n"));
@@ -175,7 +175,7 @@ fn check_export(protocol: OtlpProtocol) {
         metrics: true,
         resource: [("deployment".to_owned(), "test".to_owned())].into(),
     };
-    let (telemetry, mut recorders) = Telemetry::start(Settings { otlp: Some(otlp), ..settings() }, 1).unwrap();
+    let (telemetry, mut recorders) = Telemetry::start(Settings { otlp: Some(otlp), ..settings() }, 1, None).unwrap();
     recorders[0].record(Box::new(exchange("/a?secret")));
     drop(recorders);
     telemetry.flush_and_stop();

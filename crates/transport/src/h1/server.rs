@@ -198,7 +198,7 @@ async fn wait_for_head<I: Io>(
             if timer.as_mut().poll(cx).is_ready() {
                 return Poll::Ready(if began { Err(HeadFailure::Slow) } else { Ok(Waited::Closed) });
             }
-            if !began && orders.is_draining(cx) {
+            if !began && orders.is_closing(cx) {
                 return Poll::Ready(Ok(Waited::Closed));
             }
             return Poll::Pending;

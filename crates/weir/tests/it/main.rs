@@ -7,6 +7,7 @@ mod http;
 mod identity;
 mod reload;
 mod streams;
+mod takeover;
 mod tls;
 mod upstream;
 mod weir;

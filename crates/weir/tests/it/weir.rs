@@ -37,8 +37,13 @@ pub struct Running {
 
 impl Running {
     pub fn start(folder: &Path, args: &[&str]) -> Running {
-        let mut child =
-            command(folder, args).stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+        Running::start_with(folder, args, &[])
+    }
+
+    pub fn start_with(folder: &Path, args: &[&str], variables: &[(&str, &Path)]) -> Running {
+        let mut command = command(folder, args);
+        command.envs(variables.iter().copied());
+        let mut child = command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
         let (sender, lines) = mpsc::channel();
         let outputs: [Box<dyn Read + Send>; 2] =
             [Box::new(child.stdout.take().unwrap()), Box::new(child.stderr.take().unwrap())];
@@ -68,8 +73,11 @@ impl Running {
     }
 
     pub fn signal(&self, name: &str) {
-        let sent = Command::new("kill").arg(format!("-{name}")).arg(self.child.id().to_string()).status().unwrap();
-        assert!(sent.success());
+        assert!(signal(self.id(), name));
+    }
+
+    pub fn id(&self) -> u32 {
+        self.child.id()
     }
 
     pub fn end(mut self) -> Option<i32> {
@@ -82,6 +90,12 @@ impl Drop for Running {
         let _ = self.child.kill();
         let _ = self.child.wait();
     }
+}
+
+/// True if there was such a process.
+pub fn signal(process: u32, name: &str) -> bool {
+    let mut kill = Command::new("kill");
+    kill.arg(format!("-{name}")).arg(process.to_string()).stderr(Stdio::null()).status().unwrap().success()
 }
 
 /// The whole answer to a GET on a connection of its own.
