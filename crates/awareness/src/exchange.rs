@@ -91,6 +91,8 @@ pub enum Ending {
     ClientGone,
     UpstreamBroke,
     Deadline,
+    /// A policy would not let the rest of the answer pass.
+    Stopped,
 }
 
 // === impl Exchange ===
@@ -152,6 +154,7 @@ impl Ending {
             Ending::ClientGone => "client_gone",
             Ending::UpstreamBroke => "upstream_broke",
             Ending::Deadline => "deadline",
+            Ending::Stopped => "stopped",
         }
     }
 }

@@ -41,6 +41,8 @@ pub struct Call {
     pub now: Time,
     /// The route that took it; set before any policy is asked.
     pub place: Option<Arc<Place>>,
+    /// How long its body is, where that is told beforehand; 0 if there is none.
+    pub length: Option<u64>,
     /// Who calls; set by `authenticate`.
     pub consumer: Option<Arc<Consumer>>,
     /// What a verified token says; set by `authenticate`.
@@ -98,7 +100,7 @@ pub struct Consumer {
 impl Call {
     /// One of which nothing more is known than what came in.
     pub fn new(head: RequestHead, client: Client, now: Time) -> Call {
-        Call { head, client, now, place: None, consumer: None, claims: None }
+        Call { head, client, now, place: None, length: Some(0), consumer: None, claims: None }
     }
 }
 

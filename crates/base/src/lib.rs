@@ -7,6 +7,7 @@
 mod call;
 mod date;
 mod headers;
+mod network;
 mod secret;
 mod time;
 mod units;
@@ -15,6 +16,8 @@ pub use call::{Call, Claims, Client, Consumer, Peer, Place, Reply, RequestHead, 
 pub use date::Date;
 pub use headers::Headers;
 pub use http::{Method, StatusCode, Version};
+pub use ipnet::IpNet;
+pub use network::Network;
 pub use secret::{Secret, SecretRef};
 pub use time::Time;
 pub use units::{Percent, Rate, Size, Span, UnitError};

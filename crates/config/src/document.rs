@@ -5,8 +5,7 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::marker::PhantomData;
 
-use base::{Percent, SecretRef, Size, Span};
-use ipnet::IpNet;
+use base::{Network, Percent, SecretRef, Size, Span};
 use policy::Specs;
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::{Deserialize, Deserializer, de};
@@ -507,10 +506,6 @@ pub trait FromText: Sized {
 #[derive(Clone, Copy, Debug)]
 pub struct OrNone(pub Option<Span>);
 
-/// A network in CIDR notation, or one address.
-#[derive(Clone, Copy, Debug)]
-pub struct Network(pub IpNet);
-
 impl FromText for Endpoint {
     const EXPECTED: &'static str = "a URL, or a map with `url`";
     fn from_text(text: &str) -> Result<Endpoint, String> {
@@ -687,25 +682,5 @@ impl JsonSchema for OrNone {
     }
     fn json_schema(generator: &mut SchemaGenerator) -> Schema {
         json_schema!({ "anyOf": [{ "const": "none" }, generator.subschema_for::<Span>()] })
-    }
-}
-
-impl<'de> Deserialize<'de> for Network {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Network, D::Error> {
-        let text = String::deserialize(deserializer)?;
-        let address = || text.parse::<std::net::IpAddr>().ok().map(IpNet::from);
-        let network = text.parse().ok().or_else(address).map(Network);
-        network.ok_or_else(|| {
-            de::Error::custom(format_args!("`{text}` is not a network; expected one such as `10.0.0.0/8`"))
-        })
-    }
-}
-
-impl JsonSchema for Network {
-    fn schema_name() -> std::borrow::Cow<'static, str> {
-        "Network".into()
-    }
-    fn json_schema(_: &mut SchemaGenerator) -> Schema {
-        json_schema!({ "type": "string", "examples": ["10.0.0.0/8", "::1/128"] })
     }
 }

@@ -8,11 +8,11 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use base::{Consumer, Headers, Percent, Place, Scheme, Secret, StatusCode};
+use base::{Consumer, Headers, Method, Percent, Place, RequestHead, Scheme, Secret, StatusCode};
 use ipnet::IpNet;
 use policy::Policies;
 
-use crate::router::Router;
+use crate::router::{Found, Router};
 
 pub struct Snapshot {
     pub revision: Revision,
@@ -27,6 +27,28 @@ pub struct Snapshot {
     pub router: Router,
     /// The policies of each place as written there; the next snapshot takes their state from here.
     pub(crate) written: Vec<Arc<Policies>>,
+}
+
+impl Snapshot {
+    /// The route that takes a request. A preflight comes to where the call would come that it asks for, if pages of
+    /// other origins may call there.
+    pub fn find(&self, listener: usize, head: &RequestHead) -> Option<(&Arc<Route>, Found)> {
+        let find = |head: &RequestHead| {
+            let found = self.router.find(listener, head)?;
+            Some((self.routes.get(found.route.0 as usize)?, found))
+        };
+        let found = find(head);
+        if head.method != Method::OPTIONS || !policy::is_preflight(head) {
+            return found;
+        }
+        let has_cors = |route: &Route| route.policies.cors.is_some();
+        if found.as_ref().is_some_and(|(route, _)| has_cors(route)) {
+            return found;
+        }
+        let asked = head.headers.get("access-control-request-method").and_then(|it| Method::from_bytes(it).ok());
+        let asked = asked.and_then(|method| find(&RequestHead { method, ..head.clone() }));
+        asked.filter(|(route, _)| has_cors(route)).or(found)
+    }
 }
 
 /// Which document this is.

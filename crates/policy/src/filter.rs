@@ -6,6 +6,12 @@ use crate::Stop;
 
 /// Sees, changes or stops a body. Synchronous: a piece that came in goes on at once or is kept, nothing is waited for.
 pub trait Filter {
+    /// Before anything of the body or of the head it belongs to has gone on, so that a stop is still a whole answer.
+    /// `length` is that of the body, where it is known.
+    fn begin(&mut self, _length: Option<u64>) -> Result<(), Stop> {
+        Ok(())
+    }
+
     /// A piece, never empty. What is returned goes on; nothing goes on if it is empty.
     fn piece(&mut self, data: Bytes) -> Result<Bytes, Stop>;
 
@@ -34,6 +40,14 @@ impl Filters {
 }
 
 impl Filter for Filters {
+    fn begin(&mut self, mut length: Option<u64>) -> Result<(), Stop> {
+        for filter in &mut self.0 {
+            filter.begin(length)?;
+            length = length.filter(|_| filter.keeps_length());
+        }
+        Ok(())
+    }
+
     fn piece(&mut self, data: Bytes) -> Result<Bytes, Stop> {
         pass(&mut self.0, data)
     }

@@ -16,8 +16,11 @@ mod stop;
 
 mod authenticate;
 mod authorize;
+mod cors;
 mod headers;
+mod ip;
 mod limit;
+mod size;
 
 #[cfg(test)]
 mod testing;
@@ -28,14 +31,17 @@ use base::{Call, Reply, RequestHead, StatusCode};
 
 pub use authenticate::{ApiKeySpec, Authenticate, AuthenticateSpec, Key, Keys};
 pub use authorize::{Authorize, AuthorizeSpec};
+pub use cors::{Cors, CorsSpec, is_preflight};
 pub use expr::{Expr, ExprError, Gives, Scope};
 pub use filter::{Filter, Filters};
 pub use headers::{EditsSpec, HeaderEdits, HeadersSpec};
+pub use ip::{Ip, IpSpec};
 pub use limit::{LimitSpec, Limits, Per, RuleSpec};
 pub use order::{Policies, Specs};
 pub use outside::{Asked, Nowhere, Outside, OutsideError, Told};
 pub use passage::{Passage, Steps};
 pub use policies::CompileEnv;
+pub use size::{SizeSpec, Sizes};
 pub use specs::{Setting, Spec};
 pub use stop::{Refusal, Stop};
 

@@ -10,9 +10,22 @@ use serde::{Deserialize, Serialize};
 use crate::passage::{Steps, enter, filter, leave, settle};
 use crate::policies::{CompileEnv, compile, pick};
 use crate::specs::Setting;
-use crate::{Authenticate, Authorize, Filter, HeaderEdits, Limits, Outside, Policy, Stop, Usage};
+use crate::{Authenticate, Authorize, Cors, Filter, HeaderEdits, Ip, Limits, Outside, Policy, Sizes, Stop, Usage};
 
 policies! {
+    // From where: before all else, since it costs least and nothing is owed to those it turns away.
+    /// From which networks calls may come.
+    ip: Ip,
+
+    // Browsers: before whatever else refuses, so that pages can read why; before who, since preflights carry no
+    // credentials.
+    /// Which web pages of other origins may call, and read the answers.
+    cors: Cors,
+
+    // How large: before who, since what is too large is not worth a look at its sender.
+    /// How large messages may be.
+    size: Sizes,
+
     // Who: all that follows may ask who calls.
     /// Who calls, and how callers prove it.
     authenticate: Authenticate,

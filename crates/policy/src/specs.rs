@@ -121,7 +121,7 @@ mod tests {
         check(r#"{"limit":{"per":"all"}}"#, "a list of rules");
         check(r#"{"limit":[{"per":"all","rate":100}]}"#, "`100/s`");
         check(r#"{"limit":[{"per":"everyone","rate":"1/s"}]}"#, "`consumer`");
-        check(r#"{"cors":{}}"#, "unknown field `cors`");
+        check(r#"{"corps":{}}"#, "unknown field `corps`");
         check(r#"{"headers":{"request":{"sett":{}}}}"#, "unknown field `sett`");
     }
 

@@ -23,6 +23,14 @@ pub enum Refusal {
     },
     /// Known, and not allowed.
     Forbidden,
+    /// The request's body is larger than it may be.
+    ContentTooLarge,
+    /// Path and query are longer than they may be.
+    TargetTooLong,
+    /// The fields of the request are more, or larger, than they may be.
+    FieldsTooLarge,
+    /// The upstream's answer is larger than it may be.
+    AnswerTooLarge,
     RateLimited {
         retry_after: Duration,
     },

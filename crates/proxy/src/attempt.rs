@@ -138,7 +138,10 @@ impl Tries<'_> {
                 self.fresh = true;
                 continue;
             }
-            endpoint.load.observe_failure(now);
+            // A body that was not to be had says nothing of the endpoint.
+            if !matches!(fault, Fault::Send { error: SendError::Body(_), .. }) {
+                endpoint.load.observe_failure(now);
+            }
             if !again {
                 return Err(fault.refusal());
             }

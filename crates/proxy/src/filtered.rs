@@ -4,16 +4,24 @@ use std::cell::RefCell;
 use std::rc::Rc;
 use std::task::{Context, Poll, ready};
 
+use bytes::Bytes;
 use policy::{Filter, Filters, Stop};
 use transport::{Body, BodyError, Frame, Source};
 
 /// Where a filter that stops its body leaves the reason, for the path to find.
 pub type Stopped = Rc<RefCell<Option<Stop>>>;
 
+/// How much a filter is given at once, and how much passes before others on this core have their turn.
+const TURN: usize = 64 << 10;
+
 struct Filtered {
     body: Body,
     filters: Filters,
     stopped: Stopped,
+    /// What is left of a piece that was too large for one turn.
+    rest: Bytes,
+    /// Bytes that have passed in this turn.
+    passed: usize,
     /// What follows the last piece, when that has been asked for.
     end: Option<Option<Frame>>,
 }
@@ -23,10 +31,33 @@ pub fn filtered(body: Body, filters: Filters, stopped: &mut Option<Stopped>) -> 
     if filters.is_empty() {
         return body;
     }
-    Body::source(Filtered { body, filters, stopped: stopped.get_or_insert_default().clone(), end: None })
+    let stopped = stopped.get_or_insert_default().clone();
+    Body::source(Filtered { body, filters, stopped, rest: Bytes::new(), passed: 0, end: None })
 }
 
 impl Filtered {
+    /// The next piece of the body, no larger than a turn.
+    fn poll_piece(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame, BodyError>>> {
+        if self.rest.is_empty() {
+            match self.body.poll_frame(cx) {
+                Poll::Ready(Some(Ok(Frame::Data(data)))) => self.rest = data,
+                Poll::Pending => {
+                    self.passed = 0;
+                    return Poll::Pending;
+                }
+                other => return other,
+            }
+        }
+        if self.passed >= TURN {
+            self.passed = 0;
+            cx.waker().wake_by_ref();
+            return Poll::Pending;
+        }
+        let piece = self.rest.split_to(self.rest.len().min(TURN - self.passed));
+        self.passed += piece.len();
+        Poll::Ready(Some(Ok(Frame::Data(piece))))
+    }
+
     fn stop(&mut self, stop: Stop) -> Poll<Option<Result<Frame, BodyError>>> {
         *self.stopped.borrow_mut() = Some(stop);
         // Nothing more is read of it.
@@ -41,7 +72,7 @@ impl Source for Filtered {
             if let Some(end) = &mut self.end {
                 return Poll::Ready(end.take().map(Ok));
             }
-            let last = match ready!(self.body.poll_frame(cx)) {
+            let last = match ready!(self.poll_piece(cx)) {
                 Some(Ok(Frame::Data(data))) => match self.filters.piece(data) {
                     Ok(data) if data.is_empty() => continue,
                     Ok(data) => return Poll::Ready(Some(Ok(Frame::Data(data)))),
@@ -61,6 +92,72 @@ impl Source for Filtered {
     }
 
     fn length(&self) -> Option<u64> {
-        if self.filters.keeps_length() && self.end.is_none() { self.body.length() } else { None }
+        match self.filters.keeps_length() && self.end.is_none() {
+            true => self.body.length().map(|length| length + self.rest.len() as u64),
+            false => None,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::task::Waker;
+
+    use policy::Refusal;
+
+    use super::*;
+
+    /// Repeats each byte; stops at an `x`; refuses what is longer than it says.
+    struct Twice(u64);
+
+    impl Filter for Twice {
+        fn begin(&mut self, length: Option<u64>) -> Result<(), Stop> {
+            if length.is_some_and(|length| length > self.0) { Err(Refusal::Forbidden.into()) } else { Ok(()) }
+        }
+
+        fn piece(&mut self, data: Bytes) -> Result<Bytes, Stop> {
+            if data.contains(&b'x') {
+                return Err(Refusal::Forbidden.into());
+            }
+            Ok(data.iter().flat_map(|byte| [*byte, *byte]).collect())
+        }
+
+        fn end(&mut self) -> Result<Bytes, Stop> {
+            Ok(Bytes::from_static(b"."))
+        }
+    }
+
+    fn twice(body: Body, stopped: &mut Option<Stopped>) -> Body {
+        filtered(body, Filters::new(vec![Box::new(Twice(9))]), stopped)
+    }
+
+    #[test]
+    fn a_large_piece_takes_several_turns_and_all_of_it_passes() {
+        let mut stopped = None;
+        let mut body = twice(Body::from(vec![b'a'; 3 * TURN + 1]), &mut stopped);
+        assert_eq!(body.length(), None);
+        let (mut bytes, mut turns) = (Vec::new(), 1);
+        loop {
+            match body.poll_frame(&mut Context::from_waker(Waker::noop())) {
+                Poll::Ready(Some(Ok(Frame::Data(data)))) => {
+                    assert!(data.len() <= 2 * TURN);
+                    bytes.extend_from_slice(&data);
+                }
+                Poll::Ready(None) => break,
+                Poll::Pending => turns += 1,
+                Poll::Ready(_) => panic!("it fails"),
+            }
+        }
+        assert_eq!((bytes.len(), bytes.last()), (2 * (3 * TURN + 1) + 1, Some(&b'.')));
+        assert_eq!(turns, 4);
+    }
+
+    #[test]
+    fn what_a_filter_stops_fails_and_the_reason_is_left() {
+        let mut stopped = None;
+        let mut body = twice(Body::from(b"abxc".to_vec()), &mut stopped);
+        let frame = body.poll_frame(&mut Context::from_waker(Waker::noop()));
+        assert!(matches!(frame, Poll::Ready(Some(Err(BodyError::Stopped)))));
+        assert!(matches!(*stopped.unwrap().borrow(), Some(Stop::Refuse(Refusal::Forbidden))));
     }
 }

@@ -27,3 +27,4 @@ mod worker;
 
 pub use forward::{client_of, rewrite_host, rewrite_target};
 pub use node::{Node, Passed, Problem, Sockets, check};
+pub use refusal::refusal_words;

@@ -52,6 +52,16 @@ pub enum Halt {
     Answer(Box<Response>),
 }
 
+fn halted(halt: Halt, trip: &mut Trip, call: &Call) -> Response {
+    match halt {
+        Halt::Answer(response) => *response,
+        Halt::Refuse(refusal) => {
+            trip.refused(&refusal);
+            refusal::render(&refusal, &call.head)
+        }
+    }
+}
+
 impl Gateway {
     async fn answer(&self, request: Request, meter: Option<Meter>) -> Response {
         let local = self.worker.local();
@@ -61,23 +71,23 @@ impl Gateway {
         }
         let client = forward::client_of(&peer, &head.headers, &self.listener.trusted());
         let mut call = Call::new(head, client, arrival.head_read);
+        call.length = body.length();
         let mut trip = Trip::begin(&self.worker, begin(&call, arrival, &self.worker));
         trip.meter = meter;
 
         let mut response = match self.serve(&local, &mut trip, &mut call, &mut body, upgrade.as_deref()).await {
             Ok(response) => response,
             // What stopped the request's body is the reason, not that the upstream did not get all of it.
-            Err(halt) => match trip.stopped().map_or(halt, Halt::from) {
-                Halt::Answer(response) => *response,
-                Halt::Refuse(refusal) => {
-                    trip.refused(&refusal);
-                    refusal::render(&refusal, &call.head)
-                }
-            },
+            Err(halt) => halted(trip.stopped().map_or(halt, Halt::from), &mut trip, &call),
         };
         answer::date(&mut response);
         // Refused calls too: what policies queued for the client must reach it.
-        trip.outwards(&mut response);
+        if let Err(stop) = trip.outwards(&mut response) {
+            response = halted(stop.into(), &mut trip, &call);
+            answer::date(&mut response);
+            // What stands in for an answer is not stopped again.
+            let _ = trip.outwards(&mut response);
+        }
         tap::attach(response, trip)
     }
 
@@ -97,7 +107,7 @@ impl Gateway {
         trip.inwards(call).await?;
         match &route.action {
             Action::Forward(forward) => {
-                trip.sends(call, body);
+                trip.sends(call, body)?;
                 let (worker, listener, found) = (&self.worker, &*self.listener, &found);
                 Ok(attempt::send(Way { worker, local, listener, forward, found, upgrade }, call, body, trip).await?)
             }
@@ -115,9 +125,7 @@ impl Gateway {
         }
         let snapshot = &local.generation.snapshot;
         let listener = self.listener.index().ok_or(Refusal::Stopping)?;
-        let found = snapshot.router.find(listener, &call.head).ok_or(Refusal::NoRoute)?;
-        let route = snapshot.routes.get(found.route.0 as usize).ok_or(Refusal::NoRoute)?;
-        Ok((route, found))
+        snapshot.find(listener, &call.head).ok_or(Refusal::NoRoute)
     }
 }
 

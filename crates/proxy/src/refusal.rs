@@ -53,6 +53,19 @@ impl Refusal {
             Refusal::Policy(Policy::RateLimited { .. }) => {
                 (StatusCode::TOO_MANY_REQUESTS, "rate-limited", "Too many requests")
             }
+            Refusal::Policy(Policy::ContentTooLarge) => {
+                (StatusCode::PAYLOAD_TOO_LARGE, "content-too-large", "The request's body is too large")
+            }
+            Refusal::Policy(Policy::TargetTooLong) => {
+                (StatusCode::URI_TOO_LONG, "uri-too-long", "The request's path and query are too long")
+            }
+            Refusal::Policy(Policy::FieldsTooLarge) => {
+                let status = StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE;
+                (status, "fields-too-large", "The request's fields are too large or too many")
+            }
+            Refusal::Policy(Policy::AnswerTooLarge) => {
+                (StatusCode::BAD_GATEWAY, "answer-too-large", "The upstream's answer is too large")
+            }
             Refusal::Policy(_) => (StatusCode::FORBIDDEN, "forbidden", "This is not allowed"),
             Refusal::NoEndpoint => (StatusCode::SERVICE_UNAVAILABLE, "no-endpoint", "No endpoint is available"),
             Refusal::Unreachable => (StatusCode::BAD_GATEWAY, "upstream-unreachable", "The upstream cannot be reached"),
@@ -77,12 +90,18 @@ impl Refusal {
             401 => "16",
             403 => "7",
             404 | 405 => "12",
-            429 => "8",
+            413 | 414 | 429 | 431 => "8",
             504 => "4",
             500 => "13",
             _ => "14",
         }
     }
+}
+
+/// What a caller is told of a policy's refusal.
+pub fn refusal_words(refusal: &policy::Refusal) -> (StatusCode, &'static str) {
+    let (status, _, title) = Refusal::Policy(refusal.clone()).words();
+    (status, title)
 }
 
 /// The answer for a refusal, in the caller's protocol.

@@ -70,6 +70,7 @@ impl Source for Tap {
                 self.trip.mark(Stamp::LastByte, self.last);
                 self.trip.complete();
             }
+            Some(Err(BodyError::Stopped)) => self.trip.broke(Ending::Stopped, "stopped"),
             Some(Err(_)) => self.trip.broke(Ending::UpstreamBroke, "upstream_broke"),
         }
         Poll::Ready(frame)

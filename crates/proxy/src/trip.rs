@@ -8,7 +8,7 @@ use std::sync::Arc;
 use awareness::{Attempt, Ending, Exchange, Outcome, Stamp, Step, StepEnd};
 use base::{Call, StatusCode, Time};
 use config::Route;
-use policy::{Passage, Steps, Stop, Usage};
+use policy::{Filter as _, Passage, Steps, Stop, Usage};
 use transport::{Body, Response};
 
 use crate::deadline::Timers;
@@ -79,25 +79,28 @@ impl Trip {
         let Some(passage) = &mut self.passage else { return Ok(()) };
         let mut steps = Steps::new();
         let verdict = passage.request(call, &self.worker.outside, &mut steps).await;
+        let end = if matches!(verdict, Err(Stop::Answer(..))) { StepEnd::Answered } else { StepEnd::Refused };
         self.note(|exchange| {
             exchange.consumer = call.consumer.as_ref().map(|consumer| consumer.name.clone());
             exchange.steps = steps
                 .as_slice()
                 .iter()
-                .map(|(policy, passed)| Step { policy, end: if *passed { StepEnd::Passed } else { StepEnd::Refused } })
+                .map(|(policy, passed)| Step { policy, end: if *passed { StepEnd::Passed } else { end } })
                 .collect();
         });
         verdict
     }
 
     /// The request's body as policies let it through.
-    pub fn sends(&mut self, call: &mut Call, body: &mut Body) {
+    pub fn sends(&mut self, call: &mut Call, body: &mut Body) -> Result<(), Stop> {
         if let Some(passage) = &mut self.passage
             && !body.is_empty()
         {
-            let filters = passage.request_body(&mut call.head);
+            let mut filters = passage.request_body(&mut call.head);
+            filters.begin(body.length())?;
             *body = filtered(std::mem::take(body), filters, &mut self.stopped);
         }
+        Ok(())
     }
 
     /// What a policy said that stopped the request's body.
@@ -105,16 +108,32 @@ impl Trip {
         self.stopped.as_ref()?.borrow_mut().take()
     }
 
-    pub fn outwards(&mut self, response: &mut Response) {
+    /// The answer as policies let it through; a stop is for another answer, which passes through them in its turn.
+    pub fn outwards(&mut self, response: &mut Response) -> Result<(), Stop> {
         if let Some(passage) = &mut self.passage {
             passage.response(&mut response.head);
-            if response.tunnel.is_none() && !response.body.is_empty() {
-                let filters = passage.response_body(&mut response.head);
-                response.body = filtered(std::mem::take(&mut response.body), filters, &mut self.stopped);
-            }
         }
         let status = response.head.status;
         self.note(|exchange| exchange.status = Some(status));
+        if let Some(passage) = &mut self.passage
+            && response.tunnel.is_none()
+            && !response.body.is_empty()
+        {
+            let length = response.body.length();
+            // Answers that come from no upstream have their length written last; policies may want to know it.
+            if let Some(length) = length
+                && !response.head.headers.contains("content-length")
+            {
+                response.head.headers.append("content-length", length.to_string());
+            }
+            let mut filters = passage.response_body(&mut response.head);
+            filters.begin(length)?;
+            if !filters.keeps_length() {
+                response.head.headers.remove("content-length");
+            }
+            response.body = filtered(std::mem::take(&mut response.body), filters, &mut self.stopped);
+        }
+        Ok(())
     }
 
     pub fn refused(&mut self, refusal: &Refusal) {

@@ -213,9 +213,7 @@ fn explain(document: &str, snapshot: &Snapshot, question: &Question) -> Explanat
     }
     let considered = snapshot.router.explain(question.listener, head);
     explanation.others = others(snapshot, considered);
-    if let Some(found) = snapshot.router.find(question.listener, head)
-        && let Some(route) = snapshot.routes.get(found.route.0 as usize)
-    {
+    if let Some((route, found)) = snapshot.find(question.listener, head) {
         // The router knows routes by number, people by name.
         for other in &mut explanation.others {
             other.why = other.why.replace(&format!("route #{}", found.route.0), &format!("`{}`", route.name));
@@ -294,7 +292,10 @@ fn stopped(stop: &Stop) -> String {
         Stop::Refuse(Refusal::RateLimited { retry_after }) => {
             format!("429, retry after {}", base::Span(*retry_after))
         }
-        Stop::Refuse(Refusal::Forbidden) => "403, the rules of `authorize` do not let it pass".to_owned(),
+        Stop::Refuse(refusal) => {
+            let (status, title) = proxy::refusal_words(refusal);
+            format!("{}, {title}", status.as_u16())
+        }
         Stop::Answer(head, body) => format!("{}, {} bytes from here", head.status, body.len()),
     }
 }

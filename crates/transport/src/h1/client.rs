@@ -272,10 +272,18 @@ impl Source for Download {
     fn poll_frame(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame, BodyError>>> {
         let Some(exchange) = &mut self.exchange else { return Poll::Ready(None) };
         if !exchange.upload.done {
-            // An upload that fails now costs the connection, not the answer: the upstream may have had enough.
-            if let Poll::Ready(Err(_)) = exchange.upload.poll(&mut *exchange.io, cx) {
-                exchange.upload.body = Body::Empty;
-                self.keep_alive = false;
+            match exchange.upload.poll(&mut *exchange.io, cx) {
+                // What was not to pass is no longer to be answered either.
+                Poll::Ready(Err(UploadError::Body(error @ BodyError::Stopped))) => {
+                    self.exchange = None;
+                    return Poll::Ready(Some(Err(error)));
+                }
+                // An upload that fails now costs the connection, not the answer: the upstream may have had enough.
+                Poll::Ready(Err(_)) => {
+                    exchange.upload.body = Body::Empty;
+                    self.keep_alive = false;
+                }
+                Poll::Ready(Ok(())) | Poll::Pending => {}
             }
         }
         loop {

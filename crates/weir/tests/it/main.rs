@@ -5,6 +5,7 @@ mod cli;
 mod examples;
 mod http;
 mod identity;
+mod policies;
 mod reload;
 mod streams;
 mod takeover;

@@ -1,0 +1,204 @@
+//! Policies through the front door: that they are wired, and what only sockets can show.
+
+use http_body_util::BodyExt;
+use hyper::Request;
+use hyper::body::{Bytes, Frame};
+use simulator::raw::{Script, Server, Then};
+use simulator::{Options, Simulator};
+use testkit::client::{self, piped};
+use testkit::{Answer, Folder, Gateway, Raw, curl, eventually};
+
+fn simulator() -> Simulator {
+    Simulator::start(Options::default()).unwrap()
+}
+
+/// A gateway with one api that takes everything to the upstream.
+fn through(upstream: &str, policies: &str) -> Gateway {
+    Gateway::start(&format!("apis: {{ a: {{ upstream: '{upstream}', policies: {policies} }} }}\n"))
+}
+
+#[track_caller]
+fn check(answer: &Answer, status: u16, body: &str) {
+    assert_eq!(answer.status, status, "{answer:?}");
+    assert!(answer.text().contains(body), "no `{body}` in {answer:?}");
+    assert!(answer.complete, "{answer:?}");
+}
+
+// === ip ===
+
+#[test]
+fn calls_from_networks_that_may_not_are_refused() {
+    let service = simulator();
+    let gateway = Gateway::start(&format!(
+        "listeners: {{ web: {{ address: '127.0.0.1:0', trusted-proxies: [127.0.0.0/8] }} }}\n\
+         policies: {{ ip: {{ allow: [127.0.0.0/8, 10.0.0.0/8], deny: [10.1.0.0/16] }}, authenticate: {{ api-key: {{}} }} }}\n\
+         apis: {{ a: {{ upstream: '{}', policies: {{ authenticate: none }} }} }}\n",
+        service.url()
+    ));
+    let mut raw = Raw::connect(gateway.web());
+    check(&raw.get("/", ""), 200, "Hello");
+    check(&raw.get("/", "x-forwarded-for: 10.2.3.4\r\n"), 200, "Hello");
+    check(&raw.get("/", "x-forwarded-for: 10.1.3.4\r\n"), 403, "urn:weir:problem:forbidden");
+    check(&raw.get("/", "x-forwarded-for: 9.9.9.9\r\n"), 403, "urn:weir:problem:forbidden");
+    assert_eq!(service.requests(), 2);
+}
+
+// === size ===
+
+#[test]
+fn heads_that_are_too_large_are_refused() {
+    let service = simulator();
+    let gateway = through(&service.url(), "{ size: { target: 20B, fields: 3, head: 100B } }");
+    let mut raw = Raw::connect(gateway.web());
+    check(&raw.get("/echo?0123456789abcd", ""), 200, "/echo");
+    check(&raw.get("/echo?0123456789abcde", ""), 414, "urn:weir:problem:uri-too-long");
+    check(&raw.get("/echo", "a: 1\r\nb: 2\r\nc: 3\r\nd: 4\r\n"), 431, "urn:weir:problem:fields-too-large");
+    check(&raw.get("/echo", &format!("a: {}\r\n", "x".repeat(100))), 431, "urn:weir:problem:fields-too-large");
+    check(&raw.get("/echo", "a: 1\r\n"), 200, "/echo");
+}
+
+#[test]
+fn a_body_that_is_announced_too_large_is_refused_before_it_is_read() {
+    let service = simulator();
+    let gateway = through(&service.url(), "{ size: { body: 10B } }");
+    let mut raw = Raw::connect(gateway.web());
+    check(
+        &raw.send("POST /echo HTTP/1.1\r\nhost: t\r\ncontent-length: 10\r\n\r\n0123456789").answer(),
+        200,
+        "0123456789",
+    );
+    // Nothing of the body is sent: the answer does not wait for it.
+    let head = "POST /echo HTTP/1.1\r\nhost: t\r\ncontent-length: 11\r\n";
+    check(&raw.send(format!("{head}\r\n")).answer(), 413, "urn:weir:problem:content-too-large");
+    // What was little is skipped, and the connection goes on.
+    check(&raw.send("01234567890").get("/echo", ""), 200, "/echo");
+    // Who asks before it sends is told, and is not asked to send.
+    check(&raw.send(format!("{head}expect: 100-continue\r\n\r\n")).answer(), 413, "content-too-large");
+    assert!(raw.is_closed());
+    assert_eq!(service.requests(), 2);
+}
+
+#[test]
+fn a_body_that_turns_out_too_large_is_stopped_on_its_way() {
+    for protocol in ["http1", "http2"] {
+        let service = simulator();
+        let gateway = Gateway::start(&format!(
+            "upstreams: {{ s: {{ endpoints: ['{}'], protocol: {protocol} }} }}\n\
+             apis: {{ a: {{ upstream: s, policies: {{ size: {{ body: 1KiB }} }} }} }}\n",
+            service.url()
+        ));
+        // Over HTTP/1, by hand: the answer comes although the body has not ended, and then the connection ends.
+        let mut raw = Raw::connect(gateway.web());
+        let chunk = format!("400\r\n{}\r\n", "x".repeat(1024));
+        raw.send("POST /echo HTTP/1.1\r\nhost: t\r\ntransfer-encoding: chunked\r\n\r\n").send(&chunk);
+        check(&raw.send("1\r\nx\r\n").answer(), 413, "urn:weir:problem:content-too-large");
+        assert!(raw.is_closed());
+        let mut raw = Raw::connect(gateway.web());
+        raw.send("POST /echo HTTP/1.1\r\nhost: t\r\ntransfer-encoding: chunked\r\n\r\n").send(&chunk);
+        assert_eq!(raw.send("0\r\n\r\n").answer().json()["length"], 1024, "{protocol}");
+
+        // curl, over HTTP/1 with more than fits into anybody's buffers. Over HTTP/2 some of its versions give up
+        // when the answer comes while they still send.
+        let folder = Folder::new();
+        for (version, length) in [("--http1.1", 8 << 20), ("--http2-prior-knowledge", 2 << 10)] {
+            let file = folder.write("large", vec![b'x'; length]);
+            let said = curl(&[
+                version,
+                "-H",
+                "transfer-encoding: chunked",
+                "-H",
+                "expect:",
+                "-T",
+                file.to_str().unwrap(),
+                &format!("{}/echo", gateway.url()),
+            ]);
+            assert_eq!((said.answer.status, said.code), (413, 0), "{protocol} {version}: {}", said.verbose);
+        }
+
+        client::run(async {
+            let mut http2 = client::http2(gateway.web()).await;
+            let (sender, body) = piped();
+            let request = Request::post(format!("{}/echo", gateway.url())).body(body).unwrap();
+            let answering = http2.send_request(request);
+            for _ in 0..2 {
+                sender.send(Frame::data(Bytes::from(vec![b'x'; 1000]))).await.unwrap();
+            }
+            let answer = answering.await.unwrap();
+            assert_eq!(answer.status(), 413, "{protocol}");
+            assert!(!answer.into_body().collect().await.unwrap().to_bytes().is_empty());
+            // The connection goes on.
+            let request = Request::post(format!("{}/echo", gateway.url())).body(client::full("x")).unwrap();
+            assert_eq!(http2.send_request(request).await.unwrap().status(), 200, "{protocol}");
+        });
+    }
+}
+
+#[test]
+fn the_upstream_of_a_stopped_body_sees_a_broken_message() {
+    let service = Server::start(vec![Script::answer("").then(Then::Hold)]).unwrap();
+    let gateway = through(&service.url(), "{ size: { body: 4B } }");
+    let mut raw = Raw::connect(gateway.web());
+    raw.send("POST / HTTP/1.1\r\nhost: t\r\ntransfer-encoding: chunked\r\n\r\n3\r\nabc\r\n");
+    eventually("the first chunk passes", || service.received().iter().any(|it| it.ends_with(b"3\r\nabc\r\n")));
+    check(&raw.send("3\r\ndef\r\n0\r\n\r\n").answer(), 413, "content-too-large");
+    assert!(service.received()[0].ends_with(b"3\r\nabc\r\n"), "neither the rest nor an end");
+}
+
+#[test]
+fn an_answer_that_is_too_large_is_replaced_or_cut() {
+    let service = simulator();
+    let gateway = through(&service.url(), "{ size: { response: 100B } }");
+    let mut raw = Raw::connect(gateway.web());
+    check(&raw.get("/bytes/100", ""), 200, "0000");
+    check(&raw.get("/bytes/101", ""), 502, "urn:weir:problem:answer-too-large");
+    check(&raw.get("/slow-body?chunks=3&every=1ms", ""), 200, "chunk 2");
+    let answer = raw.get("/slow-body?chunks=30&every=1ms", "");
+    assert_eq!((answer.status, answer.complete), (200, false));
+    assert!(answer.body.len() <= 100);
+    client::run(async {
+        let mut http2 = client::http2(gateway.web()).await;
+        let request = Request::get(format!("{}/slow-body?chunks=30&every=1ms", gateway.url()));
+        let answer = http2.send_request(request.body(client::none()).unwrap()).await.unwrap();
+        assert_eq!(answer.status(), 200);
+        assert!(answer.into_body().collect().await.is_err());
+    });
+}
+
+// === cors ===
+
+#[test]
+fn preflights_are_answered_before_anything_asks_who_calls() {
+    let service = simulator();
+    let gateway = Gateway::start(&format!(
+        "policies: {{ cors: {{ origins: ['https://*.example.com'], methods: [PUT], headers: ['*'] }}, authenticate: {{ api-key: {{}} }} }}\n\
+         apis:\n  a:\n    upstream: '{}'\n    routes:\n    - match: {{ path: /echo, method: [PUT] }}\n    - match: {{ prefix: /bytes }}\n",
+        service.url()
+    ));
+    let mut raw = Raw::connect(gateway.web());
+    let origin = "origin: https://app.example.com\r\n";
+    // The route takes no OPTIONS; the preflight is about a PUT.
+    let preflight = |path: &str, method: &str, origin: &str| {
+        format!(
+            "OPTIONS {path} HTTP/1.1\r\nhost: t\r\n{origin}access-control-request-method: {method}\r\n\
+             access-control-request-headers: x-api-key\r\n\r\n"
+        )
+    };
+    let answer = raw.send(preflight("/echo", "PUT", origin)).answer();
+    assert_eq!(answer.status, 204, "{answer:?}");
+    assert_eq!(answer.header("access-control-allow-origin"), Some("https://app.example.com"));
+    assert_eq!(answer.header("access-control-allow-headers"), Some("x-api-key"));
+    assert_eq!(answer.header("content-length"), None);
+    assert_eq!(raw.send(preflight("/echo", "GET", origin)).answer().status, 404);
+    assert_eq!(raw.send(preflight("/bytes/1", "PUT", origin)).answer().status, 204);
+    let answer = raw.send(preflight("/echo", "PUT", "origin: https://evil.com\r\n")).answer();
+    check(&answer, 403, "forbidden");
+    assert_eq!(answer.header("access-control-allow-origin"), None);
+    assert_eq!(answer.header("vary"), Some("origin"));
+
+    // What Weir itself says can be read by the page.
+    let answer = raw.get("/bytes/1", origin);
+    check(&answer, 401, "unauthenticated");
+    assert_eq!(answer.header("access-control-allow-origin"), Some("https://app.example.com"));
+    assert_eq!(answer.header("vary"), Some("origin"));
+    assert_eq!(service.requests(), 0);
+}
