@@ -70,6 +70,12 @@ impl Headers {
         self.fields.retain(|field| keep(field.name(arena), field.value(arena)));
     }
 
+    /// The same, by the names as the bytes that they are.
+    pub fn retain_bytes(&mut self, mut keep: impl FnMut(&[u8], &[u8]) -> bool) {
+        let arena = &*self.arena;
+        self.fields.retain(|field| keep(field.name_bytes(arena), field.value(arena)));
+    }
+
     /// The value of the first field of that name.
     pub fn get(&self, name: &str) -> Option<&[u8]> {
         self.fields.iter().find(|field| field.is(&self.arena, name)).map(|field| field.value(&self.arena))
@@ -102,10 +108,7 @@ impl Headers {
 
     /// The same as bytes, as they go on the wire.
     pub fn iter_bytes(&self) -> impl Iterator<Item = (&[u8], &[u8])> {
-        self.fields.iter().map(|field| {
-            let start = field.start as usize;
-            (&self.arena[start..start + usize::from(field.name)], field.value(&self.arena))
-        })
+        self.fields.iter().map(|field| (field.name_bytes(&self.arena), field.value(&self.arena)))
     }
 
     /// Sum of the lengths of names and values, in bytes.
@@ -128,9 +131,13 @@ impl Headers {
 
 impl Field {
     fn name(self, arena: &[u8]) -> &str {
-        let start = self.start as usize;
         // Names are ASCII by construction; were they not, an empty name would match nothing.
-        std::str::from_utf8(&arena[start..start + usize::from(self.name)]).unwrap_or_default()
+        std::str::from_utf8(self.name_bytes(arena)).unwrap_or_default()
+    }
+
+    fn name_bytes(self, arena: &[u8]) -> &[u8] {
+        let start = self.start as usize;
+        &arena[start..start + usize::from(self.name)]
     }
 
     fn value(self, arena: &[u8]) -> &[u8] {
@@ -139,8 +146,12 @@ impl Field {
     }
 
     fn is(self, arena: &[u8], name: &str) -> bool {
-        let start = self.start as usize;
-        usize::from(self.name) == name.len() && arena[start..start + name.len()].eq_ignore_ascii_case(name.as_bytes())
+        // Most names differ in length or at the end: they begin alike.
+        usize::from(self.name) == name.len() && {
+            let own = self.name_bytes(arena);
+            own.last().map(u8::to_ascii_lowercase) == name.as_bytes().last().map(u8::to_ascii_lowercase)
+                && own.eq_ignore_ascii_case(name.as_bytes())
+        }
     }
 }
 

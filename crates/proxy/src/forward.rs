@@ -9,24 +9,35 @@ use config::{HostRewrite, PathRewrite, Rewrite};
 use ipnet::IpNet;
 
 /// Fields that concern one connection only (RFC 9110, 7.6.1), framing included: the next one gets its own.
-fn is_hop_by_hop(name: &str) -> bool {
+fn is_hop_by_hop(name: &[u8]) -> bool {
     match name.len() {
-        2 => name == "te",
-        6 => name == "expect",
-        7 => name == "upgrade",
-        10 => matches!(name, "connection" | "keep-alive"),
-        14 => name == "content-length" || name == "http2-settings",
-        16 => name == "proxy-connection",
-        17 => name == "transfer-encoding",
+        2 => name == b"te",
+        6 => name == b"expect",
+        7 => name == b"upgrade",
+        10 => name == b"connection" || name == b"keep-alive",
+        14 => name == b"content-length" || name == b"http2-settings",
+        16 => name == b"proxy-connection",
+        17 => name == b"transfer-encoding",
         _ => false,
     }
 }
 
 /// Takes out what was meant for this connection, and what its `Connection` field names.
 pub fn strip_request(headers: &mut Headers) {
-    let trailers = headers.has_token("te", "trailers");
-    strip_named(headers);
-    headers.retain(|name, _| !is_hop_by_hop(name));
+    let (mut named, mut trailers) = (Vec::new(), false);
+    headers.retain_bytes(|name, value| {
+        let stays = !is_hop_by_hop(name);
+        if !stays && name == b"connection" {
+            read_named(value, &mut named);
+        }
+        if !stays && name == b"te" {
+            trailers |= value.split(|b| *b == b',').any(|item| item.trim_ascii().eq_ignore_ascii_case(b"trailers"));
+        }
+        stays
+    });
+    for name in named {
+        headers.remove(&name);
+    }
     if trailers {
         headers.append("te", "trailers");
     }
@@ -34,24 +45,27 @@ pub fn strip_request(headers: &mut Headers) {
 
 /// The same for an answer; its Content-Length stays, since it may describe a body that is not sent.
 pub fn strip_response(headers: &mut Headers) {
-    strip_named(headers);
-    headers.retain(|name, _| name == "content-length" || !is_hop_by_hop(name));
-}
-
-fn strip_named(headers: &mut Headers) {
-    if !headers.contains("connection") {
-        return;
-    }
-    let named: Vec<String> = headers
-        .get_all("connection")
-        .flat_map(|value| value.split(|b| *b == b','))
-        .filter_map(|token| std::str::from_utf8(token.trim_ascii()).ok())
-        .filter(|token| !token.eq_ignore_ascii_case("close") && !token.eq_ignore_ascii_case("keep-alive"))
-        .map(str::to_owned)
-        .collect();
+    let mut named = Vec::new();
+    headers.retain_bytes(|name, value| {
+        let stays = !is_hop_by_hop(name) || name == b"content-length";
+        if !stays && name == b"connection" {
+            read_named(value, &mut named);
+        }
+        stays
+    });
     for name in named {
         headers.remove(&name);
     }
+}
+
+/// The fields that a `Connection` field declares to be its own.
+fn read_named(value: &[u8], named: &mut Vec<String>) {
+    if value.eq_ignore_ascii_case(b"keep-alive") || value.eq_ignore_ascii_case(b"close") {
+        return;
+    }
+    let tokens = value.split(|b| *b == b',').filter_map(|token| std::str::from_utf8(token.trim_ascii()).ok());
+    let names = tokens.filter(|it| !it.eq_ignore_ascii_case("close") && !it.eq_ignore_ascii_case("keep-alive"));
+    named.extend(names.map(str::to_owned));
 }
 
 /// An extended CONNECT of HTTP/2 (RFC 8441) as the upgrade that it is in HTTP/1, which routes and upstreams know.
@@ -128,34 +142,53 @@ pub fn add_forwarded(head: &mut RequestHead, client: &Client, trusted: &[IpNet])
     let direct = client.peer.remote.map(|remote| remote.ip().to_canonical());
     let believed = direct.is_some_and(|addr| trusted.iter().any(|net| net.contains(&addr)));
     if !believed {
-        head.headers.retain(|name, _| !(name == "forwarded" || name.starts_with("x-forwarded-")));
+        head.headers.retain_bytes(|name, _| !(name == b"forwarded" || name.starts_with(b"x-forwarded-")));
     }
-    let mut node = String::with_capacity(48);
-    match direct {
-        Some(addr) => drop(write!(node, "{addr}")),
-        None => node.push_str("unknown"),
-    }
-    append_to_list(&mut head.headers, "x-forwarded-for", &node);
-    if !head.headers.contains("x-forwarded-proto") {
+    let mut element = String::with_capacity(96 + head.authority.len());
+    element.push_str(if matches!(direct, Some(IpAddr::V6(_))) { "for=\"[" } else { "for=" });
+    let node = element.len();
+    push_addr(&mut element, direct);
+    let node = node..element.len();
+    append_to_list(&mut head.headers, believed, "x-forwarded-for", &element[node]);
+    element.push_str(if matches!(direct, Some(IpAddr::V6(_))) { "]\";proto=" } else { ";proto=" });
+    element.push_str(scheme);
+    if !believed || !head.headers.contains("x-forwarded-proto") {
         head.headers.append("x-forwarded-proto", scheme);
     }
-    if !head.headers.contains("x-forwarded-host") {
+    if !believed || !head.headers.contains("x-forwarded-host") {
         head.headers.append("x-forwarded-host", &head.authority);
     }
-    let mut element = String::with_capacity(96);
-    let _ = match direct {
-        Some(IpAddr::V6(addr)) => write!(element, "for=\"[{addr}]\""),
-        _ => write!(element, "for={node}"),
-    };
-    let _ = write!(element, ";proto={scheme}");
     if !head.authority.is_empty() {
-        let _ = write!(element, ";host=\"{}\"", head.authority);
+        element.push_str(";host=\"");
+        element.push_str(&head.authority);
+        element.push('"');
     }
-    append_to_list(&mut head.headers, "forwarded", &element);
+    append_to_list(&mut head.headers, believed, "forwarded", &element);
 }
 
-fn append_to_list(headers: &mut Headers, name: &str, item: &str) {
-    if !headers.contains(name) {
+/// An address as text; that of IPv4 without the machinery of formatting, since every call has one.
+fn push_addr(text: &mut String, addr: Option<IpAddr>) {
+    match addr {
+        Some(IpAddr::V4(addr)) => {
+            for (at, octet) in addr.octets().into_iter().enumerate() {
+                if at > 0 {
+                    text.push('.');
+                }
+                for (unit, least) in [(100, 100), (10, 10), (1, 0)] {
+                    if octet >= least {
+                        text.push(char::from(b'0' + octet / unit % 10));
+                    }
+                }
+            }
+        }
+        Some(IpAddr::V6(addr)) => drop(write!(text, "{addr}")),
+        None => text.push_str("unknown"),
+    }
+}
+
+/// `may_be` tells whether the field can be there already.
+fn append_to_list(headers: &mut Headers, may_be: bool, name: &str, item: &str) {
+    if !may_be || !headers.contains(name) {
         return headers.append(name, item);
     }
     let mut list: Vec<u8> = headers.get_all(name).collect::<Vec<_>>().join(&b", "[..]);
@@ -265,6 +298,32 @@ mod tests {
         add_forwarded(&mut head, &client, &[]);
         assert_eq!(head.headers.get_str("x-forwarded-for"), Some("9.9.9.9"));
         assert_eq!(head.headers.get_str("forwarded"), Some("for=9.9.9.9;proto=http;host=\"h\""));
+    }
+
+    #[test]
+    fn addresses_are_written_as_the_library_writes_them() {
+        for addr in ["0.0.0.0", "1.20.109.255", "10.100.99.9", "255.255.255.255", "::1", "2001:db8::8:800:200c:417a"] {
+            let mut text = String::new();
+            push_addr(&mut text, Some(addr.parse().unwrap()));
+            assert_eq!(text, addr);
+        }
+        let mut head = head(Headers::new());
+        add_forwarded(&mut head, &client_of(&peer("[2001:db8::1]:1"), &Headers::new(), &[]), &[]);
+        assert_eq!(head.headers.get_str("x-forwarded-for"), Some("2001:db8::1"));
+        assert_eq!(head.headers.get_str("forwarded"), Some("for=\"[2001:db8::1]\";proto=http;host=\"h\""));
+    }
+
+    #[test]
+    fn what_a_trusted_proxy_says_is_kept_and_added_to() {
+        let trusted: Vec<IpNet> = vec!["10.0.0.0/8".parse().unwrap()];
+        let told = [("x-forwarded-for", "1.1.1.1"), ("x-forwarded-proto", "https"), ("forwarded", "for=1.1.1.1")];
+        let mut head = head(Headers::from_iter(told));
+        let client = client_of(&peer("10.0.0.1:1"), &head.headers, &trusted);
+        add_forwarded(&mut head, &client, &trusted);
+        assert_eq!(head.headers.get_str("x-forwarded-for"), Some("1.1.1.1, 10.0.0.1"));
+        assert_eq!(head.headers.get_str("x-forwarded-proto"), Some("https"));
+        assert_eq!(head.headers.get_str("x-forwarded-host"), Some("h"));
+        assert_eq!(head.headers.get_str("forwarded"), Some("for=1.1.1.1, for=10.0.0.1;proto=http;host=\"h\""));
     }
 
     #[test]

@@ -2,6 +2,7 @@
 
 mod client;
 mod convert;
+mod cork;
 mod server;
 mod stream;
 #[cfg(test)]

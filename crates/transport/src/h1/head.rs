@@ -274,7 +274,7 @@ fn strip_prefix_ignore_case<'a>(text: &'a str, prefix: &str) -> Option<&'a str> 
 fn fields_of(parsed: &[httparse::Header<'_>]) -> Result<Headers, HeadError> {
     let bytes: usize = parsed.iter().map(|field| field.name.len() + field.value.len()).sum();
     // Room for the fields that the path adds.
-    let mut headers = Headers::with_capacity(bytes + 128);
+    let mut headers = Headers::with_capacity(bytes + 256);
     for field in parsed {
         if field.value.contains(&0) {
             return Err(HeadError::Malformed("a field holds a NUL"));

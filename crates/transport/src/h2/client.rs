@@ -14,6 +14,7 @@ use h2::{Ping, Reason};
 use tokio::sync::Notify;
 
 use super::convert::{request_out, response_in};
+use super::cork::corked;
 use super::stream::{Bytestream, Incoming, Outgoing, Unsent};
 use crate::body::{Body, BodyError, Frame, Source};
 use crate::client::SendError;
@@ -68,13 +69,14 @@ struct Shared {
 impl Connection {
     /// Begins HTTP/2 on a stream, and drives it in a task of its own.
     pub async fn handshake<I: Io + 'static>(io: I, settings: &Settings) -> Result<Connection, SendError> {
+        let (corked, cork) = corked(io);
         let (sender, mut connection) = h2::client::Builder::new()
             .enable_push(false)
             .initial_connection_window_size(settings.connection_window)
             .initial_window_size(settings.stream_window)
             .data_frame_budget(settings.data_frame_budget)
             .max_header_list_size(settings.head_bytes)
-            .handshake::<_, Bytes>(io)
+            .handshake::<_, Bytes>(corked)
             .await
             .map_err(unsent)?;
         let shared = Rc::new(Shared {
@@ -91,7 +93,7 @@ impl Connection {
             if let Some(ping) = &mut ping {
                 let _ = ping.send_ping(Ping::opaque());
             }
-            let ended = poll_fn(|cx| {
+            let driving = poll_fn(|cx| {
                 let ended = Pin::new(&mut connection).poll(cx);
                 if let Some(waiting) = &mut ping
                     && waiting.poll_pong(cx).is_ready()
@@ -101,8 +103,8 @@ impl Connection {
                     driven.changed.notify_waiters();
                 }
                 ended
-            })
-            .await;
+            });
+            let ended = cork.drive(driving).await;
             if let Err(error) = ended {
                 tracing::debug!(%error, "http/2 connection to an upstream failed");
             }

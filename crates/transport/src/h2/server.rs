@@ -7,7 +7,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::pin::{Pin, pin};
 use std::rc::Rc;
 use std::sync::Arc;
-use std::task::Poll;
+use std::task::{Context, Poll};
 use std::time::Duration;
 
 use awareness::Arrival;
@@ -21,6 +21,7 @@ use tokio::task::JoinSet;
 use tokio::time::Instant;
 
 use super::convert::{request_in, response_out};
+use super::cork::{Corked, corked};
 use super::stream::{Bytestream, Incoming, Outgoing, Unsent};
 use crate::body::Body;
 use crate::message::{Handler, Io, Request, Response};
@@ -90,9 +91,23 @@ pub async fn serve<I: Io + 'static, H: Handler>(
         .max_pending_accept_reset_streams(PENDING_RESETS)
         .max_local_error_reset_streams(Some(FAULTS))
         .enable_connect_protocol();
-    let handshake = tokio::time::timeout(settings.idle_timeout, builder.handshake::<_, Bytes>(io)).await;
-    let Ok(Ok(mut connection)) = handshake else { return };
+    let (corked, cork) = corked(io);
+    let handshake =
+        tokio::time::timeout(settings.idle_timeout, cork.drive(builder.handshake::<_, Bytes>(corked))).await;
+    let Ok(Ok(connection)) = handshake else { return };
 
+    cork.drive(streams(connection, peer, arrival, handler, settings, drain)).await;
+}
+
+/// Takes streams and ends them, until the connection ends.
+async fn streams<I: Io + 'static, H: Handler>(
+    mut connection: h2::server::Connection<Corked<I>, Bytes>,
+    peer: Arc<Peer>,
+    arrival: Arrival,
+    handler: H,
+    settings: &Settings,
+    drain: impl Future<Output = ()>,
+) {
     let shared =
         Rc::new(Shared { handler, peer, head_fields: settings.head_fields, body_timeout: settings.body_timeout });
     // Dropped with the connection, it ends every handler that still runs.
@@ -103,6 +118,7 @@ pub async fn serve<I: Io + 'static, H: Handler>(
     let mut first = true;
     loop {
         tokio::select! {
+            biased;
             accepted = connection.accept() => match accepted {
                 Some(Ok((request, respond))) => {
                     let now = Time::now();
@@ -169,13 +185,14 @@ async fn exchange<H: Handler>(
     };
     let request = Request { head, body, peer: shared.peer.clone(), arrival, upgrade };
     let response = {
-        let mut handle = pin!(caught(shared.handler.handle(request)));
+        // On the heap, lest the larger part of this future be moved with it and lie there twice.
+        let mut handle = Box::pin(shared.handler.handle(request));
         poll_fn(|cx| {
             // The client no longer wants it: the future is dropped with this block, and all it does with it.
             if respond.poll_reset(cx).is_ready() {
                 return Poll::Ready(None);
             }
-            handle.as_mut().poll(cx).map(Some)
+            caught(handle.as_mut(), cx).map(Some)
         })
         .await
     };
@@ -240,7 +257,8 @@ async fn answer<H>(
         return;
     }
     let mut outgoing = Outgoing::new(response.body, send, Reason::INTERNAL_ERROR, Some(shared.body_timeout));
-    match caught(poll_fn(|cx| outgoing.poll(cx))).await {
+    let mut sending = poll_fn(|cx| outgoing.poll(cx));
+    match poll_fn(|cx| caught(Pin::new(&mut sending), cx)).await {
         Ok(Ok(()) | Err(Unsent::Gone)) => {}
         Ok(Err(Unsent::Body(error))) => tracing::debug!(%error, "the body of an answer failed"),
         Ok(Err(Unsent::Stalled)) => tracing::debug!("a client does not read its answer"),
@@ -251,16 +269,10 @@ async fn answer<H>(
     }
 }
 
-/// Runs a future; a panic in it becomes an error here.
-async fn caught<F: Future>(future: F) -> Result<F::Output, Box<dyn Any + Send>> {
-    let mut future = pin!(future);
-    poll_fn(move |cx| {
-        // What was half done when it panicked is not looked at again.
-        let future: &mut Pin<&mut F> = &mut future;
-        match catch_unwind(AssertUnwindSafe(|| future.as_mut().poll(cx))) {
-            Ok(poll) => poll.map(Ok),
-            Err(panic) => Poll::Ready(Err(panic)),
-        }
-    })
-    .await
+/// Polls a future; a panic in it becomes an error here, and what was half done then is not looked at again.
+fn caught<F: Future>(future: Pin<&mut F>, cx: &mut Context<'_>) -> Poll<Result<F::Output, Box<dyn Any + Send>>> {
+    match catch_unwind(AssertUnwindSafe(|| future.poll(cx))) {
+        Ok(poll) => poll.map(Ok),
+        Err(panic) => Poll::Ready(Err(panic)),
+    }
 }
