@@ -16,6 +16,7 @@ mod stop;
 
 mod authenticate;
 mod authorize;
+mod compress;
 mod cors;
 mod headers;
 mod ip;
@@ -31,6 +32,7 @@ use base::{Call, Reply, RequestHead, StatusCode};
 
 pub use authenticate::{ApiKeySpec, Authenticate, AuthenticateSpec, Key, Keys};
 pub use authorize::{Authorize, AuthorizeSpec};
+pub use compress::{Compress, CompressSpec, Encoding};
 pub use cors::{Cors, CorsSpec, is_preflight};
 pub use expr::{Expr, ExprError, Gives, Scope};
 pub use filter::{Filter, Filters};

@@ -10,9 +10,16 @@ use serde::{Deserialize, Serialize};
 use crate::passage::{Steps, enter, filter, leave, settle};
 use crate::policies::{CompileEnv, compile, pick};
 use crate::specs::Setting;
-use crate::{Authenticate, Authorize, Cors, Filter, HeaderEdits, Ip, Limits, Outside, Policy, Sizes, Stop, Usage};
+use crate::{
+    Authenticate, Authorize, Compress, Cors, Filter, HeaderEdits, Ip, Limits, Outside, Policy, Sizes, Stop, Usage,
+};
 
 policies! {
+    // Smaller: first, and so last on the way out: it sees answers as they will be, and what other policies do to
+    // bodies they do to plain ones. On the way in it only notes what the caller can read.
+    /// Answers made smaller on their way to callers that can undo it.
+    compress: Compress,
+
     // From where: before all else, since it costs least and nothing is owed to those it turns away.
     /// From which networks calls may come.
     ip: Ip,

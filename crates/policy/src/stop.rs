@@ -31,6 +31,8 @@ pub enum Refusal {
     FieldsTooLarge,
     /// The upstream's answer is larger than it may be.
     AnswerTooLarge,
+    /// The upstream's answer is not what it would have to be to be passed on.
+    AnswerUnusable,
     RateLimited {
         retry_after: Duration,
     },

@@ -63,6 +63,9 @@ impl Refusal {
                 let status = StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE;
                 (status, "fields-too-large", "The request's fields are too large or too many")
             }
+            Refusal::Policy(Policy::AnswerUnusable) => {
+                (StatusCode::BAD_GATEWAY, "answer-unusable", "The upstream's answer cannot be passed on")
+            }
             Refusal::Policy(Policy::AnswerTooLarge) => {
                 (StatusCode::BAD_GATEWAY, "answer-too-large", "The upstream's answer is too large")
             }

@@ -1,5 +1,7 @@
 //! Policies through the front door: that they are wired, and what only sockets can show.
 
+use std::io::Read;
+
 use http_body_util::BodyExt;
 use hyper::Request;
 use hyper::body::{Bytes, Frame};
@@ -201,4 +203,87 @@ fn preflights_are_answered_before_anything_asks_who_calls() {
     assert_eq!(answer.header("access-control-allow-origin"), Some("https://app.example.com"));
     assert_eq!(answer.header("vary"), Some("origin"));
     assert_eq!(service.requests(), 0);
+}
+
+// === compress ===
+
+/// As far as it goes.
+fn gunzipped(bytes: &[u8]) -> String {
+    let mut plain = Vec::new();
+    let _ = flate2::read::GzDecoder::new(bytes).read_to_end(&mut plain);
+    String::from_utf8(plain).unwrap()
+}
+
+#[test]
+fn answers_are_compressed_for_those_who_can_read_them() {
+    let service = simulator();
+    let gateway = through(&service.url(), "{ compress: {} }");
+    let folder = Folder::new();
+    let file = folder.write("text", "compress me ".repeat(100_000));
+    let data = format!("@{}", file.to_str().unwrap());
+    for version in ["--http1.1", "--http2-prior-knowledge"] {
+        let said = curl(&[
+            version,
+            "--compressed",
+            "-H",
+            "expect:",
+            "--data-binary",
+            &data,
+            &format!("{}/echo", gateway.url()),
+        ]);
+        assert!(said.answer.header("content-encoding").is_some(), "{said:?}");
+        assert_eq!(said.answer.header("content-length"), None);
+        assert_eq!(said.answer.json()["length"], 1_200_000, "{version}");
+    }
+    let mut raw = Raw::connect(gateway.web());
+    let request = format!(
+        "POST /echo HTTP/1.1\r\nhost: t\r\naccept-encoding: gzip\r\ncontent-length: 5000\r\n\r\n{}",
+        "x".repeat(5000)
+    );
+    let answer = raw.send(request).answer();
+    assert_eq!((answer.header("content-encoding"), answer.header("vary")), (Some("gzip"), Some("accept-encoding")));
+    assert!(answer.complete && answer.body.len() < 1000);
+    assert!(gunzipped(&answer.body).contains("\"length\":5000"));
+    // Too short, of no type that gains, and for one who cannot read it.
+    let gzip = "accept-encoding: gzip\r\n";
+    for (path, fields) in [("/status/404", gzip), ("/bytes/5000", gzip), ("/slow-body?chunks=2&every=1ms", "")] {
+        assert_eq!(raw.get(path, fields).header("content-encoding"), None, "{path}");
+    }
+    let answer = raw.send(format!("HEAD /slow-body HTTP/1.1\r\nhost: t\r\n{gzip}\r\n")).answer_to_head();
+    assert_eq!((answer.header("content-encoding"), answer.header("content-length")), (Some("gzip"), None));
+    assert_eq!(gunzipped(&raw.get("/slow-body?chunks=2&every=1ms", gzip).body), "chunk 0\nchunk 1\n");
+}
+
+#[test]
+fn no_event_waits_for_the_next_to_be_compressed() {
+    let service = simulator();
+    let gateway = through(&service.url(), "{ compress: { encodings: [gzip] } }");
+    // So many that waiting for enough of them to fill a buffer takes longer than anybody here waits.
+    let path = "/events?count=100000&every=200ms";
+    client::run(async {
+        let mut http1 = client::http1(gateway.web()).await;
+        let request = |url: String| Request::get(url).header("accept-encoding", "gzip");
+        let mut http2 = client::http2(gateway.web()).await;
+        let answers = [
+            http1
+                .send_request(request(path.to_owned()).header("host", "t").body(client::none()).unwrap())
+                .await
+                .unwrap(),
+            http2
+                .send_request(request(format!("{}{path}", gateway.url())).body(client::none()).unwrap())
+                .await
+                .unwrap(),
+        ];
+        for answer in answers {
+            assert_eq!(answer.headers()["content-encoding"], "gzip");
+            let mut body = answer.into_body();
+            let mut bytes = Vec::new();
+            for number in 0..4 {
+                let event = format!("data: {number} ");
+                while !gunzipped(&bytes).contains(&event) {
+                    bytes.extend_from_slice(&client::piece(&mut body).await.unwrap());
+                }
+            }
+        }
+    });
 }
