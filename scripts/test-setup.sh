@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
-# What the tests need besides Rust: a C compiler, clients and servers that are not ours, a Python venv with gRPC and
-# WebSocket. Debian or Ubuntu; installs only what is missing. Arguments are further packages, such as `valgrind`.
+# What the tests need besides Rust: a C compiler, clients and servers that are not ours, a Python venv with gRPC,
+# WebSocket and signed tokens. Debian or Ubuntu; installs only what is missing. Arguments are further packages, such as
+# `valgrind`.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
@@ -24,7 +25,7 @@ if [ "${#missing[@]}" -gt 0 ]; then
 fi
 
 venv=target/test-venv
-pins="grpcio==1.85.1 grpcio-health-checking==1.85.1 websockets==17.4"
+pins="grpcio==1.85.1 grpcio-health-checking==1.85.1 websockets==17.4 pyjwt[crypto]==2.15.1"
 if [ "$(cat "$venv/pins" 2>/dev/null)" != "$pins" ]; then
     rm -rf "$venv"
     python3 -m venv "$venv"

@@ -33,6 +33,8 @@ pub struct Exchange {
     pub route: Option<Arc<str>>,
     pub upstream: Option<Arc<str>>,
     pub consumer: Option<Arc<str>>,
+    /// The name of the key it presented.
+    pub credential: Option<Arc<str>>,
     /// `None` if the client went before there was an answer.
     pub status: Option<StatusCode>,
     /// What went wrong, as one word: `upstream_connect`.

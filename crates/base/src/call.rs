@@ -1,7 +1,8 @@
 //! A call and its reply as the policies see them: heads, who is at the other end, what was found out.
 
 use std::net::{IpAddr, SocketAddr};
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
+use std::time::SystemTime;
 
 use http::{Method, StatusCode, Version};
 
@@ -39,12 +40,16 @@ pub struct Call {
     pub client: Client,
     /// When its head had been read. Policies take their time from here, so that a test can hold it.
     pub now: Time,
+    /// The same moment by the calendar.
+    pub wall: SystemTime,
     /// The route that took it; set before any policy is asked.
     pub place: Option<Arc<Place>>,
     /// How long its body is, where that is told beforehand; 0 if there is none.
     pub length: Option<u64>,
     /// Who calls; set by `authenticate`.
     pub consumer: Option<Arc<Consumer>>,
+    /// What people call the key that it presented; not secret.
+    pub credential: Option<Arc<str>>,
     /// What a verified token says; set by `authenticate`.
     pub claims: Option<Arc<Claims>>,
 }
@@ -86,12 +91,14 @@ pub struct TlsInfo {
     pub version: String,
     /// The client's verified certificates, its own first, in DER.
     pub client: Vec<Vec<u8>>,
+    /// By what the client's own can be known, such as `dns:agent.internal`; read by who first wants to know.
+    pub names: OnceLock<Vec<String>>,
 }
 
 /// An agent, a service or a person that calls.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Consumer {
-    /// Its place among the consumers of the snapshot.
+    /// Its place among the consumers of the snapshot; [`Consumer::STRANGER`] if only a token knows it.
     pub index: u32,
     pub name: Arc<str>,
     pub team: Option<Arc<str>>,
@@ -99,9 +106,13 @@ pub struct Consumer {
 
 impl Call {
     /// One of which nothing more is known than what came in.
-    pub fn new(head: RequestHead, client: Client, now: Time) -> Call {
-        Call { head, client, now, place: None, length: Some(0), consumer: None, claims: None }
+    pub fn new(head: RequestHead, client: Client, now: Time, wall: SystemTime) -> Call {
+        Call { head, client, now, wall, place: None, length: Some(0), consumer: None, credential: None, claims: None }
     }
+}
+
+impl Consumer {
+    pub const STRANGER: u32 = u32::MAX;
 }
 
 impl RequestHead {

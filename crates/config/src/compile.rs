@@ -16,7 +16,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use base::{Secret, SecretRef};
-use policy::{CompileEnv, Keys, Policies, Specs};
+use policy::{CompileEnv, Credentials, Policies, Specs};
 use rustls_pki_types::pem::PemObject;
 use rustls_pki_types::{CertificateDer, PrivateKeyDer};
 use serde::Deserialize;
@@ -175,8 +175,9 @@ impl Context<'_> {
         }
         let listeners = self.listeners(listeners);
         let mut upstreams = self.upstreams(upstreams);
-        let (consumers, keys) = self.consumers(consumers);
-        let (apis, routes, router) = self.routes(apis, policies, &listeners, &mut upstreams, keys, consumers.len());
+        let (consumers, credentials) = self.consumers(consumers);
+        let (apis, routes, router) =
+            self.routes(apis, policies, &listeners, &mut upstreams, credentials, consumers.len());
         let telemetry = self.telemetry(telemetry);
         let workers = node.workers.unwrap_or_else(|| std::thread::available_parallelism().map_or(1, Into::into));
         if workers == 0 {
@@ -302,9 +303,12 @@ impl Context<'_> {
         around: &Arc<Policies>,
         level: &Level<'_>,
     ) -> Arc<Policies> {
-        let mut env = CompileEnv::new(level.keys.clone(), scope);
+        let mut env = CompileEnv::new(level.credentials.clone(), scope);
         env.previous = level.previous.get(scope).copied();
         env.consumers = level.consumers;
+        let files = self.files;
+        let read = move |reference: &SecretRef| files.read(reference);
+        env.read = &read;
         let own = Arc::new(Policies::compile(specs, &mut env));
         for (inner, message) in env.errors {
             let at = format!("{at}.{inner}");
@@ -319,7 +323,7 @@ impl Context<'_> {
 
 /// What policies of all levels are compiled with.
 struct Level<'a> {
-    keys: Arc<Keys>,
+    credentials: Arc<Credentials>,
     consumers: usize,
     previous: HashMap<&'a str, &'a Policies>,
 }

@@ -5,6 +5,7 @@ use std::net::{IpAddr, Ipv4Addr};
 use std::pin::pin;
 use std::sync::Arc;
 use std::task::{Context, Waker};
+use std::time::SystemTime;
 
 use base::{Call, Client, Headers, Method, Peer, Rate, RequestHead, Scheme, Time, Version};
 use criterion::{Criterion, criterion_group, criterion_main};
@@ -30,6 +31,7 @@ fn call() -> Call {
         },
         Client { addr: IpAddr::V4(Ipv4Addr::LOCALHOST), peer: Arc::new(Peer { remote: None, local: None, tls: None }) },
         Time::from_nanos(1),
+        SystemTime::UNIX_EPOCH,
     )
 }
 

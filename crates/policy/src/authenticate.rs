@@ -1,121 +1,157 @@
-//! Who calls, by API key.
-//!
-//! The document holds the hashes of keys, never keys. A key is a long random string, so one round of
-//! SHA-256 is enough: there is nothing to guess that a slow hash would protect.
+//! Who calls. Callers present keys, signed tokens or certificates; all that a call presents must be valid and name
+//! one consumer. A credential is taken out of the call, so that no upstream can use it.
 
-use std::borrow::Cow;
+mod api_key;
+mod certificate;
+mod jwt;
+
 use std::collections::HashMap;
-use std::fmt;
 use std::sync::Arc;
+use std::time::Duration;
 
-use aws_lc_rs::digest;
 use base::{Call, Consumer, Headers};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
-use smallvec::SmallVec;
-use subtle::ConstantTimeEq;
 
-use crate::decode::decoded;
 use crate::{CompileEnv, Outside, Policy, Refusal, Spec, Stop};
+use api_key::ApiKeys;
+pub use api_key::{ApiKeySpec, Key, Keys};
+pub use certificate::{CertificateSpec, certificate_name};
+use jwt::Tokens;
+pub use jwt::{Algorithm, JwtSpec, Unknown};
 
-/// How callers prove who they are.
+/// How callers prove who they are. With several ways each will do; whatever a call presents must be valid, and two
+/// credentials must name the same consumer.
 #[derive(Clone, Debug, Default, PartialEq, Deserialize, Serialize, JsonSchema)]
 #[serde(deny_unknown_fields, rename_all = "kebab-case")]
 pub struct AuthenticateSpec {
     /// By a key of one of the `consumers`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub api_key: Option<ApiKeySpec>,
+    /// By a signed token (JWT) of one of these issuers.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub jwt: Vec<JwtSpec>,
+    /// By a certificate of one of the `consumers`, which the listener has verified (`tls.client`).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub certificate: Option<CertificateSpec>,
     /// What the challenge in `WWW-Authenticate` calls the protected space; `api` if it is not given.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub realm: Option<String>,
 }
 
-/// Where a caller puts its key.
-#[derive(Clone, Debug, Default, PartialEq, Deserialize, Serialize, JsonSchema)]
-#[serde(deny_unknown_fields, rename_all = "kebab-case")]
-pub struct ApiKeySpec {
-    /// The only request field that may carry the key. If it is not given: `Authorization: Bearer` and
-    /// `x-api-key`. In `authorization` the key follows the word `Bearer`, in any other field it stands alone.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub header: Option<String>,
-    /// A query parameter that may carry the key as well. Such keys end up in the logs of whatever lies
-    /// between; prefer a field.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub query: Option<String>,
-    /// Whether the upstream gets to see the key. By default it is taken out of the request.
-    #[serde(default)]
-    pub forward: bool,
-}
-
 /// The policy.
 #[derive(Debug)]
 pub struct Authenticate {
-    keys: Arc<Keys>,
-    bearer: bool,
-    /// In lower case.
-    header: Option<String>,
-    query: Option<String>,
-    forward: bool,
-    missing: String,
-    invalid: String,
+    keys: Option<ApiKeys>,
+    tokens: Option<Tokens>,
+    /// Whether certificates are looked at.
+    certificate: bool,
+    credentials: Arc<Credentials>,
+    /// Quoted.
+    realm: String,
 }
 
-/// One key of a consumer.
-#[derive(Clone)]
-pub struct Key {
-    /// What people call it; not secret.
-    pub id: Arc<str>,
-    /// SHA-256 of the key.
-    pub hash: [u8; 32],
-    pub consumer: Arc<Consumer>,
-}
-
-/// The keys of all consumers.
+/// By what the consumers of a document are known.
 #[derive(Debug, Default)]
-pub struct Keys {
-    /// By the first bytes of the hash; the rest is compared in constant time.
-    by_prefix: HashMap<[u8; 8], Vec<Key>, foldhash::quality::RandomState>,
+pub struct Credentials {
+    pub keys: Keys,
+    /// By their names.
+    pub consumers: HashMap<Arc<str>, Arc<Consumer>>,
+    /// By what [`certificate_name`] makes of what is written.
+    pub certificates: HashMap<String, Arc<Consumer>>,
+}
+
+/// Why a credential is not taken.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Rejected {
+    /// Two that differ.
+    Ambiguous,
+    UnknownKey,
+    UnknownCertificate,
+    /// Nothing that a known key has signed as it should be.
+    Unverified,
+    Issuer,
+    Audience,
+    Expired,
+    NotYet,
+    /// No consumer, and none is made up.
+    Subject,
+    /// It cannot be said, for want of the issuer's keys.
+    NoKeys(Duration),
 }
 
 // === impl Authenticate ===
 
 impl Authenticate {
-    /// Every credential that the call presents where one is looked for.
-    fn presented<'a>(&self, call: &'a Call) -> SmallVec<[Cow<'a, [u8]>; 2]> {
-        let mut presented = SmallVec::new();
-        if self.bearer {
-            let all = call.head.headers.get_all("authorization");
-            presented.extend(all.filter_map(bearer).map(Cow::Borrowed));
+    async fn identify(&self, call: &mut Call, outside: &dyn Outside) -> Result<bool, Rejected> {
+        let mut presented = false;
+        let mut who: Option<Arc<Consumer>> = None;
+        let mut name = |consumer: &Arc<Consumer>| match &who {
+            Some(first) if first.name != consumer.name => Err(Rejected::Ambiguous),
+            Some(_) => Ok(()),
+            None => {
+                who = Some(consumer.clone());
+                Ok(())
+            }
+        };
+        if self.certificate
+            && let Some(consumer) = certificate::find(call, &self.credentials)?
+        {
+            presented = true;
+            name(consumer)?;
         }
-        if let Some(name) = &self.header {
-            presented.extend(call.head.headers.iter().filter(|(it, _)| it == name).map(|(_, value)| value.into()));
+        let sole = self.keys.as_ref().is_none_or(|it| !it.bearer);
+        if let Some(keys) = &self.keys {
+            let ours = |it: &[u8]| !self.tokens.as_ref().is_some_and(|tokens| tokens.claims_it(it));
+            if let Some(key) = keys.find(call, &self.credentials.keys, ours)? {
+                presented = true;
+                name(&key.consumer)?;
+                call.credential = Some(key.id.clone());
+                if !keys.forward {
+                    keys.strip(call, ours);
+                }
+            }
         }
-        if let (Some(name), Some(query)) = (&self.query, call.head.query()) {
-            let values = query.split('&').filter_map(|pair| {
-                let (it, value) = pair.split_once('=').unwrap_or((pair, ""));
-                (*decoded(it) == *name.as_bytes()).then(|| decoded(value))
-            });
-            presented.extend(values);
+        if let Some(tokens) = &self.tokens
+            && let Some(verified) = tokens.find(call, sole, outside).await?
+        {
+            presented = true;
+            if let Some(consumer) = &verified.consumer {
+                name(consumer)?;
+            }
+            call.claims = Some(verified.claims.clone());
+            tokens.strip(call, &verified, sole);
         }
-        presented
+        call.consumer = who;
+        Ok(presented)
     }
 
-    /// Takes out of the call what `presented` has found.
-    fn strip(&self, call: &mut Call) {
-        let head = &mut call.head;
-        if self.bearer {
-            head.headers.retain(|name, value| name != "authorization" || bearer(value).is_none());
+    /// The value of `WWW-Authenticate`: every way there is, and what was wrong with the one that was tried.
+    fn challenge(&self, rejected: Option<Rejected>) -> String {
+        let realm = &self.realm;
+        let mut challenges = Vec::new();
+        let tokens = self.tokens.is_some();
+        if tokens || self.keys.as_ref().is_some_and(|it| it.bearer) {
+            challenges.push("Bearer");
         }
-        if let Some(name) = &self.header {
-            head.headers.remove(name);
+        if self.keys.as_ref().is_some_and(|it| !it.bearer) {
+            challenges.push("ApiKey");
         }
-        let (Some(name), Some((path, query))) = (&self.query, head.target.split_once('?')) else { return };
-        let is_key = |pair: &&str| *decoded(pair.split('=').next().unwrap_or(pair)) == *name.as_bytes();
-        if !query.split('&').any(|pair| is_key(&pair)) {
-            return;
+        // Nobody has given certificates a word of their own; a challenge there must be.
+        if challenges.is_empty() {
+            challenges.push("Certificate");
         }
-        let rest = query.split('&').filter(|pair| !is_key(pair)).collect::<Vec<_>>().join("&");
-        head.target = if rest.is_empty() { path.to_owned() } else { format!("{path}?{rest}") };
+        let mut text = String::new();
+        for (at, scheme) in challenges.into_iter().enumerate() {
+            let comma = if at > 0 { ", " } else { "" };
+            text.push_str(&format!("{comma}{scheme} realm=\"{realm}\""));
+            let Some(rejected) = rejected.filter(|_| at == 0) else { continue };
+            text.push_str(", error=\"invalid_token\"");
+            if let Some(words) = rejected.words() {
+                text.push_str(&format!(", error_description=\"{words}\""));
+            }
+        }
+        text
     }
 }
 
@@ -125,73 +161,59 @@ impl Policy for Authenticate {
     type Memo = ();
 
     fn compile(spec: &AuthenticateSpec, env: &mut CompileEnv<'_>) -> Option<Authenticate> {
-        let AuthenticateSpec { api_key, realm } = spec;
+        let AuthenticateSpec { api_key, jwt, certificate, realm } = spec;
         let before = env.errors.len();
         let realm = realm.as_deref().unwrap_or("api");
         if realm.is_empty() || !realm.bytes().all(|b| (b' '..=b'~').contains(&b)) {
             env.error("authenticate.realm", "expected one or more printable ASCII characters");
         }
-        let Some(ApiKeySpec { header, query, forward }) = api_key else {
-            env.error("authenticate", "says not how; expected `api-key: {}`, or `none` to let everyone in");
-            return None;
-        };
-        let header = header.as_ref().map(|name| name.to_ascii_lowercase());
-        if header.as_ref().is_some_and(|name| !Headers::is_name(name)) {
-            env.error("authenticate.api-key.header", "not a field name; expected one such as `x-api-key`");
+        if api_key.is_none() && jwt.is_empty() && certificate.is_none() {
+            let message =
+                "says not how; expected `api-key: {}`, `jwt`, `certificate: {}`, or `none` to let everyone in";
+            env.error("authenticate", message);
         }
-        if header.as_deref().is_some_and(|name| NOT_FOR_KEYS.contains(&name)) {
-            env.error(
-                "authenticate.api-key.header",
-                "that field has another meaning; expected one such as `x-api-key`",
-            );
-        }
-        if query.as_ref().is_some_and(String::is_empty) {
-            env.error("authenticate.api-key.query", "expected the name of a query parameter, such as `key`");
-        }
+        let credentials = env.credentials.clone();
+        let keys = api_key.as_ref().map(|spec| ApiKeys::compile(spec, env));
+        let previous = env.previous.and_then(|it| it.authenticate.as_deref()).and_then(|it| it.tokens.as_ref());
+        let tokens = Tokens::compile(jwt, credentials.clone(), previous, env);
         if env.errors.len() > before {
             return None;
         }
-
-        let bearer = header.as_deref().is_none_or(|name| name == "authorization");
-        let header = match header {
-            Some(name) if name == "authorization" => None,
-            Some(name) => Some(name),
-            None => Some("x-api-key".into()),
-        };
         let realm = realm.replace('\\', "\\\\").replace('"', "\\\"");
-        let scheme = if bearer { "Bearer" } else { "ApiKey" };
-        Some(Authenticate {
-            keys: env.keys.clone(),
-            bearer,
-            header,
-            query: query.clone(),
-            forward: *forward,
-            missing: format!("{scheme} realm=\"{realm}\""),
-            invalid: format!("{scheme} realm=\"{realm}\", error=\"invalid_token\""),
-        })
+        Some(Authenticate { keys, tokens, certificate: certificate.is_some(), credentials, realm })
     }
 
-    async fn request(&self, call: &mut Call, _: &dyn Outside) -> Result<(), Stop> {
-        let refuse = |challenge: &str| Stop::from(Refusal::Unauthenticated { challenge: challenge.to_owned() });
-        let presented = self.presented(call);
-        let Some((first, others)) = presented.split_first() else { return Err(refuse(&self.missing)) };
-        // Two that differ: whoever reads the other one downstream would see another caller.
-        if others.iter().any(|other| !bool::from(first.ct_eq(other))) {
-            return Err(refuse(&self.invalid));
-        }
-        let Some(key) = self.keys.find(first) else { return Err(refuse(&self.invalid)) };
-        let consumer = key.consumer.clone();
-        drop(presented);
-        call.consumer = Some(consumer);
-        if !self.forward {
-            self.strip(call);
-        }
-        Ok(())
+    async fn request(&self, call: &mut Call, outside: &dyn Outside) -> Result<(), Stop> {
+        let rejected = match self.identify(call, outside).await {
+            Ok(true) => return Ok(()),
+            Ok(false) => None,
+            // Not the caller's fault.
+            Err(Rejected::NoKeys(retry_after)) => return Err(Refusal::KeysUnavailable { retry_after }.into()),
+            Err(rejected) => Some(rejected),
+        };
+        Err(Refusal::Unauthenticated { challenge: self.challenge(rejected) }.into())
     }
 }
 
 impl Spec for AuthenticateSpec {
     const EXPECTED: &'static str = "`none`, or how callers prove who they are, such as `api-key: {}`";
+}
+
+impl Rejected {
+    /// What the caller may know: nothing that helps to guess, and what helps to mend.
+    fn words(self) -> Option<&'static str> {
+        match self {
+            Rejected::UnknownKey | Rejected::NoKeys(_) => None,
+            Rejected::Ambiguous => Some("more than one credential"),
+            Rejected::UnknownCertificate => Some("the certificate is not known here"),
+            Rejected::Unverified => Some("the token cannot be verified"),
+            Rejected::Issuer => Some("the token's issuer is not known here"),
+            Rejected::Audience => Some("the token is meant for others"),
+            Rejected::Expired => Some("the token has expired"),
+            Rejected::NotYet => Some("the token is not valid yet"),
+            Rejected::Subject => Some("the token's subject is not known here"),
+        }
+    }
 }
 
 /// What follows `Bearer` in a value of `Authorization` (RFC 6750, 2.1).
@@ -203,7 +225,16 @@ fn bearer(value: &[u8]) -> Option<&[u8]> {
     Some(rest.trim_ascii())
 }
 
-const NOT_FOR_KEYS: [&str; 10] = [
+/// Whether a field may carry a credential. In lower case.
+fn check_header(at: &str, name: &str, better: &str, env: &mut CompileEnv<'_>) {
+    if !Headers::is_name(name) {
+        env.error(at, format!("not a field name; expected one such as `{better}`"));
+    } else if NOT_FOR_CREDENTIALS.contains(&name) {
+        env.error(at, format!("that field has another meaning; expected one such as `{better}`"));
+    }
+}
+
+const NOT_FOR_CREDENTIALS: [&str; 10] = [
     "host",
     "connection",
     "content-length",
@@ -215,43 +246,6 @@ const NOT_FOR_KEYS: [&str; 10] = [
     "content-type",
     "accept",
 ];
-
-// === impl Keys ===
-
-impl Keys {
-    /// Of two keys with the same hash the first counts.
-    pub fn new(keys: Vec<Key>) -> Keys {
-        let mut by_prefix: HashMap<_, Vec<Key>, _> = HashMap::default();
-        for key in keys {
-            by_prefix.entry(prefix(&key.hash)).or_default().push(key);
-        }
-        Keys { by_prefix }
-    }
-
-    /// The key whose text is `presented`.
-    pub fn find(&self, presented: &[u8]) -> Option<&Key> {
-        let hash = Keys::hash(presented);
-        self.by_prefix.get(&prefix(&hash))?.iter().find(|key| bool::from(key.hash.ct_eq(&hash)))
-    }
-
-    /// What the document keeps of a key.
-    pub fn hash(key: &[u8]) -> [u8; 32] {
-        let mut hash = [0; 32];
-        hash.copy_from_slice(digest::digest(&digest::SHA256, key).as_ref());
-        hash
-    }
-}
-
-fn prefix(hash: &[u8; 32]) -> [u8; 8] {
-    let [a, b, c, d, e, f, g, h, ..] = *hash;
-    [a, b, c, d, e, f, g, h]
-}
-
-impl fmt::Debug for Key {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Key").field("id", &self.id).field("consumer", &self.consumer.name).finish_non_exhaustive()
-    }
-}
 
 #[cfg(test)]
 mod tests {
@@ -287,6 +281,9 @@ mod tests {
     const MISSING: Result<&str, &str> = Err(r#"Bearer realm="api""#);
     const INVALID: Result<&str, &str> = Err(r#"Bearer realm="api", error="invalid_token""#);
 
+    const TWO: Result<&str, &str> =
+        Err(r#"Bearer realm="api", error="invalid_token", error_description="more than one credential""#);
+
     #[test]
     fn keys_are_found_where_they_may_be_and_taken_out() {
         let bearer = format!("bEaReR  {KEY}");
@@ -301,8 +298,8 @@ mod tests {
         check(any, "/", &[("authorization", "Bearer ")], INVALID);
         check(any, "/", &[("x-api-key", "wrong")], INVALID);
         check(any, "/", &[("x-api-key", "")], INVALID);
-        check(any, "/", &[("x-api-key", KEY), ("x-api-key", "other")], INVALID);
-        check(any, "/", &[("x-api-key", KEY), ("authorization", "Bearer other")], INVALID);
+        check(any, "/", &[("x-api-key", KEY), ("x-api-key", "other")], TWO);
+        check(any, "/", &[("x-api-key", KEY), ("authorization", "Bearer other")], TWO);
         check(any, "/?key=secret-key-1", &[], MISSING);
 
         let forward = r#"{"api-key":{"forward":true}}"#;
@@ -320,7 +317,7 @@ mod tests {
         check(query, "/a?key=secret-key-1", &[], Ok("/a"));
         check(query, "/a?x=1&key=secret%2Dkey-1&y=%zz", &[], Ok("/a?x=1&y=%zz"));
         check(query, "/a?%6bey=secret-key-1&keys=1", &[], Ok("/a?keys=1"));
-        check(query, "/a?key=secret-key-1&key=secret-key-2", &[], INVALID);
+        check(query, "/a?key=secret-key-1&key=secret-key-2", &[], TWO);
         check(query, "/a?key", &[], INVALID);
         check(query, "/a?b", &[("x-api-key", KEY)], Ok("/a?b"));
         check(query, "*", &[], MISSING);
@@ -334,11 +331,5 @@ mod tests {
         check(r#"{"authenticate":{"api-key":{"header":"Host"}}}"#, "authenticate.api-key.header");
         check(r#"{"authenticate":{"api-key":{"query":""}}}"#, "authenticate.api-key.query");
         check(r#"{"authenticate":{"api-key":{},"realm":"ä"}}"#, "authenticate.realm");
-    }
-
-    #[test]
-    fn a_key_does_not_print_its_hash() {
-        let printed = format!("{:?}", keys().find(KEY.as_bytes()));
-        assert_eq!(printed, r#"Some(Key { id: "k1", consumer: "agent", .. })"#);
     }
 }

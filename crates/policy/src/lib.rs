@@ -30,7 +30,10 @@ use std::sync::Arc;
 
 use base::{Call, Reply, RequestHead, StatusCode};
 
-pub use authenticate::{ApiKeySpec, Authenticate, AuthenticateSpec, Key, Keys};
+pub use authenticate::{
+    Algorithm, ApiKeySpec, Authenticate, AuthenticateSpec, CertificateSpec, Credentials, JwtSpec, Key, Keys, Unknown,
+    certificate_name,
+};
 pub use authorize::{Authorize, AuthorizeSpec};
 pub use compress::{Compress, CompressSpec, Encoding};
 pub use cors::{Cors, CorsSpec, is_preflight};

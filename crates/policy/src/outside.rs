@@ -14,6 +14,10 @@ pub trait Outside {
     /// Sends a request and reads the whole answer.
     fn ask(&self, asked: Asked) -> Local<'_, Result<Told, OutsideError>>;
 
+    /// The same for what no call waits for and no call's end interrupts: `then` is told what came. Of too much of it,
+    /// some is left undone, and `then` dropped.
+    fn ask_aside(&self, asked: Asked, then: Box<dyn FnOnce(Result<Told, OutsideError>)>);
+
     /// Does something that no call waits for and that no call's end interrupts. Of too much of it, some is left undone.
     fn aside(&self, task: Local<'static, ()>);
 
@@ -66,6 +70,10 @@ pub struct Nowhere;
 impl Outside for Nowhere {
     fn ask(&self, _: Asked) -> Local<'_, Result<Told, OutsideError>> {
         Box::pin(std::future::ready(Err(OutsideError::Nobody)))
+    }
+
+    fn ask_aside(&self, _: Asked, then: Box<dyn FnOnce(Result<Told, OutsideError>)>) {
+        then(Err(OutsideError::Nobody));
     }
 
     fn aside(&self, _: Local<'static, ()>) {}

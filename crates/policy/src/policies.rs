@@ -2,12 +2,14 @@
 
 use std::sync::Arc;
 
-use crate::{Keys, Policies, Policy, Setting};
+use base::SecretRef;
+
+use crate::{Credentials, Policies, Policy, Setting};
 
 /// What compiling policies needs from around them, and where it leaves its complaints.
 pub struct CompileEnv<'a> {
-    /// The keys of all consumers.
-    pub keys: Arc<Keys>,
+    /// By what the consumers are known.
+    pub credentials: Arc<Credentials>,
     /// Where in the document the policies stand, such as `apis.orders`; the same over reloads.
     pub scope: String,
     /// What the same scope had before a reload: limits that are still written so keep their counts.
@@ -16,6 +18,8 @@ pub struct CompileEnv<'a> {
     pub errors: Vec<(String, String)>,
     /// How many consumers the document has.
     pub consumers: usize,
+    /// Reads what a policy refers to, a file or a variable; says why if it cannot.
+    pub read: &'a dyn Fn(&SecretRef) -> Result<Vec<u8>, String>,
 }
 
 pub(crate) fn compile<P: Policy>(setting: &Option<Setting<P::Spec>>, env: &mut CompileEnv<'_>) -> Option<Arc<P>> {
@@ -41,8 +45,9 @@ pub(crate) fn pick<P: Policy>(
 // === impl CompileEnv ===
 
 impl CompileEnv<'_> {
-    pub fn new(keys: Arc<Keys>, scope: impl Into<String>) -> CompileEnv<'static> {
-        CompileEnv { keys, scope: scope.into(), previous: None, errors: Vec::new(), consumers: 0 }
+    pub fn new(credentials: Arc<Credentials>, scope: impl Into<String>) -> CompileEnv<'static> {
+        let read = &|reference: &SecretRef| Err(format!("there is nowhere to read {reference}"));
+        CompileEnv { credentials, scope: scope.into(), previous: None, errors: Vec::new(), consumers: 0, read }
     }
 
     pub(crate) fn error(&mut self, path: impl Into<String>, message: impl Into<String>) {

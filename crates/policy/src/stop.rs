@@ -21,6 +21,10 @@ pub enum Refusal {
         /// The value of `WWW-Authenticate` (RFC 9110, 11.6.1).
         challenge: String,
     },
+    /// Whether the caller's token is valid cannot be said: its issuer's keys cannot be had.
+    KeysUnavailable {
+        retry_after: Duration,
+    },
     /// Known, and not allowed.
     Forbidden,
     /// The request's body is larger than it may be.

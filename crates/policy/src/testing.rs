@@ -4,10 +4,11 @@ use std::net::{IpAddr, Ipv4Addr};
 use std::pin::pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
+use std::time::SystemTime;
 
 use base::{Call, Client, Consumer, Headers, Method, Peer, RequestHead, Scheme, Time, Version};
 
-use crate::{CompileEnv, Key, Keys, Policies};
+use crate::{CompileEnv, Credentials, Key, Keys, Policies};
 
 pub(crate) const KEY: &str = "secret-key-1";
 
@@ -15,13 +16,20 @@ pub(crate) fn consumer(name: &str) -> Arc<Consumer> {
     Arc::new(Consumer { index: 0, name: name.into(), team: None })
 }
 
-pub(crate) fn keys() -> Arc<Keys> {
+pub(crate) fn keys() -> Arc<Credentials> {
     let key = |id: &str, text: &str, name: &str| Key {
         id: id.into(),
         hash: Keys::hash(text.as_bytes()),
         consumer: consumer(name),
+        from: None,
+        until: None,
     };
-    Arc::new(Keys::new(vec![key("k1", KEY, "agent"), key("k2", "secret-key-2", "other")]))
+    let consumers = ["agent", "other"].map(|name| (name.into(), consumer(name)));
+    Arc::new(Credentials {
+        keys: Keys::new(vec![key("k1", KEY, "agent"), key("k2", "secret-key-2", "other")]),
+        consumers: consumers.into(),
+        certificates: [("spiffe:spiffe://td/agent".to_owned(), consumer("agent"))].into(),
+    })
 }
 
 pub(crate) fn call(headers: &[(&str, &str)]) -> Call {
@@ -36,6 +44,7 @@ pub(crate) fn call(headers: &[(&str, &str)]) -> Call {
         },
         Client { addr: IpAddr::V4(Ipv4Addr::LOCALHOST), peer: Arc::new(Peer { remote: None, local: None, tls: None }) },
         Time::from_nanos(1),
+        SystemTime::UNIX_EPOCH,
     )
 }
 

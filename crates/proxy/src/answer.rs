@@ -102,6 +102,7 @@ pub fn unreadable(
         route: None,
         upstream: None,
         consumer: None,
+        credential: None,
         status: Some(status),
         error: Some("bad-request"),
         bytes_in: 0,

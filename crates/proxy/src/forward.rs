@@ -293,10 +293,16 @@ mod tests {
 
     #[test]
     fn what_a_stranger_says_of_itself_is_replaced() {
-        let mut head = head(Headers::from_iter([("x-forwarded-for", "1.1.1.1"), ("forwarded", "for=1.1.1.1")]));
+        let fields = [
+            ("x-forwarded-for", "1.1.1.1"),
+            ("forwarded", "for=1.1.1.1"),
+            ("x-forwarded-client-cert", "Subject=\"CN=admin\""),
+        ];
+        let mut head = head(Headers::from_iter(fields));
         let client = client_of(&peer("9.9.9.9:1"), &head.headers, &[]);
         add_forwarded(&mut head, &client, &[]);
         assert_eq!(head.headers.get_str("x-forwarded-for"), Some("9.9.9.9"));
+        assert!(!head.headers.contains("x-forwarded-client-cert"));
         assert_eq!(head.headers.get_str("forwarded"), Some("for=9.9.9.9;proto=http;host=\"h\""));
     }
 

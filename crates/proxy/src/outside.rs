@@ -19,11 +19,16 @@ use transport::{Body, Frame, Place, Pool, Protocol, Target, tls};
 
 /// The outside world as one core sees it.
 pub struct World {
-    names: Arc<Names>,
-    pools: RefCell<HashMap<Whom, Pool>>,
+    asker: Rc<Asker>,
     random: Cell<u64>,
     /// What no call waits for.
     aside: RefCell<JoinSet<()>>,
+}
+
+/// Who asks; shared with what goes on aside.
+struct Asker {
+    names: Arc<Names>,
+    pools: RefCell<HashMap<Whom, Pool>>,
 }
 
 /// Who is asked: a scheme, a host, a port, and a way to speak.
@@ -37,7 +42,8 @@ struct Whom {
 
 impl World {
     pub fn new(names: Arc<Names>, seed: u64) -> World {
-        World { names, pools: RefCell::default(), random: Cell::new(seed), aside: RefCell::default() }
+        let asker = Rc::new(Asker { names, pools: RefCell::default() });
+        World { asker, random: Cell::new(seed), aside: RefCell::default() }
     }
 
     /// An evenly spread number; not for secrets.
@@ -63,12 +69,14 @@ impl World {
 
     /// Closes what nobody has used for a while.
     pub fn sweep(&self, now: Time) {
-        self.pools.borrow_mut().retain(|_, pool| {
+        self.asker.pools.borrow_mut().retain(|_, pool| {
             pool.sweep(now);
             pool.open_connections() != (0, 0)
         });
     }
+}
 
+impl Asker {
     async fn pool(&self, whom: Whom) -> Result<Pool, OutsideError> {
         if let Some(pool) = self.pools.borrow().get(&whom) {
             return Ok(pool.clone());
@@ -97,6 +105,10 @@ impl World {
                 Place::Name(name, port)
             }
         }
+    }
+
+    async fn ask(&self, asked: Asked) -> Result<Told, OutsideError> {
+        tokio::time::timeout(asked.within, self.exchange(asked)).await.unwrap_or(Err(OutsideError::Late))
     }
 
     async fn exchange(&self, asked: Asked) -> Result<Told, OutsideError> {
@@ -159,10 +171,12 @@ impl World {
 
 impl Outside for World {
     fn ask(&self, asked: Asked) -> std::pin::Pin<Box<dyn Future<Output = Result<Told, OutsideError>> + '_>> {
-        let within = asked.within;
-        Box::pin(
-            async move { tokio::time::timeout(within, self.exchange(asked)).await.unwrap_or(Err(OutsideError::Late)) },
-        )
+        Box::pin(self.asker.ask(asked))
+    }
+
+    fn ask_aside(&self, asked: Asked, then: Box<dyn FnOnce(Result<Told, OutsideError>)>) {
+        let asker = self.asker.clone();
+        World::aside(self, async move { then(asker.ask(asked).await) });
     }
 
     fn aside(&self, task: std::pin::Pin<Box<dyn Future<Output = ()>>>) {

@@ -70,7 +70,7 @@ impl Gateway {
             forward::as_upgrade(&mut head, protocol, [self.worker.random(), self.worker.random()]);
         }
         let client = forward::client_of(&peer, &head.headers, &self.listener.trusted());
-        let mut call = Call::new(head, client, arrival.head_read);
+        let mut call = Call::new(head, client, arrival.head_read, SystemTime::now());
         call.length = body.length();
         let mut trip = Trip::begin(&self.worker, begin(&call, arrival, &self.worker));
         trip.meter = meter;
@@ -132,7 +132,7 @@ impl Gateway {
 fn begin(call: &Call, arrival: Arrival, worker: &Worker) -> Box<Exchange> {
     Box::new(Exchange {
         started: call.now,
-        wall: SystemTime::now(),
+        wall: call.wall,
         finished: call.now,
         arrival,
         client: call.client.addr,
@@ -146,6 +146,7 @@ fn begin(call: &Call, arrival: Arrival, worker: &Worker) -> Box<Exchange> {
         route: None,
         upstream: None,
         consumer: None,
+        credential: None,
         status: None,
         error: None,
         bytes_in: 0,

@@ -50,6 +50,9 @@ impl Refusal {
             Refusal::Policy(Policy::Unauthenticated { .. }) => {
                 (StatusCode::UNAUTHORIZED, "unauthenticated", "A valid credential is needed")
             }
+            Refusal::Policy(Policy::KeysUnavailable { .. }) => {
+                (StatusCode::SERVICE_UNAVAILABLE, "keys-unavailable", "Tokens cannot be verified at the moment")
+            }
             Refusal::Policy(Policy::RateLimited { .. }) => {
                 (StatusCode::TOO_MANY_REQUESTS, "rate-limited", "Too many requests")
             }
@@ -81,7 +84,9 @@ impl Refusal {
 
     fn retry_after(&self) -> Option<Duration> {
         match self {
-            Refusal::Policy(policy::Refusal::RateLimited { retry_after }) => Some(*retry_after),
+            Refusal::Policy(
+                policy::Refusal::RateLimited { retry_after } | policy::Refusal::KeysUnavailable { retry_after },
+            ) => Some(*retry_after),
             Refusal::NoEndpoint | Refusal::Stopping => Some(Duration::from_secs(1)),
             _ => None,
         }

@@ -82,6 +82,7 @@ impl Trip {
         let end = if matches!(verdict, Err(Stop::Answer(..))) { StepEnd::Answered } else { StepEnd::Refused };
         self.note(|exchange| {
             exchange.consumer = call.consumer.as_ref().map(|consumer| consumer.name.clone());
+            exchange.credential = call.credential.take();
             exchange.steps = steps
                 .as_slice()
                 .iter()

@@ -202,6 +202,7 @@ pub(crate) fn line(out: &mut Vec<u8>, exchange: &Exchange) {
         ("api", &exchange.api),
         ("route", &exchange.route),
         ("consumer", &exchange.consumer),
+        ("credential", &exchange.credential),
         ("upstream", &exchange.upstream),
     ];
     for (key, name) in names {

@@ -31,6 +31,7 @@ pub(crate) fn exchange(target: &str) -> Exchange {
         route: Some("carts".into()),
         upstream: Some("backend".into()),
         consumer: None,
+        credential: None,
         status: Some(StatusCode::OK),
         error: None,
         bytes_in: 1,

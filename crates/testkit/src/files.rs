@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use config::Disk;
-use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, DnType, IsCa, KeyPair};
+use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, DnType, IsCa, KeyPair, SanType};
 
 /// A document's folder, gone with this.
 pub struct Folder(tempfile::TempDir);
@@ -49,10 +49,12 @@ pub struct Authority<'a> {
 }
 
 impl Authority<'_> {
-    /// `FILE.crt` and `FILE.key`, for these hosts or addresses.
+    /// `FILE.crt` and `FILE.key`, for these hosts, addresses or URIs.
     pub fn issue(&self, file: &str, names: &[&str]) {
-        let names: Vec<_> = names.iter().map(|name| (*name).to_owned()).collect();
+        let (uris, names): (Vec<&str>, Vec<&str>) = names.iter().partition(|name| name.contains("://"));
+        let names: Vec<_> = names.into_iter().map(str::to_owned).collect();
         let mut params = CertificateParams::new(names).unwrap();
+        params.subject_alt_names.extend(uris.into_iter().map(|uri| SanType::URI(uri.try_into().unwrap())));
         params.distinguished_name.push(DnType::CommonName, file);
         let key = KeyPair::generate().unwrap();
         let certificate = params.signed_by(&key, &self.issuer).unwrap();

@@ -292,6 +292,10 @@ fn stopped(stop: &Stop) -> String {
         Stop::Refuse(Refusal::RateLimited { retry_after }) => {
             format!("429, retry after {}", base::Span(*retry_after))
         }
+        Stop::Refuse(Refusal::KeysUnavailable { .. }) => {
+            "not known: the keys of the token's issuer are fetched by a running gateway only; see with --live"
+                .to_owned()
+        }
         Stop::Refuse(refusal) => {
             let (status, title) = proxy::refusal_words(refusal);
             format!("{}, {title}", status.as_u16())

@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use base::{Headers, Method, Percent, Place, Scheme, StatusCode};
-use policy::{Keys, Policies, Specs};
+use policy::{Credentials, Policies, Specs};
 use regex::Regex;
 
 use super::upstreams::{Upstreams, is_host, refine_retry, refine_timeouts};
@@ -38,7 +38,7 @@ impl Context<'_> {
         policies: Specs,
         listeners: &[Arc<Listener>],
         upstreams: &mut Upstreams,
-        keys: Arc<Keys>,
+        credentials: Arc<Credentials>,
         consumers: usize,
     ) -> Routes {
         if written.is_empty() && !self.broken("apis") {
@@ -46,7 +46,7 @@ impl Context<'_> {
         }
         let previous = self.previous.into_iter().flat_map(|snapshot| &snapshot.written);
         let previous = previous.map(|policies| (&*policies.scope, &**policies)).collect();
-        let level = Level { keys, consumers, previous };
+        let level = Level { credentials, consumers, previous };
         let everywhere = self.policies("policies", "document", &policies, &Arc::default(), &level);
         let mut apis = Vec::new();
         let mut routes: Vec<Arc<Route>> = Vec::new();

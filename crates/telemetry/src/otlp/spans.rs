@@ -39,6 +39,7 @@ fn server(exchange: &Exchange) -> Span {
         ("weir.api", &exchange.api),
         ("weir.upstream", &exchange.upstream),
         ("weir.consumer", &exchange.consumer),
+        ("weir.credential", &exchange.credential),
     ];
     for (key, name) in names {
         attributes.extend(name.as_deref().map(|name| attribute(key, text(name))));

@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 use std::io;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
@@ -158,6 +158,7 @@ where
             _ => String::new(),
         },
         client: session.peer_certificates().unwrap_or_default().iter().map(|cert| cert.to_vec()).collect(),
+        names: OnceLock::new(),
     };
     Ok((stream, info))
 }

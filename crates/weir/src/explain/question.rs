@@ -2,6 +2,7 @@
 
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
+use std::time::SystemTime;
 
 use base::{Call, Client, Headers, Method, Peer, RequestHead, Scheme, Time, Version};
 use config::{Address, Snapshot};
@@ -76,7 +77,7 @@ impl Question {
         let peer = Arc::new(Peer { remote: Some(SocketAddr::new(from, 40_000)), local: None, tls: None });
         let trusted = &snapshot.listeners[listener].trusted_proxies;
         let client = proxy::client_of(&peer, &head.headers, trusted);
-        Ok(Question { listener, call: Call::new(head, client, Time::now()) })
+        Ok(Question { listener, call: Call::new(head, client, Time::now(), SystemTime::now()) })
     }
 
     pub fn head(&self) -> &RequestHead {
