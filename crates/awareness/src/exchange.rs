@@ -49,7 +49,26 @@ pub struct Exchange {
     /// In the order in which they were made; all but the first are retries.
     pub attempts: SmallVec<[Attempt; 1]>,
     pub steps: SmallVec<[Step; 2]>,
+    /// What the cache had to do with it, where one was asked.
+    pub cache: Option<Cached>,
     pub trace: TraceContext,
+}
+
+/// What the cache had to do with an answer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Cached {
+    /// It came from there.
+    Hit,
+    /// It came from there though it was no longer fresh.
+    Stale,
+    /// It came from there, once the upstream had said that it had not changed.
+    Revalidated,
+    /// It came from the upstream, for want of one that could be used.
+    Miss,
+    /// Another call had asked the upstream for it.
+    Collapsed,
+    /// The cache was not asked: a method, a field or a body spoke against it.
+    Bypass,
 }
 
 /// One try at one endpoint.
@@ -143,6 +162,21 @@ impl Outcome {
             Outcome::Answered(_) => "ok",
             Outcome::Failed(error) => error,
             Outcome::Abandoned => "abandoned",
+        }
+    }
+}
+
+// === impl Cached ===
+
+impl Cached {
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Cached::Hit => "hit",
+            Cached::Stale => "stale",
+            Cached::Revalidated => "revalidated",
+            Cached::Miss => "miss",
+            Cached::Collapsed => "collapsed",
+            Cached::Bypass => "bypass",
         }
     }
 }

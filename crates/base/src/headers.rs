@@ -29,6 +29,15 @@ impl Headers {
         Headers { arena: Vec::with_capacity(bytes), fields: Vec::with_capacity(16) }
     }
 
+    /// A copy with room for so many more bytes and a few more fields, so that adding them moves nothing.
+    pub fn with_room(&self, bytes: usize) -> Headers {
+        let mut arena = Vec::with_capacity(self.arena.len() + bytes);
+        arena.extend_from_slice(&self.arena);
+        let mut fields = Vec::with_capacity(self.fields.len() + 6);
+        fields.extend_from_slice(&self.fields);
+        Headers { arena, fields }
+    }
+
     pub fn len(&self) -> usize {
         self.fields.len()
     }

@@ -189,6 +189,7 @@ impl Context<'_> {
                 workers,
                 drain: node.drain.map_or(Duration::from_secs(30), |span| span.0),
                 retire: node.retire.map_or(Some(Duration::from_secs(3600)), |it| it.0.map(|span| span.0)),
+                cache_memory: node.cache.memory.map_or(64 << 20, |size| usize::try_from(size.0).unwrap_or(usize::MAX)),
             },
             listeners,
             upstreams: self.finish_upstreams(upstreams),

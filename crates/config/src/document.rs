@@ -51,6 +51,16 @@ section! {
         drain: Option<Span>,
         /// How long calls may go on in a process whose place was taken by another; or `none`. Default: `1h`.
         retire: Option<OrNone>,
+        /// Where the answers lie that the policy `cache` keeps.
+        cache: Cache,
+    }
+}
+
+section! {
+    /// Where the answers lie that the policy `cache` keeps.
+    Cache {
+        /// Memory for them, shared by all workers. Default: `64MiB`.
+        memory: Option<Size>,
     }
 }
 

@@ -68,6 +68,8 @@ pub struct Node {
     pub drain: Duration,
     /// How long calls may go on once another process has taken this one's place; without end if absent.
     pub retire: Option<Duration>,
+    /// Bytes of memory for the answers that are kept.
+    pub cache_memory: usize,
 }
 
 // === The way in ===
@@ -153,6 +155,9 @@ pub struct Route {
     pub at: String,
     /// Its match in one line, as `weir explain` prints it.
     pub summary: String,
+    /// Tells the answers of this route from those of others, and from its own where it led elsewhere; the same over
+    /// reloads and restarts.
+    pub scope: [u8; 16],
     pub policies: Arc<Policies>,
     pub action: Action,
 }

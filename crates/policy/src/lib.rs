@@ -16,6 +16,7 @@ mod stop;
 
 mod authenticate;
 mod authorize;
+mod cache;
 mod compress;
 mod cors;
 mod headers;
@@ -30,6 +31,7 @@ use std::sync::Arc;
 
 use base::{Call, Reply, RequestHead, StatusCode};
 
+pub use crate::cache::{Cache, CacheSpec, QuerySpec, StaleSpec};
 pub use authenticate::{
     Algorithm, ApiKeySpec, Authenticate, AuthenticateSpec, CertificateSpec, Credentials, JwtSpec, Key, Keys, Unknown,
     certificate_name,

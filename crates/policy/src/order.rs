@@ -11,7 +11,8 @@ use crate::passage::{Steps, enter, filter, leave, settle};
 use crate::policies::{CompileEnv, compile, pick};
 use crate::specs::Setting;
 use crate::{
-    Authenticate, Authorize, Compress, Cors, Filter, HeaderEdits, Ip, Limits, Outside, Policy, Sizes, Stop, Usage,
+    Authenticate, Authorize, Cache, Compress, Cors, Filter, HeaderEdits, Ip, Limits, Outside, Policy, Sizes, Stop,
+    Usage,
 };
 
 policies! {
@@ -44,6 +45,11 @@ policies! {
     // How much: after who, so that a stranger cannot use up a consumer's share.
     /// How many calls are let through per time; a call must be within all of the rules.
     limit: Limits,
+
+    // Already known: what is kept is given only to those whom all before have let in. The policy is the settings; the
+    // stage behind the policies uses them, so that an answer is known by the request as the upstream would see it.
+    /// Answers that are given again without asking the upstream.
+    cache: Cache,
 
     // Edits: last, so that no policy decides by a field that the operator and not the caller wrote.
     /// Changes to the fields of requests and responses.

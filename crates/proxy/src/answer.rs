@@ -112,6 +112,7 @@ pub fn unreadable(
         ending: Ending::default(),
         attempts: smallvec::SmallVec::new(),
         steps: smallvec::SmallVec::new(),
+        cache: None,
         trace: TraceContext::default(),
     });
     let mut response = refusal::render(&Refusal::BadRequest(why), &head);

@@ -33,10 +33,11 @@ enum Fault {
 }
 
 /// Where a call is to go, and all that is known of the way there.
+#[derive(Clone, Copy)]
 pub struct Way<'a> {
     pub worker: &'a Rc<Worker>,
-    pub local: &'a Local,
-    pub listener: &'a LocalListener,
+    pub local: &'a Rc<Local>,
+    pub listener: &'a Rc<LocalListener>,
     pub forward: &'a Forward,
     pub found: &'a Found,
     /// The protocol that the connection is to change to.

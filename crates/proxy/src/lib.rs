@@ -14,6 +14,7 @@ mod deadline;
 mod filtered;
 mod forward;
 mod health;
+mod known;
 mod meter;
 mod node;
 mod outside;
@@ -25,6 +26,7 @@ mod trip;
 mod upstream;
 mod worker;
 
+pub use cache::{Purge, What};
 pub use forward::{client_of, rewrite_host, rewrite_target};
 pub use node::{Node, Passed, Problem, Sockets, check};
 pub use refusal::refusal_words;

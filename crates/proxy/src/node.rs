@@ -12,6 +12,7 @@ use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
+use cache::{Purge, Store};
 use config::{Address, Destination, Snapshot, Upstream};
 use rustls::{ClientConfig, ServerConfig};
 use telemetry::{Recorder, Telemetry};
@@ -41,6 +42,8 @@ pub struct Node {
     control: mpsc::UnboundedSender<Watch>,
     telemetry: Telemetry,
     names: Arc<Names>,
+    /// The answers that are kept.
+    store: Arc<Store>,
     /// Listeners by name.
     bound: HashMap<Arc<str>, Bound>,
     board: Arc<Board>,
@@ -104,8 +107,10 @@ impl Node {
         let (telemetry, recorders) = Telemetry::start(settings(&snapshot), workers, metrics)
             .map_err(|error| wrong("telemetry", chain(&error)))?;
         telemetry.gauges().loaded(&snapshot.revision.hash);
+        let store = Store::new(snapshot.node.cache_memory);
+        telemetry.gauges().cache(reading(store.clone()));
         let board = Board::new(workers);
-        let handles = spawn_workers(recorders, &prepared.generation, &board, &names)
+        let handles = spawn_workers(recorders, &prepared.generation, &board, &names, &store)
             .map_err(|error| wrong("node.workers", format!("cannot start a worker: {error}")))?;
         let mut node = Node {
             generation: prepared.generation.clone(),
@@ -113,6 +118,7 @@ impl Node {
             control,
             telemetry,
             names,
+            store,
             bound: HashMap::new(),
             board,
         };
@@ -139,6 +145,7 @@ impl Node {
         });
         match result {
             Ok(prepared) => {
+                self.store.resize(snapshot.node.cache_memory);
                 self.commit(prepared);
                 self.telemetry.gauges().reloaded(&snapshot.revision.hash);
                 Ok(())
@@ -157,6 +164,11 @@ impl Node {
 
     pub fn snapshot(&self) -> &Arc<Snapshot> {
         &self.generation.snapshot
+    }
+
+    /// Forgets stored answers; says how many. What is on its way meanwhile is not kept.
+    pub fn purge(&self, purge: &Purge) -> usize {
+        self.store.purge(purge)
     }
 
     pub fn telemetry(&self) -> &Telemetry {
@@ -500,13 +512,15 @@ fn spawn_workers(
     generation: &Arc<Generation>,
     board: &Arc<Board>,
     names: &Arc<Names>,
+    store: &Arc<Store>,
 ) -> std::io::Result<Vec<WorkerHandle>> {
     let mut handles = Vec::new();
     for (index, recorder) in recorders.into_iter().enumerate() {
         let (orders, inbox) = mpsc::unbounded_channel();
         let (generation, board, names) = (generation.clone(), board.clone(), names.clone());
+        let store = store.clone();
         let thread = thread::Builder::new().name(format!("worker-{index}")).spawn(move || {
-            if let Err(error) = worker::run(index, generation, recorder, board, names, inbox) {
+            if let Err(error) = worker::run(index, generation, recorder, board, names, store, inbox) {
                 tracing::error!(worker = index, %error, "a worker could not start");
             }
         })?;
@@ -534,6 +548,13 @@ fn spawn_control() -> std::io::Result<(mpsc::UnboundedSender<Watch>, Handle)> {
         });
     })?;
     Ok((sender, handle))
+}
+
+fn reading(store: Arc<Store>) -> impl Fn() -> telemetry::CacheReading {
+    move || {
+        let cache::Usage { bytes, entries, evicted } = store.usage();
+        telemetry::CacheReading { bytes: bytes as u64, entries: entries as u64, evicted }
+    }
 }
 
 /// The system's resolver; where the system has none, that of this machine.

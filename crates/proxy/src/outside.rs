@@ -25,6 +25,9 @@ pub struct World {
     aside: RefCell<JoinSet<()>>,
 }
 
+/// Errands at a time.
+const MOST: usize = 1000;
+
 /// Who asks; shared with what goes on aside.
 struct Asker {
     names: Arc<Names>,
@@ -57,9 +60,15 @@ impl World {
         mixed ^ (mixed >> 31)
     }
 
+    /// Whether something can be done that nobody waits for.
+    pub fn has_room(&self) -> bool {
+        let mut aside = self.aside.borrow_mut();
+        while aside.try_join_next().is_some() {}
+        aside.len() < MOST
+    }
+
     /// Does something nobody waits for. Of too much of it, some is left undone.
     pub fn aside(&self, task: impl Future<Output = ()> + 'static) {
-        const MOST: usize = 1000;
         let mut aside = self.aside.borrow_mut();
         while aside.try_join_next().is_some() {}
         if aside.len() < MOST {

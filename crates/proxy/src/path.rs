@@ -1,6 +1,6 @@
 //! The request path: every stage of a call, in order, on one screen.
 //!
-//! find route → policies inwards → choose and attempt → policies outwards → stream and settle.
+//! find route → policies inwards → already known → choose and attempt → policies outwards → stream and settle.
 //! A stage that says stop ends the call; what it says becomes an answer in [`crate::refusal`] alone.
 
 use std::rc::Rc;
@@ -17,6 +17,7 @@ use transport::{Body, Handler, Request, Response};
 use crate::answer;
 use crate::attempt::{self, Way};
 use crate::forward;
+use crate::known::{self, Known};
 use crate::meter::Meter;
 use crate::refusal::{self, Refusal};
 use crate::tap;
@@ -108,8 +109,17 @@ impl Gateway {
         match &route.action {
             Action::Forward(forward) => {
                 trip.sends(call, body)?;
-                let (worker, listener, found) = (&self.worker, &*self.listener, &found);
-                Ok(attempt::send(Way { worker, local, listener, forward, found, upgrade }, call, body, trip).await?)
+                let (worker, listener, found) = (&self.worker, &self.listener, &found);
+                let way = Way { worker, local, listener, forward, found, upgrade };
+                let Some(cache) = &route.policies.cache else {
+                    return Ok(attempt::send(way, call, body, trip).await?);
+                };
+                match known::look(cache, route, &way, call, body, trip)? {
+                    Known::Answer(response) => Ok(response),
+                    Known::Ask(wanted) => {
+                        Ok(Box::pin(known::fetch(wanted, cache, route, way, call, body, trip)).await?)
+                    }
+                }
             }
             Action::Redirect(redirect) => Ok(answer::redirect(redirect, call, &found)),
             Action::Respond(respond) => Ok(answer::respond(respond)),
@@ -156,6 +166,7 @@ fn begin(call: &Call, arrival: Arrival, worker: &Worker) -> Box<Exchange> {
         ending: awareness::Ending::default(),
         attempts: smallvec::SmallVec::new(),
         steps: smallvec::SmallVec::new(),
+        cache: None,
         trace: worker.trace(&call.head.headers),
     })
 }

@@ -27,6 +27,8 @@ pub enum Refusal {
     /// The client's own body failed.
     RequestBody,
     Stopping,
+    /// The client wanted a stored answer or none.
+    NotStored,
 }
 
 impl Refusal {
@@ -78,6 +80,7 @@ impl Refusal {
             Refusal::BadGateway => (StatusCode::BAD_GATEWAY, "upstream-broken", "The upstream's answer was broken"),
             Refusal::Timeout => (StatusCode::GATEWAY_TIMEOUT, "upstream-timeout", "The upstream took too long"),
             Refusal::RequestBody => (StatusCode::BAD_REQUEST, "request-body", "The request's body did not arrive"),
+            Refusal::NotStored => (StatusCode::GATEWAY_TIMEOUT, "not-stored", "No stored answer can be used"),
             Refusal::Stopping => (StatusCode::SERVICE_UNAVAILABLE, "stopping", "This node is stopping"),
         }
     }

@@ -51,6 +51,21 @@ impl Trip {
         }
     }
 
+    /// Of an errand of our own, of which there is no record.
+    pub fn unseen(worker: &Rc<Worker>) -> Trip {
+        Trip {
+            worker: worker.clone(),
+            exchange: None,
+            passage: None,
+            bytes_in: None,
+            busy: None,
+            complete: false,
+            stopped: None,
+            patience: Patience::default(),
+            meter: None,
+        }
+    }
+
     pub fn timers(&self) -> &Rc<Timers> {
         &self.worker.timers
     }

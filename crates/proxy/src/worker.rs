@@ -9,6 +9,7 @@ use std::time::Duration;
 use arc_swap::ArcSwap;
 use awareness::{Exchange, TraceContext};
 use base::{Headers, Time};
+use cache::{Front, Store};
 use config::{Listener, Snapshot};
 use ipnet::IpNet;
 use rustls::{ClientConfig, ServerConfig};
@@ -55,6 +56,9 @@ pub struct Worker {
     pub connections: Cell<u32>,
     accepting: Cell<u32>,
     pub quiet: tokio::sync::Notify,
+    /// What is kept of answers, shared with the other workers, and what of it was found here lately.
+    pub store: Arc<Store>,
+    pub front: RefCell<Front>,
     /// What policies may ask; copies to shadow upstreams too go out by it.
     pub outside: World,
 }
@@ -119,12 +123,13 @@ pub fn run(
     recorder: Recorder,
     board: Arc<Board>,
     names: Arc<Names>,
+    store: Arc<Store>,
     orders: mpsc::UnboundedReceiver<Order>,
 ) -> std::io::Result<()> {
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build_local(tokio::runtime::LocalOptions::default())?;
-    runtime.block_on(work(index, generation, recorder, board, names, orders));
+    runtime.block_on(work(index, generation, recorder, board, names, store, orders));
     // Connections that would not end are cut here, with the tasks that hold them.
     runtime.shutdown_timeout(Duration::from_millis(100));
     Ok(())
@@ -136,6 +141,7 @@ async fn work(
     recorder: Recorder,
     board: Arc<Board>,
     names: Arc<Names>,
+    store: Arc<Store>,
     mut orders: mpsc::UnboundedReceiver<Order>,
 ) {
     let active = recorder.active();
@@ -151,6 +157,8 @@ async fn work(
         connections: Cell::new(0),
         accepting: Cell::new(0),
         quiet: tokio::sync::Notify::new(),
+        store,
+        front: RefCell::default(),
         outside: World::new(names, Time::now().nanos().wrapping_mul(0x9e37_79b9_7f4a_7c15) ^ (index as u64 + 1)),
     });
     worker.adopt_generation(generation);
@@ -336,6 +344,9 @@ impl Worker {
 
     fn sweep(&self, now: Time) {
         self.outside.sweep(now);
+        if self.index == 0 {
+            self.store.sweep(now);
+        }
         for upstream in &self.local.borrow().upstreams {
             for endpoint in &upstream.endpoints {
                 endpoint.pool.sweep(now);

@@ -229,6 +229,9 @@ pub(crate) fn line(out: &mut Vec<u8>, exchange: &Exchange) {
     out.push(b'}');
     number(out, "attempts", exchange.attempts.len() as u64);
     text(out, "ending", exchange.ending.as_str());
+    if let Some(cached) = exchange.cache {
+        text(out, "cache", cached.as_str());
+    }
     if let Some(error) = exchange.error {
         text(out, "error", error);
     }

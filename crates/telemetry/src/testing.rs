@@ -46,6 +46,7 @@ pub(crate) fn exchange(target: &str) -> Exchange {
             span: SpanId([3; 8])
         }],
         steps: smallvec::smallvec![],
+        cache: None,
         trace: TraceContext { trace: TraceId([1; 16]), span: SpanId([2; 8]), parent: None, sampled: true, state: None },
     }
 }

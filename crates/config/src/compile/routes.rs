@@ -165,13 +165,15 @@ impl Context<'_> {
         };
         let matched = matched?;
         let name: Arc<str> = name.unwrap_or_else(|| format!("{}/{place}", around.api.name)).into();
+        let summary = summary(matched);
         Some(Route {
             index,
             api: around.api.clone(),
             place: Arc::new(Place { api: around.api.name.clone(), route: name.clone() }),
+            scope: scope(&around.api.name, &name, &summary, &action),
             name,
             at: at.to_owned(),
-            summary: summary(matched),
+            summary,
             policies,
             action,
         })
@@ -479,6 +481,22 @@ impl Context<'_> {
             }
         }
     }
+}
+
+/// What a route's answers depend on besides the request: where it leads.
+fn scope(api: &str, name: &str, summary: &str, action: &Action) -> [u8; 16] {
+    let mut text = format!("{api}\0{name}\0{summary}");
+    if let Action::Forward(Forward { split, rewrite, .. }) = action {
+        for Weighted { upstream, .. } in split {
+            text.push('\0');
+            text.push_str(&upstream.name);
+        }
+        text.push_str(&format!("\0{rewrite:?}"));
+    }
+    let digest = aws_lc_rs::digest::digest(&aws_lc_rs::digest::SHA256, text.as_bytes());
+    let mut scope = [0; 16];
+    scope.copy_from_slice(&digest.as_ref()[..16]);
+    scope
 }
 
 fn param(part: &Part) -> Option<&str> {

@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, AtomicUsize, Ordering:
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use awareness::{Exchange, Histogram, StepEnd};
+use awareness::{Cached, Exchange, Histogram, StepEnd};
 use foldhash::HashMap;
 
 use super::tally::{Operation, Subject, Subjects, Tally};
@@ -19,6 +19,7 @@ pub(crate) enum Family {
     ResponseBytes,
     Retries,
     PolicyRefusals,
+    Cache,
     Attempts,
     AttemptSegments,
 }
@@ -87,6 +88,7 @@ struct RouteCells {
     /// By method and status; a handful, so a scan is as quick as a hash.
     requests: Vec<((&'static str, u16), Cells)>,
     refusals: Vec<(&'static str, Cells)>,
+    cached: Vec<(&'static str, Cells)>,
 }
 
 #[derive(Default)]
@@ -98,13 +100,14 @@ struct UpstreamCells {
 // === impl Family ===
 
 impl Family {
-    pub(crate) const ALL: [Family; 8] = [
+    pub(crate) const ALL: [Family; 9] = [
         Family::Requests,
         Family::RequestDuration,
         Family::RequestBytes,
         Family::ResponseBytes,
         Family::Retries,
         Family::PolicyRefusals,
+        Family::Cache,
         Family::Attempts,
         Family::AttemptSegments,
     ];
@@ -118,6 +121,7 @@ impl Family {
             Family::ResponseBytes => ("weir_response_bytes", "By", "Bytes of response bodies"),
             Family::Retries => ("weir_retries", "{attempt}", "Attempts after a call's first"),
             Family::PolicyRefusals => ("weir_policy_refusals", "{request}", "Calls a policy refused"),
+            Family::Cache => ("weir_cache_requests", "{request}", "Calls by what the cache had to do with them"),
             Family::Attempts => ("weir_attempts", "{attempt}", "Attempts at endpoints"),
             Family::AttemptSegments => ("weir_attempt_segment_seconds", "s", "Segments of attempts' timelines"),
         }
@@ -398,6 +402,7 @@ impl RouteCells {
             retries: tables.series(Family::Retries, &labels),
             requests: Vec::new(),
             refusals: Vec::new(),
+            cached: Vec::new(),
         }
     }
 
@@ -440,6 +445,16 @@ impl RouteCells {
             let cells = tables.series(Family::PolicyRefusals, &labels);
             cells.add(1);
             self.refusals.push((step.policy, cells));
+        }
+        if let Some(cached) = exchange.cache.map(Cached::as_str) {
+            match self.cached.iter().find(|(result, _)| *result == cached) {
+                Some((_, cells)) => cells.add(1),
+                None => {
+                    let cells = tables.series(Family::Cache, &[("api", api), ("route", route), ("result", cached)]);
+                    cells.add(1);
+                    self.cached.push((cached, cells));
+                }
+            }
         }
         operation
     }

@@ -11,7 +11,7 @@ use prometheus_client::metrics::MetricType;
 use prometheus_client::registry;
 
 use super::process::Process;
-use super::{Reading, Sample};
+use super::{CacheReading, Reading, Sample};
 use crate::{Series, Shared, Subject};
 
 /// The whole exposition, `# EOF` included.
@@ -54,7 +54,9 @@ impl Collector for Scrape {
         }
 
         let e = &mut encoder;
-        let Reading { healthy, reloads_good, reloads_bad, last_reload_good, revision } = shared.gauges.read();
+        let reading = shared.gauges.read();
+        let CacheReading { bytes, entries, evicted } = reading.cache();
+        let Reading { healthy, reloads_good, reloads_bad, last_reload_good, revision, .. } = reading;
         gauge(e, "weir_active_requests", "Calls under way", [(vec![], shared.registry.active())])?;
         let connections = shared.registry.connections();
         let connections = connections.iter().map(|(listener, open)| (vec![("listener", &**listener)], *open));
@@ -63,6 +65,9 @@ impl Collector for Scrape {
             (vec![("upstream", &**upstream), ("endpoint", &**endpoint)], i64::from(*healthy))
         });
         gauge(e, "weir_endpoint_healthy", "Whether an endpoint takes calls", healthy)?;
+        gauge(e, "weir_cache_bytes", "Memory that stored answers take", [(vec![], bytes as i64)])?;
+        gauge(e, "weir_cache_entries", "Stored answers", [(vec![], entries as i64)])?;
+        counter(e, "weir_cache_evictions", "Stored answers dropped for want of memory", [(vec![], evicted)])?;
         let reloads = [(vec![("result", "ok")], reloads_good), (vec![("result", "rejected")], reloads_bad)];
         counter(e, "weir_config_reloads", "Reloads of the document", reloads)?;
         let good = [(vec![], i64::from(last_reload_good))];

@@ -6,6 +6,25 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 #[derive(Clone, Debug, Default)]
 pub struct Gauges(Arc<Mutex<Reading>>);
 
+/// What the cache holds at a moment.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct CacheReading {
+    pub bytes: u64,
+    pub entries: u64,
+    /// Since the start.
+    pub evicted: u64,
+}
+
+/// Asked whenever somebody reads the metrics.
+#[derive(Clone)]
+struct CacheReader(Arc<dyn Fn() -> CacheReading + Send + Sync>);
+
+impl std::fmt::Debug for CacheReader {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("CacheReader")
+    }
+}
+
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Reading {
     pub(crate) healthy: BTreeMap<(Arc<str>, Arc<str>), bool>,
@@ -13,6 +32,13 @@ pub(crate) struct Reading {
     pub(crate) reloads_bad: u64,
     pub(crate) last_reload_good: bool,
     pub(crate) revision: String,
+    cache: Option<CacheReader>,
+}
+
+impl Reading {
+    pub(crate) fn cache(&self) -> CacheReading {
+        self.cache.as_ref().map_or_else(CacheReading::default, |reader| reader.0())
+    }
 }
 
 impl Gauges {
@@ -35,6 +61,11 @@ impl Gauges {
     pub fn reloaded(&self, revision: &str) {
         self.loaded(revision);
         self.locked().reloads_good += 1;
+    }
+
+    /// How the cache is read.
+    pub fn cache(&self, read: impl Fn() -> CacheReading + Send + Sync + 'static) {
+        self.locked().cache = Some(CacheReader(Arc::new(read)));
     }
 
     pub fn reload_failed(&self) {

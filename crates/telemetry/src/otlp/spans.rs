@@ -45,6 +45,7 @@ fn server(exchange: &Exchange) -> Span {
         attributes.extend(name.as_deref().map(|name| attribute(key, text(name))));
     }
     attributes.extend(exchange.refused_by().map(|policy| attribute("weir.refused_by", text(policy))));
+    attributes.extend(exchange.cache.map(|cached| attribute("weir.cache", text(cached.as_str()))));
     let code = exchange.status.map(|status| status.as_u16());
     attributes.extend(code.map(|code| attribute("http.response.status_code", Value::IntValue(i64::from(code)))));
     // A server is not to blame for a 4xx.

@@ -54,6 +54,11 @@ fn every_example_answers() {
                 example.check("/other", "", "404", "");
                 assert!(simulator.seen("/other").is_empty());
             }
+            "cache.yaml" => {
+                example.check("/echo?a=1&utm_source=x", "", "200", "stored");
+                example.check("/echo?a=1", "", "200", "weir; hit");
+                assert_eq!(simulator.seen("/echo").iter().filter(|it| it.query.contains("a=1")).count(), 1);
+            }
             "grpc.yaml" => {
                 let before = simulator.requests();
                 example.check("/echo", "", "200", "HTTP/2");

@@ -1,0 +1,683 @@
+//! Where the entries lie: in memory, bounded in bytes, shared by all cores.
+//!
+//! A hit takes no lock that another core may hold: each core has a [`Front`] of its own, through which it finds what it
+//! found before; an entry that is gone says so itself. What is not in the front is looked up in a shard, whose lock is
+//! tried for as long as a lookup takes; a core that does not get it goes on as if nothing were there. Only those who
+//! purge wait.
+
+use std::hash::BuildHasher;
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering::Relaxed};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, TryLockError, Weak};
+use std::time::Duration;
+
+use base::{Headers, Time};
+use foldhash::quality::RandomState;
+use smallvec::SmallVec;
+
+use crate::entry::Entry;
+use crate::flight::{Flight, Ticket};
+use crate::key::Key;
+use crate::queue::{Item, MAIN, Queues, SMALL};
+
+type Map<V> = std::collections::HashMap<u64, V, foldhash::fast::FixedState>;
+
+#[derive(Debug)]
+pub struct Store {
+    shards: Box<[Mutex<Shard>]>,
+    hasher: RandomState,
+    /// Bytes that may be used.
+    memory: AtomicUsize,
+    used: AtomicUsize,
+    entries: AtomicUsize,
+    evicted: AtomicU64,
+    next: AtomicU64,
+}
+
+#[derive(Debug, Default)]
+struct Shard {
+    /// Variants by the hash of their key.
+    slots: Map<SmallVec<[Arc<Entry>; 1]>>,
+    /// By the hash of a URL, the hashes of the keys it is in.
+    urls: Map<SmallVec<[u64; 2]>>,
+    queues: Queues,
+    flights: Map<SmallVec<[Flying; 1]>>,
+    /// Keys whose last answer nobody else could use, until when nobody waits for the next.
+    passes: Map<Time>,
+}
+
+#[derive(Debug)]
+struct Flying {
+    key: Box<[u8]>,
+    url_at: usize,
+    flight: Arc<Flight>,
+    /// Others may wait for it.
+    shared: bool,
+}
+
+/// What was found for a key.
+#[derive(Debug)]
+pub enum Found {
+    Entry(Arc<Entry>),
+    /// Answers for other requests to the same URL.
+    Others,
+    Nothing,
+}
+
+/// How a call goes to the upstream.
+#[derive(Debug)]
+pub enum Boarded {
+    /// For all who want the same.
+    Lead(Ticket),
+    /// Somebody is on his way already.
+    Follow(Arc<Flight>),
+    /// For nobody else, and what it brings is not kept.
+    Alone,
+}
+
+/// What is to be forgotten.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Purge {
+    /// Of this api alone.
+    pub api: Option<String>,
+    pub what: What,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum What {
+    All,
+    /// `https://host/path?query`.
+    Url(String),
+    /// All URLs that begin so.
+    Prefix(String),
+    /// One of the words in the answer's `Surrogate-Key` or `Cache-Tag`.
+    Tag(String),
+}
+
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Usage {
+    pub bytes: usize,
+    pub entries: usize,
+    pub evicted: u64,
+}
+
+/// What one core has found lately.
+#[derive(Debug, Default)]
+pub struct Front {
+    slots: Vec<(u64, Weak<Entry>)>,
+}
+
+const SHARDS: usize = 64;
+/// Of one core; 16 bytes each.
+const FRONT: usize = 4096;
+/// Answers to one key. The oldest goes where there are more.
+const VARIANTS: usize = 32;
+/// How long nobody waits for a key whose last answer nobody else could use.
+const PASS: Duration = Duration::from_secs(10);
+const PASSES: usize = 4096;
+
+// === impl Store ===
+
+impl Store {
+    pub fn new(memory: usize) -> Arc<Store> {
+        Arc::new(Store {
+            shards: (0..SHARDS).map(|_| Mutex::default()).collect(),
+            hasher: RandomState::default(),
+            memory: AtomicUsize::new(memory),
+            used: AtomicUsize::new(0),
+            entries: AtomicUsize::new(0),
+            evicted: AtomicU64::new(0),
+            next: AtomicU64::new(1),
+        })
+    }
+
+    pub fn usage(&self) -> Usage {
+        let (bytes, entries) = (self.used.load(Relaxed), self.entries.load(Relaxed));
+        Usage { bytes, entries, evicted: self.evicted.load(Relaxed) }
+    }
+
+    /// Changes the bound. For the thread that reloads, not for the path.
+    pub fn resize(&self, memory: usize) {
+        self.memory.store(memory, Relaxed);
+        for shard in 0..SHARDS {
+            self.make_room(&mut self.wait(shard));
+        }
+    }
+
+    /// What answers a request with these fields. `openly`: only if it was meant for everyone.
+    pub fn find(&self, front: &mut Front, key: &Key, request: &Headers, openly: bool) -> Found {
+        let hash = self.hash(key);
+        if let Some(entry) = front.get(hash).filter(|entry| entry.answers(key.bytes(), request, openly)) {
+            entry.touch();
+            return Found::Entry(entry);
+        }
+        let Some(shard) = self.lock(self.shard(key)) else { return Found::Nothing };
+        let Some(variants) = shard.slots.get(&hash) else { return Found::Nothing };
+        let found = variants.iter().rev().find(|entry| entry.answers(key.bytes(), request, openly)).cloned();
+        drop(shard);
+        match found {
+            Some(entry) => {
+                entry.touch();
+                front.put(hash, &entry);
+                Found::Entry(entry)
+            }
+            None => Found::Others,
+        }
+    }
+
+    /// How to fetch what was not found: in place of all who want it, or after somebody else. `apart`: whatever others do.
+    pub fn board(self: &Arc<Store>, key: &Key, apart: bool, now: Time) -> Boarded {
+        let (at, hash) = (self.shard(key), self.hash(key));
+        let Some(mut shard) = self.lock(at) else { return Boarded::Alone };
+        let apart = apart || shard.passes.get(&hash).is_some_and(|until| now < *until);
+        let flights = shard.flights.entry(hash).or_default();
+        flights.retain(|flying| !flying.flight.is_over());
+        let same = flights.iter().find(|it| it.shared && *it.key == *key.bytes() && it.flight.is_joinable());
+        if let Some(same) = same.filter(|_| !apart) {
+            return Boarded::Follow(same.flight.clone());
+        }
+        let flight = Arc::new(Flight::default());
+        let (key, url_at) = (key.bytes().into(), key.url_at());
+        flights.push(Flying { key, url_at, flight: flight.clone(), shared: !apart });
+        drop(shard);
+        Boarded::Lead(Ticket::new(flight, self.clone(), at, hash))
+    }
+
+    /// Forgets all that is known of a URL, for whomever, and what is on its way of it.
+    pub fn forget(&self, key: &Key) -> usize {
+        let url = key.url();
+        let Some(mut shard) = self.lock(self.shard(key)) else {
+            // It must not be missed: to wait is better here than to go on.
+            return self.forget_in(&mut self.wait(self.shard(key)), url);
+        };
+        self.forget_in(&mut shard, url)
+    }
+
+    fn forget_in(&self, shard: &mut Shard, url: &[u8]) -> usize {
+        for flying in shard.flights.values().flatten().filter(|flying| flying.key[flying.url_at..] == *url) {
+            flying.flight.void();
+        }
+        let hashes = shard.urls.get(&self.hasher.hash_one(url)).cloned().unwrap_or_default();
+        hashes.into_iter().map(|hash| self.remove_where(shard, hash, |entry| entry.url() == url)).sum()
+    }
+
+    /// Forgets what is named. For threads that may wait.
+    pub fn purge(&self, purge: &Purge) -> usize {
+        let named = |entry: &Entry| {
+            let of_api = purge.api.as_ref().is_none_or(|api| **api == *entry.api);
+            of_api
+                && match &purge.what {
+                    What::All => true,
+                    What::Url(url) => entry.url() == url.as_bytes(),
+                    What::Prefix(prefix) => entry.url().starts_with(prefix.as_bytes()),
+                    What::Tag(tag) => entry.plan.tags.contains(tag),
+                }
+        };
+        let mut count = 0;
+        for shard in 0..SHARDS {
+            let mut shard = self.wait(shard);
+            // What is on its way may be named too.
+            shard.flights.values().flatten().for_each(|flying| flying.flight.void());
+            let hashes: Vec<u64> =
+                shard.slots.iter().filter(|(_, all)| all.iter().any(|it| named(it))).map(|(hash, _)| *hash).collect();
+            count += hashes.into_iter().map(|hash| self.remove_where(&mut shard, hash, named)).sum::<usize>();
+        }
+        count
+    }
+
+    /// Lets go of what is over. Now and then, by anybody.
+    pub fn sweep(&self, now: Time) {
+        for shard in 0..SHARDS {
+            let Some(mut shard) = self.lock(shard) else { continue };
+            shard.passes.retain(|_, until| now < *until);
+            shard.flights.retain(|_, flights| {
+                flights.retain(|flying| !flying.flight.is_over());
+                !flights.is_empty()
+            });
+        }
+    }
+
+    pub(crate) fn numbered(&self, mut entry: Entry) -> Entry {
+        entry.id = self.next.fetch_add(1, Relaxed);
+        entry
+    }
+
+    /// Keeps an entry in place of the one that answers the same. `from` is the key it was fetched for.
+    pub(crate) fn put(&self, from: u64, entry: &Arc<Entry>) {
+        if entry.size() > self.memory.load(Relaxed) / 2 {
+            return;
+        }
+        let hash = self.hasher.hash_one(&*entry.key);
+        let url = self.hasher.hash_one(entry.url());
+        let Some(mut shard) = self.lock(shard_of(url)) else { return };
+        shard.passes.remove(&from);
+        self.remove_where(&mut shard, hash, |old| *old.key == *entry.key && old.plan.vary == entry.plan.vary);
+        let variants = shard.slots.get(&hash).map_or(0, SmallVec::len);
+        if variants >= VARIANTS
+            && let Some(oldest) = shard.slots.get(&hash).and_then(|it| it.first()).map(|it| it.id)
+        {
+            self.remove_where(&mut shard, hash, |old| old.id == oldest);
+        }
+        let size = entry.size();
+        let place = shard.queues.admit(Item { hash, id: entry.id }, size);
+        entry.place.store(place, Relaxed);
+        shard.slots.entry(hash).or_default().push(entry.clone());
+        let keys = shard.urls.entry(url).or_default();
+        if !keys.contains(&hash) {
+            keys.push(hash);
+        }
+        self.used.fetch_add(size, Relaxed);
+        self.entries.fetch_add(1, Relaxed);
+        self.make_room(&mut shard);
+        drop(shard);
+        // This shard may have had nothing to give.
+        for other in 1..SHARDS {
+            if self.used.load(Relaxed) <= self.memory.load(Relaxed) {
+                return;
+            }
+            if let Some(mut shard) = self.lock((shard_of(url) + other) % SHARDS) {
+                self.make_room(&mut shard);
+            }
+        }
+    }
+
+    /// Puts an entry where the old one was, if that is still there.
+    pub(crate) fn replace(&self, from: u64, old: &Arc<Entry>, entry: &Arc<Entry>) {
+        if old.is_gone() || old.key != entry.key {
+            return self.put(from, entry);
+        }
+        let hash = self.hasher.hash_one(&*entry.key);
+        let Some(mut shard) = self.lock(shard_of(self.hasher.hash_one(entry.url()))) else { return };
+        let shard = &mut *shard;
+        let found = shard.slots.get_mut(&hash).and_then(|it| it.iter_mut().find(|it| Arc::ptr_eq(it, old)));
+        let Some(there) = found else { return };
+        let (before, after, place) = (old.size(), entry.size(), old.place.load(Relaxed));
+        entry.place.store(place, Relaxed);
+        entry.asked.store(old.asked.load(Relaxed), Relaxed);
+        old.gone.store(true, Relaxed);
+        *there = entry.clone();
+        shard.queues.leave(place, before);
+        shard.queues.push(place, Item { hash, id: entry.id }, after);
+        self.used.fetch_add(after, Relaxed);
+        self.used.fetch_sub(before, Relaxed);
+        self.make_room(shard);
+    }
+
+    pub(crate) fn note_pass(&self, shard: usize, hash: u64, now: Time) {
+        if let Some(mut shard) = self.lock(shard)
+            && shard.passes.len() < PASSES
+        {
+            shard.passes.insert(hash, now + PASS);
+        }
+    }
+
+    fn make_room(&self, shard: &mut Shard) {
+        let entries = shard.slots.len();
+        let Shard { slots, queues, .. } = shard;
+        queues.compact(entries, |item| slots.get(&item.hash).is_some_and(|all| all.iter().any(|it| it.id == item.id)));
+        while self.used.load(Relaxed) > self.memory.load(Relaxed) {
+            let Some((from, item)) = shard.queues.pop() else { return };
+            let all = shard.slots.get(&item.hash);
+            let Some(entry) = all.and_then(|all| all.iter().find(|it| it.id == item.id)).cloned() else { continue };
+            let (size, asked) = (entry.size(), entry.asked.load(Relaxed));
+            let stays = if from == SMALL { asked > 1 } else { asked > 0 };
+            if stays {
+                entry.asked.store(if from == SMALL { 0 } else { asked - 1 }, Relaxed);
+                entry.place.store(MAIN, Relaxed);
+                shard.queues.leave(from, size);
+                shard.queues.push(MAIN, item, size);
+                continue;
+            }
+            self.remove_where(shard, item.hash, |it| it.id == item.id);
+            self.evicted.fetch_add(1, Relaxed);
+            if from == SMALL {
+                let most = shard.slots.len();
+                shard.queues.haunt(item.hash, most);
+            }
+        }
+    }
+
+    /// Takes out the entries of a key for which it is said so.
+    fn remove_where(&self, shard: &mut Shard, hash: u64, gone: impl Fn(&Entry) -> bool) -> usize {
+        let Shard { slots, urls, queues, .. } = shard;
+        let Some(variants) = slots.get_mut(&hash) else { return 0 };
+        let before = variants.len();
+        let mut url = None;
+        variants.retain(|entry| {
+            let goes = gone(entry);
+            if goes {
+                let size = entry.size();
+                entry.gone.store(true, Relaxed);
+                queues.leave(entry.place.load(Relaxed), size);
+                self.used.fetch_sub(size, Relaxed);
+                self.entries.fetch_sub(1, Relaxed);
+                url = Some(self.hasher.hash_one(entry.url()));
+            }
+            !goes
+        });
+        let removed = before - variants.len();
+        if variants.is_empty() {
+            slots.remove(&hash);
+            if let Some(url) = url
+                && let Some(keys) = urls.get_mut(&url)
+            {
+                keys.retain(|key| *key != hash);
+                if keys.is_empty() {
+                    urls.remove(&url);
+                }
+            }
+        }
+        removed
+    }
+
+    fn hash(&self, key: &Key) -> u64 {
+        self.hasher.hash_one(key.bytes())
+    }
+
+    fn shard(&self, key: &Key) -> usize {
+        shard_of(self.hasher.hash_one(key.url()))
+    }
+
+    /// A shard, if it can be had at once or nearly so.
+    fn lock(&self, shard: usize) -> Option<MutexGuard<'_, Shard>> {
+        for _ in 0..64 {
+            match self.shards[shard].try_lock() {
+                Ok(shard) => return Some(shard),
+                // A panic within left nothing that the next lookup could not bear.
+                Err(TryLockError::Poisoned(shard)) => return Some(shard.into_inner()),
+                Err(TryLockError::WouldBlock) => std::hint::spin_loop(),
+            }
+        }
+        None
+    }
+
+    fn wait(&self, shard: usize) -> MutexGuard<'_, Shard> {
+        self.shards[shard].lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+fn shard_of(url: u64) -> usize {
+    (url >> 32) as usize % SHARDS
+}
+
+// === impl Front ===
+
+impl Front {
+    fn get(&self, hash: u64) -> Option<Arc<Entry>> {
+        let (known, entry) = self.slots.get(hash as usize % FRONT)?;
+        if *known != hash {
+            return None;
+        }
+        entry.upgrade().filter(|entry| !entry.is_gone())
+    }
+
+    fn put(&mut self, hash: u64, entry: &Arc<Entry>) {
+        if self.slots.is_empty() {
+            self.slots.resize(FRONT, (0, Weak::new()));
+        }
+        self.slots[hash as usize % FRONT] = (hash, Arc::downgrade(entry));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::pin::pin;
+    use std::task::{Context, Poll, Waker};
+    use std::time::UNIX_EPOCH;
+
+    use bytes::Bytes;
+
+    use super::*;
+    use crate::key::Query;
+    use crate::plan::{Seen, plan};
+    use crate::testing::{NOW, WALL, reply, request, rules};
+    use crate::{Joined, Rules};
+
+    struct Room {
+        store: Arc<Store>,
+        front: Front,
+    }
+
+    fn key(owner: Option<&str>, target: &str) -> Key {
+        Key::new(&[0; 16], owner, &request("GET", target, &[]), &Query::default())
+    }
+
+    fn entry(owner: Option<&str>, target: &str, ask: &[(&str, &str)], told: &[(&str, &str)], body: &[u8]) -> Entry {
+        let head = request("GET", target, ask);
+        let told: Vec<_> = told.iter().copied().chain([("cache-control", "max-age=60")]).collect();
+        let (reply, wall) = (reply(200, &told), UNIX_EPOCH + WALL);
+        let seen = Seen { request: &head, consumer: owner.is_some(), asked: NOW, told: NOW, wall };
+        let plan = plan(&Rules { entry: 1 << 30, ..rules() }, &seen, &reply).unwrap();
+        let body = Bytes::copy_from_slice(body);
+        Entry::new(&key(owner, target), "a".into(), &reply, body, plan, (NOW, wall))
+    }
+
+    impl Room {
+        fn new(memory: usize) -> Room {
+            Room { store: Store::new(memory), front: Front::default() }
+        }
+
+        fn keep(&self, entry: Entry) -> Arc<Entry> {
+            let target = String::from_utf8(entry.url()["http://h".len()..].to_vec()).unwrap();
+            let Boarded::Lead(ticket) = self.store.board(&key(None, &target), true, NOW) else { panic!() };
+            ticket.land(entry)
+        }
+
+        fn body(&mut self, owner: Option<&str>, target: &str, ask: &[(&str, &str)]) -> Option<Bytes> {
+            let headers = Headers::from_iter(ask.iter().copied());
+            match self.store.find(&mut self.front, &key(owner, target), &headers, false) {
+                Found::Entry(entry) => Some(entry.body.clone()),
+                Found::Others | Found::Nothing => None,
+            }
+        }
+
+        fn has(&mut self, target: &str) -> bool {
+            self.body(None, target, &[]).is_some()
+        }
+    }
+
+    #[test]
+    fn what_is_kept_is_found_by_those_it_is_for() {
+        let mut room = Room::new(1 << 20);
+        let vary = [("vary", "foo")];
+        room.keep(entry(None, "/a", &[("foo", "1")], &vary, b"one"));
+        room.keep(entry(None, "/a", &[("foo", "2")], &vary, b"two"));
+        room.keep(entry(Some("x"), "/a", &[], &[], b"his"));
+        for _ in 0..2 {
+            assert_eq!(room.body(None, "/a", &[("foo", "1")]).unwrap(), "one");
+            assert_eq!(room.body(None, "/a", &[("foo", "2")]).unwrap(), "two");
+            assert_eq!(room.body(None, "/a", &[]), None);
+            assert_eq!(room.body(Some("x"), "/a", &[]).unwrap(), "his");
+            assert_eq!(room.body(Some("y"), "/a", &[]), None);
+        }
+        room.keep(entry(None, "/a", &[("foo", "1")], &vary, b"new"));
+        assert_eq!(room.body(None, "/a", &[("foo", "1")]).unwrap(), "new");
+        assert_eq!(room.store.usage().entries, 3);
+        assert_eq!(room.store.forget(&key(None, "/a")), 3, "whomever it is for");
+        assert_eq!(room.store.usage(), Usage::default());
+        assert_eq!(room.body(Some("x"), "/a", &[]), None, "not by the front either");
+    }
+
+    #[test]
+    fn who_is_known_gets_only_what_is_meant_for_everyone() {
+        let mut room = Room::new(1 << 20);
+        room.keep(entry(None, "/anonymous", &[], &[], b"1"));
+        room.keep(entry(None, "/open", &[], &[("cache-control", "public")], b"1"));
+        for (target, openly, expected) in
+            [("/anonymous", false, true), ("/anonymous", true, false), ("/open", false, true), ("/open", true, true)]
+        {
+            let found = room.store.find(&mut room.front, &key(None, target), &Headers::new(), openly);
+            assert_eq!(matches!(found, Found::Entry(_)), expected, "{target} {openly}");
+        }
+    }
+
+    #[test]
+    fn memory_is_bounded_and_what_is_asked_for_stays() {
+        let mut room = Room::new(200_000);
+        for number in 0..20 {
+            room.keep(entry(None, &format!("/hot/{number}"), &[], &[], &[0; 1000]));
+        }
+        for round in 0..500 {
+            for number in 0..20 {
+                assert!(round == 0 || room.has(&format!("/hot/{number}")), "{number} in round {round}");
+                room.has(&format!("/hot/{number}"));
+            }
+            room.keep(entry(None, &format!("/cold/{round}"), &[], &[], &[0; 1000]));
+            assert!(room.store.usage().bytes <= 200_000);
+        }
+        assert!(room.store.usage().evicted > 300);
+        room.store.resize(0);
+        assert_eq!(room.store.usage().bytes, 0);
+        assert_eq!(room.store.usage().entries, 0);
+        room.keep(entry(None, "/large", &[], &[], &[0; 1000]));
+        assert!(!room.has("/large"));
+    }
+
+    #[test]
+    fn purging_takes_what_is_named_and_nothing_else() {
+        for (what, gone) in [
+            (What::Url("http://h/a/1".into()), vec!["/a/1"]),
+            (What::Prefix("http://h/a".into()), vec!["/a/1", "/a/2"]),
+            (What::Tag("t".into()), vec!["/a/2", "/b"]),
+            (What::Tag("unknown".into()), vec![]),
+            (What::All, vec!["/a/1", "/a/2", "/b"]),
+        ] {
+            let mut room = Room::new(1 << 20);
+            for (target, tags) in [("/a/1", "s"), ("/a/2", "s t"), ("/b", "t")] {
+                room.keep(entry(None, target, &[], &[("surrogate-key", tags)], b"1"));
+                assert!(room.has(target));
+            }
+            let other = Purge { api: Some("other".into()), what: what.clone() };
+            assert_eq!(room.store.purge(&other), 0);
+            assert_eq!(room.store.purge(&Purge { api: Some("a".into()), what }), gone.len());
+            for target in ["/a/1", "/a/2", "/b"] {
+                assert_eq!(room.has(target), !gone.contains(&target), "{target} {gone:?}");
+            }
+        }
+    }
+
+    #[test]
+    fn what_is_on_its_way_when_its_url_is_forgotten_is_not_kept() {
+        let mut room = Room::new(1 << 20);
+        for forget in [false, true] {
+            let Boarded::Lead(ticket) = room.store.board(&key(None, "/a"), false, NOW) else { panic!() };
+            if forget {
+                room.store.forget(&key(None, "/a"));
+            } else {
+                room.store.purge(&Purge { api: None, what: What::Tag("t".into()) });
+            }
+            ticket.land(entry(None, "/a", &[], &[], b"old"));
+            assert!(!room.has("/a"));
+        }
+    }
+
+    fn now<T>(future: impl Future<Output = T>) -> Option<T> {
+        match pin!(future).poll(&mut Context::from_waker(Waker::noop())) {
+            Poll::Ready(output) => Some(output),
+            Poll::Pending => None,
+        }
+    }
+
+    fn follow(store: &Arc<Store>) -> Arc<Flight> {
+        match store.board(&key(None, "/a"), false, NOW) {
+            Boarded::Follow(flight) => flight,
+            other => panic!("{other:?}"),
+        }
+    }
+
+    #[test]
+    fn those_who_wait_get_what_lands_or_go_at_once() {
+        let store = Store::new(1 << 20);
+        let Boarded::Lead(ticket) = store.board(&key(None, "/a"), false, NOW) else { panic!() };
+        assert!(matches!(store.board(&key(None, "/b"), false, NOW), Boarded::Lead(_)), "another key");
+        assert!(matches!(store.board(&key(Some("x"), "/a"), false, NOW), Boarded::Lead(_)), "another's");
+        assert!(matches!(store.board(&key(None, "/a"), true, NOW), Boarded::Lead(_)), "who will not wait");
+        let flight = follow(&store);
+        assert!(now(flight.join()).is_none());
+        ticket.land(entry(None, "/a", &[], &[], b"1"));
+        assert!(matches!(now(flight.join()), Some(Joined::Entry(_))));
+
+        let Boarded::Lead(ticket) = store.board(&key(None, "/a"), false, NOW) else { panic!() };
+        let flight = follow(&store);
+        drop(ticket);
+        assert!(matches!(now(flight.join()), Some(Joined::Alone)));
+
+        let Boarded::Lead(ticket) = store.board(&key(None, "/a"), false, NOW) else { panic!("a lost lead is no lead") };
+        ticket.pass(Some(NOW));
+        for _ in 0..2 {
+            let boarded = store.board(&key(None, "/a"), false, NOW);
+            assert!(matches!(boarded, Boarded::Lead(_)), "nobody waits for what nobody else could use");
+            std::mem::forget(boarded);
+        }
+    }
+
+    fn read(reader: &mut crate::Reader) -> Vec<Option<Result<Bytes, ()>>> {
+        let mut all = Vec::new();
+        while let Poll::Ready(piece) = reader.poll(&mut Context::from_waker(Waker::noop())) {
+            let last = !matches!(piece, Some(Ok(_)));
+            all.push(piece);
+            if last {
+                break;
+            }
+        }
+        all
+    }
+
+    #[test]
+    fn a_body_on_its_way_is_read_along_from_its_beginning_and_kept() {
+        let store = Store::new(1 << 20);
+        let Boarded::Lead(ticket) = store.board(&key(None, "/a"), false, NOW) else { panic!() };
+        let flight = follow(&store);
+        let mut first = ticket.stream(Arc::new(entry(None, "/a", &[], &[], b"")), Some(4));
+        ticket.push("ab".into(), 100);
+        let Some(Joined::Stream(_, mut second)) = now(flight.join()) else { panic!() };
+        assert_eq!((read(&mut first).len(), read(&mut second).len(), second.left()), (1, 1, Some(2)));
+        ticket.push("cd".into(), 100);
+        ticket.finish();
+        assert_eq!(read(&mut first), [Some(Ok("cd".into())), None]);
+        assert_eq!(read(&mut second), [Some(Ok("cd".into())), None]);
+        let found = store.find(&mut Front::default(), &key(None, "/a"), &Headers::new(), false);
+        let Found::Entry(entry) = found else { panic!("{found:?}") };
+        assert_eq!(&*entry.body, b"abcd");
+    }
+
+    #[test]
+    fn a_body_that_is_too_large_goes_on_at_the_pace_of_the_slowest_and_is_not_kept() {
+        let store = Store::new(1 << 20);
+        let Boarded::Lead(ticket) = store.board(&key(None, "/a"), false, NOW) else { panic!() };
+        let flight = follow(&store);
+        let cx = &mut Context::from_waker(Waker::noop());
+        let mut reader = ticket.stream(Arc::new(entry(None, "/a", &[], &[], b"")), None);
+        ticket.push(vec![0; 300 * 1024].into(), 1000);
+        assert!(matches!(now(flight.join()), Some(Joined::Alone)), "nobody new");
+        assert!(ticket.poll_room(cx).is_pending());
+        assert_eq!(read(&mut reader).len(), 1);
+        assert_eq!(ticket.poll_room(cx), Poll::Ready(true));
+        ticket.push("b".into(), 1000);
+        assert_eq!(read(&mut reader).len(), 1);
+        ticket.finish();
+        assert_eq!(read(&mut reader), [None]);
+        assert!(matches!(
+            store.find(&mut Front::default(), &key(None, "/a"), &Headers::new(), false),
+            Found::Nothing | Found::Others
+        ));
+
+        let Boarded::Lead(ticket) = store.board(&key(None, "/a"), false, NOW) else { panic!() };
+        let mut reader = ticket.stream(Arc::new(entry(None, "/a", &[], &[], b"")), None);
+        drop(ticket);
+        assert_eq!(read(&mut reader), [Some(Err(()))]);
+    }
+
+    #[test]
+    fn what_has_not_changed_takes_the_place_of_what_it_was() {
+        let mut room = Room::new(1 << 20);
+        let old = room.keep(entry(None, "/a", &[], &[("x-a", "1")], b"1"));
+        assert!(room.has("/a"));
+        let Boarded::Lead(ticket) = room.store.board(&key(None, "/a"), false, NOW) else { panic!() };
+        ticket.renew(&old, entry(None, "/a", &[], &[("x-a", "22")], b"1"));
+        let found = room.store.find(&mut room.front, &key(None, "/a"), &Headers::new(), false);
+        let Found::Entry(found) = found else { panic!() };
+        assert_eq!(found.headers.get_str("x-a"), Some("22"));
+        assert_eq!(room.store.usage().bytes, found.size());
+        assert_eq!(room.store.usage().entries, 1);
+    }
+}
