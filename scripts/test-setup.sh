@@ -25,7 +25,7 @@ if [ "${#missing[@]}" -gt 0 ]; then
 fi
 
 venv=target/test-venv
-pins="grpcio==1.85.1 grpcio-health-checking==1.85.1 websockets==17.4 pyjwt[crypto]==2.15.1"
+pins="grpcio==1.85.1 grpcio-health-checking==1.85.1 websockets==17.4 pyjwt[crypto]==2.15.1 schemathesis==4.32.5"
 if [ "$(cat "$venv/pins" 2>/dev/null)" != "$pins" ]; then
     rm -rf "$venv"
     python3 -m venv "$venv"

@@ -153,6 +153,12 @@ impl Timeline {
 }
 
 impl Layer {
+    /// Whose time a segment of that name is.
+    pub fn of_segment(name: &str) -> Option<Layer> {
+        let segments = Stamp::ALL.into_iter().flat_map(|stamp| [stamp.segment(false), stamp.segment(true)]);
+        segments.into_iter().find(|(it, _)| *it == name).map(|(_, layer)| layer)
+    }
+
     pub const fn as_str(self) -> &'static str {
         match self {
             Layer::Client => "client",

@@ -5,6 +5,7 @@
 //! A field that must be there gets a stand-in, so that its siblings are checked all the same. All these
 //! places are remembered, and what is said about them later is not told: it would be a consequence.
 
+mod admin;
 mod consumers;
 mod listeners;
 mod routes;
@@ -166,7 +167,7 @@ pub(crate) struct Context<'a> {
 
 impl Context<'_> {
     fn snapshot(&mut self, document: Document) -> Snapshot {
-        let Document { version, node, listeners, upstreams, policies, apis, consumers, telemetry } = document;
+        let Document { version, node, listeners, upstreams, policies, apis, consumers, telemetry, admin } = document;
         match version {
             Some(1) => {}
             Some(other) => self.error("version", format!("version {other} is not known; expected 1")),
@@ -179,6 +180,7 @@ impl Context<'_> {
         let (apis, routes, router) =
             self.routes(apis, policies, &listeners, &mut upstreams, credentials, consumers.len());
         let telemetry = self.telemetry(telemetry);
+        let admin = self.admin(admin, &listeners, telemetry.metrics);
         let workers = node.workers.unwrap_or_else(|| std::thread::available_parallelism().map_or(1, Into::into));
         if workers == 0 {
             self.error("node.workers", "no worker at all; expected 1 or more");
@@ -197,6 +199,7 @@ impl Context<'_> {
             routes,
             consumers,
             telemetry,
+            admin,
             router,
             written: std::mem::take(&mut self.written),
         }

@@ -39,6 +39,8 @@ section! {
         consumers: Named<Consumer>,
         /// What is told, and to whom.
         telemetry: Telemetry,
+        /// Where the node is operated.
+        admin: Admin,
     }
 }
 
@@ -61,6 +63,19 @@ section! {
     Cache {
         /// Memory for them, shared by all workers. Default: `64MiB`.
         memory: Option<Size>,
+    }
+}
+
+section! {
+    /// Where the node is operated: `weir top`, `weir reload` and the admin API.
+    Admin {
+        /// `unix:weir-admin.sock`, `127.0.0.1:9901` or `none`. Default: a socket that only the node's own user may
+        /// open, in a folder where the commands look for it. Changes with the next start.
+        address: Option<String>,
+        /// What `Authorization: Bearer` must carry; at least 16 bytes. An IP address needs one, a socket does not.
+        token: Option<SecretRef>,
+        /// Names by which an IP address may be called, beside `localhost` and addresses.
+        hosts: Vec<String>,
     }
 }
 

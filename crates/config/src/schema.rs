@@ -22,7 +22,8 @@ pub fn reference() -> String {
     text
 }
 
-fn section(text: &mut String, schema: &Value) {
+/// What a schema says of itself, and its fields.
+pub fn section(text: &mut String, schema: &Value) {
     if let Some(description) = schema["description"].as_str() {
         let _ = write!(text, "\n{description}\n");
     }

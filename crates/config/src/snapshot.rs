@@ -23,6 +23,7 @@ pub struct Snapshot {
     pub routes: Vec<Arc<Route>>,
     pub consumers: Vec<Arc<Consumer>>,
     pub telemetry: Telemetry,
+    pub admin: Admin,
     /// From a request's head to the route that takes it.
     pub router: Router,
     /// The policies of each place as written there; the next snapshot takes their state from here.
@@ -70,6 +71,24 @@ pub struct Node {
     pub retire: Option<Duration>,
     /// Bytes of memory for the answers that are kept.
     pub cache_memory: usize,
+}
+
+/// Where the node is operated.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Admin {
+    pub place: AdminPlace,
+    /// What a request must show. There always is one for an IP address.
+    pub token: Option<Secret>,
+    /// Names an IP address may be called by, beside `localhost` and addresses; in lower case.
+    pub hosts: Vec<String>,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum AdminPlace {
+    /// A socket where the commands look for one.
+    Usual,
+    At(Address),
+    Nowhere,
 }
 
 // === The way in ===

@@ -112,6 +112,11 @@ impl Source {
         }
     }
 
+    /// The tree of the text, if it has one.
+    pub fn to_json(&self) -> Option<serde_json::Value> {
+        self.parse().ok().map(|tree| tree.to_json())
+    }
+
     pub(crate) fn parse(&self) -> Result<Node, Vec<Diagnostic>> {
         let errors = match self.format {
             Format::Yaml => match Yaml::read(&self.text) {
@@ -134,6 +139,18 @@ impl Source {
 // === impl Node ===
 
 impl Node {
+    fn to_json(&self) -> serde_json::Value {
+        match &self.value {
+            Value::Null => serde_json::Value::Null,
+            Value::Bool(value) => (*value).into(),
+            Value::Int(value) => (*value).into(),
+            Value::Float(value) => (*value).into(),
+            Value::Str(value) => value.as_str().into(),
+            Value::List(items) => items.iter().map(|(_, item)| item.to_json()).collect(),
+            Value::Map(entries) => entries.iter().map(|entry| (entry.key.clone(), entry.value.to_json())).collect(),
+        }
+    }
+
     /// The place of the node at a path, or of the nearest around it, and the path in the document's own
     /// numbers. A key belongs to what it names.
     pub(crate) fn find(&self, steps: &[Step]) -> (Range<usize>, String) {

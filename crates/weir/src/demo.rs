@@ -9,10 +9,11 @@ use config::Address;
 use proxy::Sockets;
 use simulator::{Options, Simulator};
 
+use crate::admin;
 use crate::document::Document;
 use crate::exit::Exit;
 use crate::logging;
-use crate::run;
+use crate::running::Running;
 use crate::signals::{self, Event};
 use crate::terminal::{Ink, Paint, complain, say, tell};
 
@@ -53,21 +54,24 @@ pub fn run(args: &Args) -> Exit {
         .iter()
         .zip(SERVICES)
         .fold(document, |document, (service, (_, place))| document.replace(place, &service.address().to_string()));
-    let loaded = match Document::Builtin(document).read(None).result {
+    let document = Document::Builtin(document);
+    let loaded = match document.read(None).result {
         Ok(loaded) => loaded,
         Err(refused) => {
             tell(&refused.render(Paint::stderr()));
             return Exit::Failed;
         }
     };
-    let node = match run::start(loaded, Sockets::default()) {
-        Ok(node) => node,
+    let running = match Running::start(document, loaded, Sockets::default()) {
+        Ok(running) => running,
         Err(exit) => {
             complain("the demo could not start", "if the port is taken, try `weir demo --port 0`");
             return exit;
         }
     };
-    if let Some((_, Address::Ip(address))) = node.addresses().first() {
+    let admin = admin::start(&running, false).inspect_err(|error| tracing::warn!("{error}")).ok();
+    let addresses = running.with(|node| node.addresses()).unwrap_or_default();
+    if let Some((_, Address::Ip(address))) = addresses.first() {
         say(&introduction(*address, &services, Paint::stdout()));
     }
     for event in events {
@@ -75,7 +79,8 @@ pub fn run(args: &Args) -> Exit {
             break;
         }
     }
-    node.stop(Duration::from_secs(1));
+    running.stop(Duration::from_secs(1));
+    drop(admin);
     Exit::Ok
 }
 
@@ -111,6 +116,7 @@ fn introduction(address: SocketAddr, services: &[Simulator], paint: Paint) -> St
                 "for i in $(seq 40); do curl -s {base}/orders/$i | grep -o '\"instance\":\"[^\"]*\"'; done | sort | uniq -c"
             ),
         ),
+        ("Volume, velocity and variance, as they change", format!("{weir} top")),
         (
             "What would become of a call, and why",
             format!(

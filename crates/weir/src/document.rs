@@ -95,6 +95,16 @@ impl Document {
         };
         Reading { result, seen: files.seen.into_inner() }
     }
+
+    /// Another text as if it stood in this one's place, with the same files around it.
+    pub fn compile(&self, source: &Source) -> Result<Loaded, Vec<Diagnostic>> {
+        let path = match self {
+            Document::File(path) => path.as_path(),
+            Document::Stdin(_) | Document::Builtin(_) => Path::new("-"),
+        };
+        let (snapshot, warnings) = config::compile(source, &Disk::beside(path), None)?;
+        Ok(Loaded { source: source.clone(), snapshot, warnings })
+    }
 }
 
 /// What a node says of its snapshot, in the words and at the places of the document.

@@ -13,6 +13,7 @@ use base::{Headers, Reply, StatusCode};
 use config::router::{Considered, Found, Verdict, is_ambiguous_path};
 use config::{Action, Balance, Forward, HashKey, Redirect, Retry, Rewrite, Route, Snapshot, Timeouts, Weighted};
 use policy::{Passage, Refusal, Steps, Stop};
+use schemars::JsonSchema;
 use serde::Serialize;
 
 use crate::document::{Document, Loaded};
@@ -117,7 +118,7 @@ fn load(path: &std::path::Path) -> Result<Loaded, String> {
 
 // === The answer ===
 
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, JsonSchema)]
 pub struct Explanation {
     document: String,
     listener: String,
@@ -132,7 +133,7 @@ pub struct Explanation {
     live: Option<Live>,
 }
 
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, JsonSchema)]
 struct Taken {
     api: String,
     name: String,
@@ -151,13 +152,13 @@ struct Taken {
 }
 
 /// A policy the call meets; those after one that stops it are not met.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, JsonSchema)]
 struct Step {
     policy: &'static str,
     passes: bool,
 }
 
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, JsonSchema)]
 #[serde(rename_all = "kebab-case")]
 enum Outcome {
     Forward { upstreams: Vec<Candidate>, mirror: Option<String>, timeouts: String, retry: String },
@@ -166,7 +167,7 @@ enum Outcome {
 }
 
 /// An upstream of the split.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, JsonSchema)]
 struct Candidate {
     upstream: String,
     percent: f64,
@@ -174,7 +175,7 @@ struct Candidate {
     endpoints: Vec<Target>,
 }
 
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, JsonSchema)]
 struct Target {
     url: String,
     weight: u32,
@@ -184,7 +185,7 @@ struct Target {
     host: String,
 }
 
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, JsonSchema)]
 struct Other {
     name: String,
     at: String,
@@ -195,7 +196,7 @@ struct Other {
 
 // === Finding it ===
 
-fn explain(document: &str, snapshot: &Snapshot, question: &Question) -> Explanation {
+pub fn explain(document: &str, snapshot: &Snapshot, question: &Question) -> Explanation {
     let head = &question.call.head;
     let mut explanation = Explanation {
         document: document.to_owned(),

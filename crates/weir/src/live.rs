@@ -12,12 +12,13 @@ use base::{Scheme, Time};
 use config::{AccessLog, Address, Listener, Snapshot};
 use ipnet::IpNet;
 use proxy::Node;
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::explain::Question;
 
 /// What came back, and where the time went.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, JsonSchema)]
 pub struct Live {
     pub status: String,
     pub headers: Vec<String>,

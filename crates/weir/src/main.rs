@@ -1,7 +1,9 @@
 //! The binary: command line, signals, wiring. One file per command; what two of them need has a file of its own.
 #![forbid(unsafe_code)]
 
+mod admin;
 mod check;
+mod client;
 mod completions;
 mod demo;
 mod document;
@@ -10,11 +12,14 @@ mod explain;
 mod live;
 mod logging;
 mod notify;
+mod reload;
 mod run;
+mod running;
 mod schema;
 mod signals;
 mod takeover;
 mod terminal;
+mod top;
 mod watch;
 
 use std::process::ExitCode;
@@ -37,6 +42,8 @@ enum Command {
     Run(run::Args),
     Check(check::Args),
     Explain(explain::Args),
+    Top(top::Args),
+    Reload(reload::Args),
     Schema(schema::Args),
     Demo(demo::Args),
     Completions(completions::Args),
@@ -49,6 +56,7 @@ Examples:
   weir check                                 is weir.yaml right?
   weir run                                   run it
   weir explain GET http://localhost/orders   what happens to that call, and why
+  weir top                                   what passes, how that changes, how it is spread
 
 Exit codes:
   0  all is well
@@ -65,6 +73,8 @@ fn main() -> ExitCode {
         Command::Run(args) => run::run(&args),
         Command::Check(args) => check::run(&args),
         Command::Explain(args) => explain::run(&args),
+        Command::Top(args) => top::run(&args),
+        Command::Reload(args) => reload::run(&args),
         Command::Schema(args) => schema::run(&args),
         Command::Demo(args) => demo::run(&args),
         Command::Completions(args) => completions::run(&args),

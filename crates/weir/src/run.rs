@@ -7,13 +7,12 @@ use std::sync::Arc;
 use std::sync::mpsc::{self, Receiver, RecvTimeoutError, Sender};
 use std::time::{Duration, Instant};
 
-use config::Address;
-use proxy::{Node, Sockets};
-
-use crate::document::{self, Document, Loaded, Reading};
+use crate::admin::{self, Admin};
+use crate::document::{Document, Reading};
 use crate::exit::Exit;
 use crate::logging;
 use crate::notify::notify;
+use crate::running::Running;
 use crate::signals::{self, Event};
 use crate::takeover::{self, Control, Predecessor};
 use crate::terminal::{Paint, complain, tell};
@@ -73,16 +72,17 @@ pub fn run(args: &Args) -> Exit {
             return exit;
         }
     };
-    let Prepared { node, document, seen } = prepared;
+    let Prepared { running, seen } = prepared;
     if let Some(before) = &before
         && let Err(error) = before.ready()
     {
         tracing::error!(%error, "the running process did not let go; this one ends");
-        stop(node);
+        stop(&running);
         return Exit::Failed;
     }
-    node.take_files(true);
+    running.with(|node| node.take_files(true));
     let inherited = args.takeover.as_deref().and_then(|path| before.as_mut()?.take_control(path));
+    let follows = before.is_some();
     drop(before);
     let control = args.takeover.as_deref().and_then(|path| {
         let control = Control::start(path, inherited, &sender);
@@ -90,18 +90,30 @@ pub fn run(args: &Args) -> Exit {
     });
     // Without it SIGHUP still works.
     let watch = Watch::start(sender.clone()).inspect_err(|error| tracing::error!(%error, "files are not watched")).ok();
-    if let Some(watch) = &watch {
+    if let Some(watch) = watch {
         watch.follow(seen);
+        running.watched_by(Some(watch));
     }
+    let admin = match admin::start(&running, follows) {
+        Ok(admin) => admin,
+        Err(error) if follows => {
+            tracing::error!("{error}");
+            None
+        }
+        Err(error) => {
+            complain(&error, "give `admin.address` one that is free, or `none`");
+            running.stop(Duration::ZERO);
+            return Exit::Failed;
+        }
+    };
     notify("READY=1");
-    Running { node, document, watch, control, sender, handing_over: false, changed: false }.serve(&events)
+    Serving { running, admin, control, sender, handing_over: false, changed: false }.serve(&events)
 }
 
-/// All that a running gateway has.
-struct Running {
-    node: Node,
-    document: Document,
-    watch: Option<Watch>,
+/// What the main thread has of a running gateway.
+struct Serving {
+    running: Arc<Running>,
+    admin: Option<Admin>,
     control: Option<Control>,
     sender: Sender<Event>,
     /// Another process has got the sockets, and has not said yet what comes of it.
@@ -111,8 +123,7 @@ struct Running {
 }
 
 struct Prepared {
-    node: Node,
-    document: Document,
+    running: Arc<Running>,
     seen: Fingerprint,
 }
 
@@ -130,32 +141,19 @@ fn prepare(args: &Args, before: Option<&mut Predecessor>) -> Result<Prepared, (E
         (Exit::Wrong, format!("the document is wrong: {}", found.join("; ")))
     })?;
     let sockets = before.map(|before| std::mem::take(&mut before.sockets)).unwrap_or_default();
-    let node = start(loaded, sockets).map_err(|exit| (exit, "it could not start; its own log says why".to_owned()))?;
-    Ok(Prepared { node, document, seen })
+    let running = Running::start(document, loaded, sockets)
+        .map_err(|exit| (exit, "it could not start; its own log says why".to_owned()))?;
+    Ok(Prepared { running, seen })
 }
 
-/// A node, or what kept it from starting, told to whoever looks.
-pub fn start(loaded: Loaded, sockets: Sockets) -> Result<Node, Exit> {
-    let Loaded { source, snapshot, warnings } = loaded;
-    tell(&document::render(&warnings, Paint::stderr()));
-    let snapshot = Arc::new(snapshot);
-    let node = Node::follow(snapshot.clone(), sockets).map_err(|problems| {
-        tell(&document::render(&document::locate(&source, &problems), Paint::stderr()));
-        // Certificates are the document's fault, addresses that are taken are not.
-        if proxy::check(&snapshot).is_empty() { Exit::Failed } else { Exit::Wrong }
-    })?;
-    tracing::info!(document = %source.name, revision = %snapshot.revision.hash, "in force");
-    tell_addresses(&node, &[]);
-    Ok(node)
-}
-
-impl Running {
+impl Serving {
     fn serve(mut self, events: &Receiver<Event>) -> Exit {
         for event in events {
             match event {
                 Event::Reload | Event::Changed if self.handing_over => self.changed = true,
-                Event::Reload | Event::Changed => reload(&mut self.node, &self.document, self.watch.as_ref()),
-                Event::ReopenLogs => self.node.telemetry().reopen_logs(),
+                // What is wrong is told where it is found.
+                Event::Reload | Event::Changed => drop(self.running.reload(None)),
+                Event::ReopenLogs => self.running.reopen_logs(),
                 Event::Replace => self.replace(),
                 Event::Successor(stream) => self.hand_over(stream, None),
                 Event::HandedOver(Ok(process)) => return self.retire(process, events),
@@ -165,11 +163,12 @@ impl Running {
             }
         }
         notify("STOPPING=1");
-        stop(self.node)
+        // The admin API goes on until the node has stopped, and says that it stops.
+        stop(&self.running)
     }
 
     fn replace(&mut self) {
-        if matches!(self.document, Document::Stdin(_)) {
+        if !self.running.can_be_read_again() {
             return tracing::error!(
                 "a document from standard input cannot be read a second time; this process goes on"
             );
@@ -194,8 +193,11 @@ impl Running {
             control.pause();
             control.pass_on()
         });
-        let passed = self.node.sockets().and_then(|sockets| Ok((sockets, control.transpose()?)));
+        let stopping = || Err(std::io::Error::other("the node is stopping"));
+        let sockets = self.running.with(|node| node.sockets()).unwrap_or_else(stopping);
+        let passed = sockets.and_then(|sockets| Ok((sockets, control.transpose()?)));
         self.handing_over = true;
+        self.running.hold(true);
         match passed {
             Ok((sockets, control)) => takeover::hand_over(stream, child, sockets, control, self.sender.clone()),
             Err(error) => drop(self.sender.send(Event::HandedOver(Err(error.to_string())))),
@@ -206,95 +208,56 @@ impl Running {
     fn stay(&mut self, reason: &str) {
         tracing::error!(%reason, "no process took over; this one goes on");
         self.handing_over = false;
+        self.running.hold(false);
         if let Some(control) = &mut self.control
             && let Err(error) = control.listen(&self.sender)
         {
             tracing::error!(%error, "nobody can take over by the socket any more");
         }
         if std::mem::take(&mut self.changed) {
-            reload(&mut self.node, &self.document, self.watch.as_ref());
+            drop(self.running.reload(None));
         }
     }
 
     /// The other process has what is new; this one ends with what it has.
     fn retire(self, process: u32, events: &Receiver<Event>) -> Exit {
-        let Running { mut node, document: _, watch, control, sender, handing_over: _, changed: _ } = self;
+        let Serving { running, admin, control, sender, handing_over: _, changed: _ } = self;
         notify(&format!("MAINPID={process}"));
-        drop(watch);
+        running.watched_by(None);
+        // Whoever operates the node means the other from now on.
+        drop(admin);
         if let Some(control) = control {
             control.leave();
         }
-        node.take_files(false);
-        let retire = node.snapshot().node.retire;
+        running.with(|node| node.take_files(false));
+        let retire = running.snapshot().and_then(|snapshot| snapshot.node.retire);
         tracing::info!(process, "another process took over: finishing what is under way");
-        node.retire(move || drop(sender.send(Event::Drained)));
+        running.with_mut(|node| node.retire(move || drop(sender.send(Event::Drained))));
         let until = retire.map(|retire| Instant::now() + retire);
         loop {
             let left = until.map_or(Duration::from_secs(3600), |until| until.saturating_duration_since(Instant::now()));
             match events.recv_timeout(left) {
-                Ok(Event::Drained | Event::Stop) => return stop(node),
-                Ok(Event::ReopenLogs) => node.telemetry().reopen_logs(),
+                Ok(Event::Drained | Event::Stop) => return stop(&running),
+                Ok(Event::ReopenLogs) => running.reopen_logs(),
                 Ok(Event::Replace | Event::Reload) => tracing::warn!("another process took over; tell it"),
                 Ok(Event::Changed | Event::Successor(_) | Event::HandedOver(_)) => {}
                 Err(RecvTimeoutError::Timeout) if until.is_none() => {}
                 Err(RecvTimeoutError::Timeout | RecvTimeoutError::Disconnected) => {
                     tracing::warn!("what is still under way took longer than `node.retire`");
-                    return stop(node);
+                    return stop(&running);
                 }
             }
         }
     }
 }
 
-fn stop(node: Node) -> Exit {
-    let patience = node.snapshot().node.drain;
+fn stop(running: &Running) -> Exit {
+    let patience = running.snapshot().map(|snapshot| snapshot.node.drain).unwrap_or_default();
     tracing::info!(seconds = patience.as_secs_f64(), "stopping: finishing what is under way");
-    if node.stop(patience) {
+    if running.stop(patience) {
         tracing::info!("stopped");
         return Exit::Ok;
     }
     tracing::warn!("stopped, with calls cut: they took longer than `node.drain`");
     Exit::Failed
-}
-
-fn reload(node: &mut Node, document: &Document, watch: Option<&Watch>) {
-    let begin = Instant::now();
-    let Reading { result, seen } = document.read(Some(node.snapshot()));
-    if let Some(watch) = watch {
-        watch.follow(seen);
-    }
-    let refuse = |text: String| {
-        tracing::error!("the document is refused; what was in force stays");
-        tell(&text);
-    };
-    let Loaded { source, snapshot, warnings } = match result {
-        Ok(loaded) => loaded,
-        Err(refused) => {
-            node.refused();
-            return refuse(refused.render(Paint::stderr()));
-        }
-    };
-    let snapshot = Arc::new(snapshot);
-    let before = node.addresses();
-    // The node counts its own refusals.
-    if let Err(problems) = node.apply(snapshot.clone()) {
-        return refuse(document::render(&document::locate(&source, &problems), Paint::stderr()));
-    }
-    tell(&document::render(&warnings, Paint::stderr()));
-    let millis = begin.elapsed().as_millis() as u64;
-    tracing::info!(document = %source.name, revision = %snapshot.revision.hash, took_ms = millis, "in force");
-    tell_addresses(node, &before);
-}
-
-/// Where it listens now and did not before.
-fn tell_addresses(node: &Node, before: &[(Arc<str>, Address)]) {
-    for (name, address) in node.addresses().into_iter().filter(|it| !before.contains(it)) {
-        match address {
-            Address::Ip(address) => tracing::info!(listener = %name, %address, "listening"),
-            Address::Unix(path) => tracing::info!(listener = %name, address = %path.display(), "listening"),
-        }
-    }
-    if let Some(address) = node.telemetry().metrics_addr().filter(|_| before.is_empty()) {
-        tracing::info!(%address, "metrics at /metrics");
-    }
 }

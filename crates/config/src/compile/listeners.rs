@@ -116,7 +116,7 @@ impl Context<'_> {
     }
 }
 
-fn parse_address(text: &str) -> Result<Address, String> {
+pub(super) fn parse_address(text: &str) -> Result<Address, String> {
     if let Some(path) = text.strip_prefix("unix:") {
         return match path.is_empty() {
             true => Err("expected a path after `unix:`".into()),

@@ -110,6 +110,11 @@ pub fn get(address: &str, path: &str, fields: &str) -> String {
 
 fn command(folder: &Path, args: &[&str]) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_weir"));
-    command.current_dir(folder).args(args).env_remove("WEIR_LOG");
+    command.current_dir(folder).args(args);
+    for name in ["WEIR_LOG", "WEIR_ADMIN", "WEIR_ADMIN_TOKEN", "RUNTIME_DIRECTORY"] {
+        command.env_remove(name);
+    }
+    // Admin sockets stay in the test's own folder.
+    command.env("XDG_RUNTIME_DIR", folder);
     command
 }
