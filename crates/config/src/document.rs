@@ -292,12 +292,16 @@ section! {
 section! {
     /// Connections to an endpoint.
     Connections {
-        /// Idle ones kept, for each worker. Default: 256.
+        /// Idle ones kept, for each worker; those of HTTP/1. Default: 256.
         idle: Option<usize>,
-        /// How long. Default: `60s`.
+        /// How long; those of HTTP/2 too. Default: `60s`.
         idle_timeout: Option<Span>,
         /// Streams on one HTTP/2 connection before another is opened. Default: 100.
         streams: Option<usize>,
+        /// A HTTP/2 connection with streams that is silent for so long is asked whether it is there (PING) and gets no
+        /// more streams; one that is silent again for so long is given up, three times this after its last sign at the
+        /// latest. Or `none`. Default: `10s`.
+        ping: Option<OrNone>,
     }
 }
 

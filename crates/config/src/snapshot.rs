@@ -386,6 +386,8 @@ pub struct Connections {
     pub idle_timeout: Duration,
     /// Streams on one HTTP/2 connection before another is opened.
     pub streams: usize,
+    /// How long a HTTP/2 connection with streams may be silent before it is asked.
+    pub ping: Option<Duration>,
 }
 
 // === What is told ===

@@ -121,7 +121,7 @@ impl Tries<'_> {
                 Ok(response) if retry.on.statuses.contains(&response.head.status) => {
                     (Fault::Status(response.head.status), Some(response))
                 }
-                Ok(response) => return Ok(self.accept(response, endpoint, connection, now, trip)),
+                Ok(response) => return Ok(self.accept(response, endpoint, connection, call, now, trip)),
                 Err(fault) => (fault, None),
             };
             // A connection that was closed while it lay idle says nothing of the endpoint: once more, on a new one.
@@ -130,7 +130,7 @@ impl Tries<'_> {
             if let Some(response) = unwanted
                 && !again
             {
-                return Ok(self.accept(response, endpoint, connection, now, trip));
+                return Ok(self.accept(response, endpoint, connection, call, now, trip));
             }
             trip.failed(fault.word());
             tracing::debug!(endpoint = %endpoint.state.url, error = %fault, "attempt failed");
@@ -189,7 +189,11 @@ impl Tries<'_> {
             (a, b) => a.or(b),
         };
         let connect = deadline.map_or(timeouts.connect, |deadline| timeouts.connect.min(deadline.since(started)));
-        let lease = match endpoint.pool.lease(self.fresh || upgrade.is_some(), connect, &mut timeline).await {
+        let leased = match upgrade {
+            None => endpoint.pool.lease(self.fresh, connect, &mut timeline).await,
+            Some(_) => endpoint.pool.lease_for_upgrade(connect, &mut timeline).await,
+        };
+        let lease = match leased {
             Ok(lease) => lease,
             Err(error) => return (Err(Fault::Connect(error)), timeline),
         };
@@ -215,6 +219,7 @@ impl Tries<'_> {
         mut response: Response,
         endpoint: &LocalEndpoint,
         connection: Timeline,
+        call: &Call,
         now: Time,
         trip: &mut Trip,
     ) -> Response {
@@ -228,10 +233,9 @@ impl Tries<'_> {
         endpoint.load.observe(now.since(since), now);
         trip.answered(response.head.status, now);
         trip.patience = Patience { idle: self.way.forward.timeouts.idle, deadline: self.deadline };
-        if response.tunnel.is_none() {
-            forward::strip_response(&mut response.head.headers);
-        } else {
-            response.head.headers.remove("connection");
+        match self.way.upgrade.filter(|_| response.tunnel.is_some()) {
+            None => forward::strip_response(&mut response.head.headers),
+            Some(protocol) => forward::as_switched(&mut response.head, protocol, &call.head),
         }
         response
     }
@@ -361,6 +365,7 @@ impl Fault {
             Fault::Connect(_) => "upstream_connect",
             Fault::Send { error: SendError::Body(_), .. } => "request_body",
             Fault::Send { error: SendError::Malformed(_), .. } => "upstream_malformed",
+            Fault::Send { error: SendError::NoUpgrade, .. } => "upstream_no_upgrade",
             Fault::Send { .. } => "upstream_reset",
             Fault::Late(Late::FirstByte) => "first_byte_timeout",
             Fault::Late(Late::Deadline) => "deadline",
@@ -374,6 +379,7 @@ impl Fault {
             Fault::Connect(_) => Refusal::Unreachable,
             Fault::Send { error: SendError::Body(BodyError::Malformed(why)), .. } => Refusal::BadRequest(why),
             Fault::Send { error: SendError::Body(_), .. } => Refusal::RequestBody,
+            Fault::Send { error: SendError::NoUpgrade, .. } => Refusal::NoUpgrade,
             Fault::Send { .. } | Fault::Status(_) => Refusal::BadGateway,
         }
     }

@@ -3,7 +3,8 @@
 use std::fmt::Write as _;
 use std::net::IpAddr;
 
-use base::{Client, Headers, Method, Peer, RequestHead};
+use aws_lc_rs::digest;
+use base::{Client, Headers, Method, Peer, RequestHead, ResponseHead, StatusCode};
 use base64::Engine as _;
 use config::{HostRewrite, PathRewrite, Rewrite};
 use ipnet::IpNet;
@@ -79,6 +80,32 @@ pub fn as_upgrade(head: &mut RequestHead, protocol: &str, random: [u64; 2]) {
         let key: Vec<u8> = random.iter().flat_map(|part| part.to_le_bytes()).collect();
         head.headers.set("sec-websocket-key", base64::engine::general_purpose::STANDARD.encode(key));
     }
+}
+
+/// The answer that opens a tunnel, as HTTP/1 says it, whichever version the upstream speaks: over HTTP/2 it is a `200`
+/// that need not know of any key (RFC 8441, 5). What a client of HTTP/2 is told of it is the connection's business.
+pub fn as_switched(head: &mut ResponseHead, protocol: &str, request: &RequestHead) {
+    head.headers.remove("connection");
+    if head.status == StatusCode::SWITCHING_PROTOCOLS {
+        return;
+    }
+    strip_response(&mut head.headers);
+    head.headers.remove("content-length");
+    head.status = StatusCode::SWITCHING_PROTOCOLS;
+    head.headers.set("upgrade", protocol);
+    if protocol.eq_ignore_ascii_case("websocket")
+        && let Some(key) = request.headers.get("sec-websocket-key")
+    {
+        head.headers.set("sec-websocket-accept", websocket_accept(key));
+    }
+}
+
+/// RFC 6455, 4.2.2.
+fn websocket_accept(key: &[u8]) -> String {
+    let mut sha1 = digest::Context::new(&digest::SHA1_FOR_LEGACY_USE_ONLY);
+    sha1.update(key);
+    sha1.update(b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11");
+    base64::engine::general_purpose::STANDARD.encode(sha1.finish())
 }
 
 /// The caller, as the connection or a trusted proxy before us tells.
@@ -354,6 +381,25 @@ mod tests {
         as_upgrade(&mut head, "websocket", [1, 2]);
         assert_eq!(head.method, Method::GET);
         assert_eq!(head.headers.get_str("sec-websocket-key"), Some("AQAAAAAAAAACAAAAAAAAAA=="));
+    }
+
+    #[test]
+    fn a_stream_that_became_a_tunnel_is_a_switch() {
+        let request = head(Headers::from_iter([("sec-websocket-key", "dGhlIHNhbXBsZSBub25jZQ==")]));
+        let mut answer = ResponseHead::new(StatusCode::OK);
+        answer.headers.append("sec-websocket-protocol", "chat");
+        as_switched(&mut answer, "websocket", &request);
+        assert_eq!(answer.status, 101);
+        let expected = [
+            ("sec-websocket-protocol", "chat"),
+            ("upgrade", "websocket"),
+            ("sec-websocket-accept", "s3pPLMBiTxaQ9kYGzzhZRbK+xOo="),
+        ];
+        assert_eq!(answer.headers, Headers::from_iter(expected));
+        // What an upstream of HTTP/1 says of the key is its own.
+        answer.headers.set("sec-websocket-accept", "its own");
+        as_switched(&mut answer, "websocket", &request);
+        assert_eq!(answer.headers.get_str("sec-websocket-accept"), Some("its own"));
     }
 
     #[test]

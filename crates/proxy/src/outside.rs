@@ -99,6 +99,7 @@ impl Asker {
             idle: 8,
             idle_timeout: Duration::from_secs(30),
             streams: 100,
+            ping: Some(Duration::from_secs(10)),
         };
         let pool = Pool::new(target);
         self.pools.borrow_mut().insert(whom, pool.clone());

@@ -22,6 +22,8 @@ pub enum Refusal {
     Unreachable,
     /// The upstream broke off, or what it said was not HTTP.
     BadGateway,
+    /// The upstream speaks HTTP/2 and takes no upgrades over it.
+    NoUpgrade,
     /// The upstream did not answer in time.
     Timeout,
     /// The client's own body failed.
@@ -78,6 +80,9 @@ impl Refusal {
             Refusal::NoEndpoint => (StatusCode::SERVICE_UNAVAILABLE, "no-endpoint", "No endpoint is available"),
             Refusal::Unreachable => (StatusCode::BAD_GATEWAY, "upstream-unreachable", "The upstream cannot be reached"),
             Refusal::BadGateway => (StatusCode::BAD_GATEWAY, "upstream-broken", "The upstream's answer was broken"),
+            Refusal::NoUpgrade => {
+                (StatusCode::NOT_IMPLEMENTED, "upgrade-not-supported", "The upstream does not support this upgrade")
+            }
             Refusal::Timeout => (StatusCode::GATEWAY_TIMEOUT, "upstream-timeout", "The upstream took too long"),
             Refusal::RequestBody => (StatusCode::BAD_REQUEST, "request-body", "The request's body did not arrive"),
             Refusal::NotStored => (StatusCode::GATEWAY_TIMEOUT, "not-stored", "No stored answer can be used"),
@@ -100,7 +105,7 @@ impl Refusal {
             400 => "13",
             401 => "16",
             403 => "7",
-            404 | 405 => "12",
+            404 | 405 | 501 => "12",
             413 | 414 | 429 | 431 => "8",
             504 => "4",
             500 => "13",

@@ -173,6 +173,7 @@ pub fn target(
         idle: upstream.connections.idle,
         idle_timeout: upstream.connections.idle_timeout,
         streams: upstream.connections.streams,
+        ping: upstream.connections.ping,
     }
 }
 

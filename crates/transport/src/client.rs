@@ -29,6 +29,9 @@ pub enum SendError {
     /// The body of the request failed: its sender is gone, or broke its framing.
     #[error("the request's body failed")]
     Body(#[source] BodyError),
+    /// HTTP/2: the upstream takes no extended CONNECT (RFC 8441), which an upgrade is there.
+    #[error("the upstream takes no upgrades over HTTP/2")]
+    NoUpgrade,
     /// The request cannot be put in this version of HTTP.
     #[error("the request cannot be sent: {0}")]
     Unsendable(&'static str),

@@ -15,12 +15,14 @@ use awareness::{Stamp, Timeline};
 use base::{RequestHead, Time};
 use rustls::ClientConfig;
 use rustls_pki_types::ServerName;
+use socket2::SockRef;
 use tokio::net::{TcpStream, UnixStream};
 use tokio_rustls::TlsConnector;
 
 use crate::body::Body;
 use crate::client::SendError;
 use crate::dns::Name;
+use crate::listen::keepalive;
 use crate::message::{Io, Response};
 use crate::{h1, h2};
 
@@ -35,6 +37,8 @@ pub struct Target {
     pub idle_timeout: Duration,
     /// Streams on one HTTP/2 connection before another is opened.
     pub streams: usize,
+    /// Of HTTP/2: see [`h2::ClientSettings`].
+    pub ping: Option<Duration>,
 }
 
 #[derive(Clone)]
@@ -74,7 +78,7 @@ pub struct Pool(Rc<Inner>);
 struct Inner {
     target: Target,
     idle: RefCell<Vec<Idle>>,
-    streams: RefCell<Vec<h2::Connection>>,
+    streams: RefCell<Vec<Shared>>,
     /// Held while an HTTP/2 connection is opened, so that a burst opens one and not a hundred.
     opening: tokio::sync::Mutex<()>,
     /// What ALPN settled last.
@@ -86,6 +90,21 @@ struct Inner {
 struct Idle {
     connection: h1::Connection,
     since: Time,
+}
+
+/// A connection of HTTP/2, and when it was last seen to have been used.
+struct Shared {
+    connection: h2::Connection,
+    opened: u64,
+    used: Time,
+}
+
+/// What a connection is for.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Use {
+    Call,
+    /// The connection, or a stream of it, becomes something else.
+    Upgrade,
 }
 
 /// The right to one exchange.
@@ -117,7 +136,19 @@ impl Pool {
         if !fresh && let Some(lease) = self.ready() {
             return Ok(lease);
         }
-        tokio::time::timeout(timeout, self.open(fresh, timeline)).await.map_err(|_| ConnectError::Timeout)?
+        let opening = self.open(fresh, Use::Call, timeline);
+        tokio::time::timeout(timeout, opening).await.map_err(|_| ConnectError::Timeout)?
+    }
+
+    /// A connection for an upgrade: a new one of HTTP/1.1, or a stream where only HTTP/2 is spoken. Where ALPN could
+    /// settle either, HTTP/1.1 is what every server of WebSockets knows.
+    pub async fn lease_for_upgrade(&self, timeout: Duration, timeline: &mut Timeline) -> Result<Lease, ConnectError> {
+        let only_h2 = self.0.target.protocol == Protocol::Http2;
+        if only_h2 && let Some(connection) = self.stream() {
+            return Ok(Lease::Http2(connection));
+        }
+        let opening = self.open(!only_h2, Use::Upgrade, timeline);
+        tokio::time::timeout(timeout, opening).await.map_err(|_| ConnectError::Timeout)?
     }
 
     fn ready(&self) -> Option<Lease> {
@@ -137,24 +168,38 @@ impl Pool {
     /// The HTTP/2 connection with the fewest streams, if one has room.
     fn stream(&self) -> Option<h2::Connection> {
         let mut connections = self.0.streams.borrow_mut();
-        connections.retain(|connection| !connection.is_closed());
-        let open = connections.iter().filter(|connection| !connection.is_going_away() && connection.capacity() > 0);
+        connections.retain(|it| !it.connection.is_closed());
+        let open = connections.iter().map(|it| &it.connection).filter(|connection| connection.capacity() > 0);
         open.min_by_key(|connection| connection.streams_open()).cloned()
     }
 
-    async fn open(&self, fresh: bool, timeline: &mut Timeline) -> Result<Lease, ConnectError> {
-        let opening = if self.0.speaks_h2.get() { Some(self.0.opening.lock().await) } else { None };
-        if opening.is_some()
-            && !fresh
-            && let Some(connection) = self.stream()
-        {
-            return Ok(Lease::Http2(connection));
+    /// One that has begun, and has not said yet how many streams it takes.
+    fn unsettled(&self) -> Option<h2::Connection> {
+        let connections = self.0.streams.borrow();
+        connections.iter().map(|it| &it.connection).find(|connection| !connection.is_settled()).cloned()
+    }
+
+    async fn open(&self, fresh: bool, purpose: Use, timeline: &mut Timeline) -> Result<Lease, ConnectError> {
+        let only_h1 = purpose == Use::Upgrade && self.0.target.protocol != Protocol::Http2;
+        let opening = if self.0.speaks_h2.get() && !only_h1 { Some(self.0.opening.lock().await) } else { None };
+        if opening.is_some() && !fresh {
+            loop {
+                if let Some(connection) = self.stream() {
+                    return Ok(Lease::Http2(connection));
+                }
+                let Some(begun) = self.unsettled() else { break };
+                begun.settled().await;
+            }
         }
         let io = self.connect(timeline).await?;
         let (io, alpn_h2): (Box<dyn Io>, bool) = match &self.0.target.tls {
             None => (io, false),
             Some((config, name)) => {
-                let connector = TlsConnector::from(config.clone());
+                let mut config = config.clone();
+                if only_h1 {
+                    Arc::make_mut(&mut config).alpn_protocols = vec![b"http/1.1".to_vec()];
+                }
+                let connector = TlsConnector::from(config);
                 let stream = connector.connect(name.clone(), io).await.map_err(ConnectError::Tls)?;
                 timeline.mark(Stamp::TlsConnected, Time::now());
                 let h2 = stream.get_ref().1.alpn_protocol() == Some(b"h2");
@@ -166,13 +211,17 @@ impl Pool {
             (Protocol::Auto, true) => alpn_h2,
             _ => false,
         };
-        self.0.speaks_h2.set(h2);
+        if !only_h1 {
+            self.0.speaks_h2.set(h2);
+        }
         if !h2 {
             return Ok(Lease::Http1 { connection: h1::Connection::new(io), reused: false, pool: self.clone() });
         }
-        let settings = h2::ClientSettings { max_streams: self.0.target.streams, ..h2::ClientSettings::default() };
+        let Target { streams: max_streams, ping, .. } = self.0.target;
+        let settings = h2::ClientSettings { max_streams, ping, ..h2::ClientSettings::default() };
         let connection = h2::Connection::handshake(io, &settings).await.map_err(ConnectError::Http2)?;
-        self.0.streams.borrow_mut().push(connection.clone());
+        let shared = Shared { connection: connection.clone(), opened: 0, used: Time::now() };
+        self.0.streams.borrow_mut().push(shared);
         Ok(Lease::Http2(connection))
     }
 
@@ -210,7 +259,13 @@ impl Pool {
     pub fn sweep(&self, now: Time) {
         let timeout = self.0.target.idle_timeout;
         self.0.idle.borrow_mut().retain_mut(|idle| now.since(idle.since) < timeout && !idle.connection.is_spent());
-        self.0.streams.borrow_mut().retain(|connection| !connection.is_closed());
+        self.0.streams.borrow_mut().retain_mut(|it| {
+            let opened = it.connection.streams_opened();
+            if it.connection.streams_open() > 0 || opened != it.opened {
+                (it.opened, it.used) = (opened, now);
+            }
+            !it.connection.is_closed() && now.since(it.used) < timeout
+        });
     }
 
     /// Connections open: idle HTTP/1, HTTP/2.
@@ -265,5 +320,7 @@ async fn connect_tcp(address: SocketAddr) -> Result<TcpStream, ConnectError> {
     let refused = |error| ConnectError::Refused(address.to_string(), error);
     let stream = TcpStream::connect(address).await.map_err(refused)?;
     stream.set_nodelay(true).map_err(refused)?;
+    // A host that is gone is noticed even if nothing is sent to it.
+    SockRef::from(&stream).set_tcp_keepalive(&keepalive()).map_err(refused)?;
     Ok(stream)
 }

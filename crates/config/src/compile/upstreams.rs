@@ -90,6 +90,9 @@ impl Context<'_> {
         }
         self.check_retry(&format!("{at}.retry"), &retry);
         self.check_timeouts(&format!("{at}.timeouts"), &timeouts);
+        if connections.ping.and_then(|it| it.0).is_some_and(|span| span.0.is_zero()) {
+            self.error(&format!("{at}.connections.ping"), "expected more than zero, or `none`");
+        }
         let secure = endpoints.iter().any(|endpoint| endpoint.tls);
         Upstream {
             index,
@@ -108,6 +111,7 @@ impl Context<'_> {
                 idle: connections.idle.unwrap_or(256),
                 idle_timeout: connections.idle_timeout.map_or(Duration::from_secs(60), |span| span.0),
                 streams: connections.streams.unwrap_or(100),
+                ping: connections.ping.map_or(Some(Duration::from_secs(10)), |it| it.0.map(|span| span.0)),
             },
             endpoints,
         }

@@ -82,7 +82,7 @@ pub fn parse_request(
     let (scheme, authority, target) = target(&method, raw_target, scheme, &headers, version)?;
 
     let upgrade = (version == Version::HTTP_11 && headers.has_token("connection", "upgrade"))
-        .then(|| headers.get_str("upgrade").map(str::to_owned))
+        .then(|| upgrade(headers.get_str("upgrade")?))
         .flatten();
     let mut parsed = ParsedRequest {
         keep_alive: keep_alive(&headers, version),
@@ -299,6 +299,13 @@ fn keep_alive(headers: &Headers, version: Version) -> bool {
     version == Version::HTTP_11 || headers.has_token("connection", "keep-alive")
 }
 
+/// What a client asks to change to. `h2c` is no longer a part of HTTP (RFC 9113, 3.1), and passed on it would make a
+/// tunnel in which other requests go by unseen.
+fn upgrade(wanted: &str) -> Option<String> {
+    let wanted: Vec<_> = wanted.split(',').map(str::trim).filter(|it| !it.eq_ignore_ascii_case("h2c")).collect();
+    (!wanted.is_empty()).then(|| wanted.join(", ")).filter(|it| !it.is_empty())
+}
+
 /// A lone LF ends a line for some and not for others; so it ends nothing here. (A lone CR is no part of a
 /// field for the parser of lines either.)
 fn strict_lines(head: &[u8]) -> Result<(), HeadError> {
@@ -392,6 +399,21 @@ mod tests {
             assert!(parse(&head[..end]).unwrap().is_none(), "{end}");
         }
         assert!(parse(head).unwrap().is_some());
+    }
+
+    #[test]
+    fn upgrades_are_asked_for_but_for_h2c() {
+        for (fields, expected) in [
+            ("Connection: Upgrade\r\nUpgrade: websocket\r\n", Some("websocket")),
+            ("Connection: upgrade, HTTP2-Settings\r\nUpgrade: h2c\r\nHTTP2-Settings: x\r\n", None),
+            ("Connection: upgrade\r\nUpgrade: H2C, a, b/1\r\n", Some("a, b/1")),
+            ("Connection: upgrade\r\nUpgrade: \r\n", None),
+            ("Connection: keep-alive\r\nUpgrade: websocket\r\n", None),
+            ("Connection: upgrade\r\n", None),
+        ] {
+            let parsed = parse(&format!("GET / HTTP/1.1\r\nHost: h\r\n{fields}\r\n")).unwrap().unwrap();
+            assert_eq!(parsed.upgrade.as_deref(), expected, "{fields}");
+        }
     }
 
     #[test]

@@ -5,13 +5,16 @@ use std::future::{Future, poll_fn};
 use std::pin::Pin;
 use std::rc::Rc;
 use std::task::{Context, Poll, Waker};
+use std::time::Duration;
 use std::{fmt, io};
 
 use base::{RequestHead, Time};
 use bytes::Bytes;
 use h2::client::SendRequest;
 use h2::{Ping, Reason};
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::sync::Notify;
+use tokio::time::{Instant, Sleep};
 
 use super::convert::{request_out, response_in};
 use super::cork::corked;
@@ -36,6 +39,9 @@ pub struct Settings {
     pub data_frame_budget: usize,
     /// Bytes of the head of an answer.
     pub head_bytes: u32,
+    /// A connection with open streams that says nothing for so long is asked whether it is there, and given up
+    /// if it is silent for as long again. What is counted are whole periods, so it may take three of them.
+    pub ping: Option<Duration>,
 }
 
 impl Default for Settings {
@@ -46,9 +52,15 @@ impl Default for Settings {
             stream_window: 1 << 20,
             data_frame_budget: 64 << 20,
             head_bytes: 64 << 10,
+            ping: Some(Duration::from_secs(10)),
         }
     }
 }
+
+/// Servers of gRPC send those away who ask too often while nothing else is said: with the third needless question
+/// within five minutes.
+const QUESTIONS: u32 = 3;
+const RESPITE: Duration = Duration::from_secs(300);
 
 /// A connection to an upstream. Clones share it; it closes when they and its streams are gone.
 #[derive(Clone)]
@@ -63,13 +75,32 @@ struct Shared {
     closed: Cell<bool>,
     /// The upstream's settings have come.
     settled: Cell<bool>,
+    /// Streams that were ever opened.
+    opened: Cell<u64>,
+    /// Bytes came since this was looked at.
+    spoke: Cell<bool>,
+    /// Some of an answer came since a question was asked.
+    answered: Cell<bool>,
+    /// It was asked whether it is there, and has not said so.
+    asked: Cell<bool>,
     changed: Notify,
 }
 
 impl Connection {
     /// Begins HTTP/2 on a stream, and drives it in a task of its own.
     pub async fn handshake<I: Io + 'static>(io: I, settings: &Settings) -> Result<Connection, SendError> {
-        let (corked, cork) = corked(io);
+        let shared = Rc::new(Shared {
+            max_streams: settings.max_streams,
+            open: Cell::new(0),
+            closed: Cell::new(false),
+            settled: Cell::new(false),
+            opened: Cell::new(0),
+            spoke: Cell::new(false),
+            answered: Cell::new(false),
+            asked: Cell::new(true),
+            changed: Notify::new(),
+        });
+        let (corked, cork) = corked(Overheard { io, shared: shared.clone() });
         let (sender, mut connection) = h2::client::Builder::new()
             .enable_push(false)
             .initial_connection_window_size(settings.connection_window)
@@ -79,14 +110,8 @@ impl Connection {
             .handshake::<_, Bytes>(corked)
             .await
             .map_err(unsent)?;
-        let shared = Rc::new(Shared {
-            max_streams: settings.max_streams,
-            open: Cell::new(0),
-            closed: Cell::new(false),
-            settled: Cell::new(false),
-            changed: Notify::new(),
-        });
         let driven = shared.clone();
+        let mut silence = settings.ping.map(Silence::new);
         tokio::task::spawn_local(async move {
             // Settings are the first thing an upstream says: they are here when it answers anything.
             let mut ping = connection.ping_pong();
@@ -94,20 +119,36 @@ impl Connection {
                 let _ = ping.send_ping(Ping::opaque());
             }
             let driving = poll_fn(|cx| {
-                let ended = Pin::new(&mut connection).poll(cx);
-                if let Some(waiting) = &mut ping
-                    && waiting.poll_pong(cx).is_ready()
-                {
-                    ping = None;
-                    driven.settled.set(true);
-                    driven.changed.notify_waiters();
+                if let Poll::Ready(ended) = Pin::new(&mut connection).poll(cx) {
+                    return Poll::Ready(ended);
                 }
-                ended
+                let Some(ping) = &mut ping else { return Poll::Pending };
+                if ping.poll_pong(cx).is_ready() {
+                    driven.asked.set(false);
+                    if !driven.settled.replace(true) {
+                        driven.changed.notify_waiters();
+                    }
+                }
+                match silence.as_mut().and_then(|silence| silence.poll(&driven, cx)) {
+                    Some(Verdict::Ask) if ping.send_ping(Ping::opaque()).is_ok() => {
+                        driven.asked.set(true);
+                        // It is written by the connection.
+                        cx.waker().wake_by_ref();
+                        Poll::Pending
+                    }
+                    Some(Verdict::Dead) => {
+                        tracing::warn!("an http/2 connection to an upstream says nothing any more and is given up");
+                        Poll::Ready(Ok(()))
+                    }
+                    Some(Verdict::Ask) | None => Poll::Pending,
+                }
             });
             let ended = cork.drive(driving).await;
             if let Err(error) = ended {
                 tracing::debug!(%error, "http/2 connection to an upstream failed");
             }
+            // Whoever waits for an answer of it hears now that there will be none.
+            drop(connection);
             driven.closed.set(true);
             driven.settled.set(true);
             driven.changed.notify_waiters();
@@ -120,9 +161,15 @@ impl Connection {
         self.shared.open.get()
     }
 
-    /// How many more can begin now.
+    /// How many ever were.
+    pub fn streams_opened(&self) -> u64 {
+        self.shared.opened.get()
+    }
+
+    /// How many more can begin now. None while it is asked whether it is there, and until it has said how many it
+    /// takes: more than that would wait in it, though another connection had room.
     pub fn capacity(&self) -> usize {
-        if self.is_going_away() {
+        if self.shared.asked.get() || self.is_going_away() {
             return 0;
         }
         self.sender.current_max_send_streams().min(self.shared.max_streams).saturating_sub(self.streams_open())
@@ -137,6 +184,16 @@ impl Connection {
     pub fn is_going_away(&self) -> bool {
         self.is_closed()
             || matches!(self.sender.clone().poll_ready(&mut Context::from_waker(Waker::noop())), Poll::Ready(Err(_)))
+    }
+
+    /// The upstream has said how many streams it takes.
+    pub fn is_settled(&self) -> bool {
+        self.shared.settled.get()
+    }
+
+    /// Completes when it has, or when the connection has ended.
+    pub async fn settled(&self) {
+        self.until(|shared| shared.settled.get()).await;
     }
 
     /// Completes when the connection has ended.
@@ -171,7 +228,7 @@ impl Connection {
         }
         poll_fn(|cx| sender.poll_ready(cx)).await.map_err(unsent)?;
         if protocol.is_some() && !sender.is_extended_connect_protocol_enabled() {
-            return Err(SendError::Unsendable("the upstream knows no extended CONNECT"));
+            return Err(SendError::NoUpgrade);
         }
         let length_of = |headers: &http::HeaderMap| {
             headers.get(http::header::CONTENT_LENGTH).and_then(|value| value.to_str().ok()?.parse().ok())
@@ -197,6 +254,7 @@ impl Connection {
             Pin::new(&mut response).poll(cx).map_err(failed)
         })
         .await?;
+        self.shared.answered.set(true);
         let (parts, recv) = answer.into_parts();
         let length = length_of(&parts.headers);
         let head = response_in(parts);
@@ -210,7 +268,7 @@ impl Connection {
         let body = if recv.is_end_stream() {
             Body::Empty
         } else {
-            Body::source(Answer { incoming: Incoming::new(recv, length), upload, _slot: slot })
+            Body::source(Answer { incoming: Incoming::new(recv, length), upload, slot })
         };
         Ok(Response::new(head, body))
     }
@@ -229,12 +287,105 @@ impl fmt::Debug for Connection {
     }
 }
 
+/// Notes that something came.
+struct Overheard<I> {
+    io: I,
+    shared: Rc<Shared>,
+}
+
+impl<I: AsyncRead + Unpin> AsyncRead for Overheard<I> {
+    fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        let read = Pin::new(&mut self.io).poll_read(cx, buf);
+        if read.is_ready() {
+            self.shared.spoke.set(true);
+        }
+        read
+    }
+}
+
+impl<I: AsyncWrite + Unpin> AsyncWrite for Overheard<I> {
+    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.io).poll_write(cx, buf)
+    }
+
+    fn poll_write_vectored(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bufs: &[io::IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.io).poll_write_vectored(cx, bufs)
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        self.io.is_write_vectored()
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.io).poll_flush(cx)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.io).poll_shutdown(cx)
+    }
+}
+
+/// Watches a connection, period by period.
+struct Silence {
+    period: Duration,
+    timer: Pin<Box<Sleep>>,
+    /// Questions that may be asked before something else is said.
+    questions: u32,
+    last: Instant,
+    /// Streams that had been opened by then.
+    opened: u64,
+}
+
+enum Verdict {
+    Ask,
+    Dead,
+}
+
+impl Silence {
+    fn new(period: Duration) -> Silence {
+        // The first was asked with the beginning.
+        let timer = Box::pin(tokio::time::sleep(period));
+        Silence { period, timer, questions: QUESTIONS - 1, last: Instant::now(), opened: 0 }
+    }
+
+    fn poll(&mut self, shared: &Shared, cx: &mut Context<'_>) -> Option<Verdict> {
+        while self.timer.as_mut().poll(cx).is_ready() {
+            let now = Instant::now();
+            self.timer.as_mut().reset(now + self.period);
+            let spoke = shared.spoke.replace(false);
+            if shared.answered.replace(false) {
+                self.questions = QUESTIONS;
+            }
+            if spoke || shared.open.get() == 0 {
+                continue;
+            }
+            if shared.asked.get() {
+                return Some(Verdict::Dead);
+            }
+            let opened = shared.opened.get();
+            let wanted = self.questions == QUESTIONS || (self.questions > 0 && opened > self.opened);
+            if wanted || now.duration_since(self.last) >= RESPITE {
+                self.questions = self.questions.saturating_sub(1);
+                self.last = now;
+                self.opened = opened;
+                return Some(Verdict::Ask);
+            }
+        }
+        None
+    }
+}
+
 /// A place among the streams of a connection.
 struct Slot(Rc<Shared>);
 
 impl Slot {
     fn new(shared: &Rc<Shared>) -> Slot {
         shared.open.set(shared.open.get() + 1);
+        shared.opened.set(shared.opened.get() + 1);
         Slot(shared.clone())
     }
 }
@@ -268,7 +419,7 @@ fn poll_upload(upload: &mut Option<Upload>, cx: &mut Context<'_>) -> Result<(), 
 struct Answer {
     incoming: Incoming,
     upload: Option<Upload>,
-    _slot: Slot,
+    slot: Slot,
 }
 
 impl Source for Answer {
@@ -276,7 +427,11 @@ impl Source for Answer {
         if let Err(error) = poll_upload(&mut self.upload, cx) {
             return Poll::Ready(Some(Err(error)));
         }
-        self.incoming.poll_frame(cx)
+        let frame = self.incoming.poll_frame(cx);
+        if matches!(frame, Poll::Ready(Some(Ok(_)))) {
+            self.slot.0.answered.set(true);
+        }
+        frame
     }
 
     fn length(&self) -> Option<u64> {
@@ -307,4 +462,50 @@ fn failed(error: h2::Error) -> SendError {
 
 fn io_error(error: h2::Error) -> io::Error {
     error.into_io().unwrap_or_else(|| io::ErrorKind::BrokenPipe.into())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn few_questions_are_asked_while_nothing_else_is_said() {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        runtime.block_on(async {
+            let shared = Shared {
+                max_streams: 1,
+                open: Cell::new(1),
+                closed: Cell::new(false),
+                settled: Cell::new(true),
+                opened: Cell::new(1),
+                spoke: Cell::new(false),
+                answered: Cell::new(false),
+                asked: Cell::new(false),
+                changed: Notify::new(),
+            };
+            let mut silence = Silence::new(Duration::from_millis(2));
+            // Every question is answered, and within ten periods there are so many of them.
+            let mut asked = async || {
+                let (mut count, end) = (0, Instant::now() + Duration::from_millis(40));
+                while Instant::now() < end {
+                    let verdict = poll_fn(|cx| Poll::Ready(silence.poll(&shared, cx))).await;
+                    count += u32::from(matches!(verdict, Some(Verdict::Ask)));
+                    assert!(!matches!(verdict, Some(Verdict::Dead)));
+                    tokio::time::sleep(Duration::from_millis(1)).await;
+                }
+                count
+            };
+            assert_eq!(asked().await, 1);
+            assert_eq!(asked().await, 0, "nothing new is at stake");
+            shared.opened.set(2);
+            assert_eq!(asked().await, 1);
+            shared.opened.set(3);
+            assert_eq!(asked().await, 0, "the server would take it amiss");
+            shared.answered.set(true);
+            assert_eq!(asked().await, 1);
+            shared.spoke.set(true);
+            shared.open.set(0);
+            assert_eq!(asked().await, 0);
+        });
+    }
 }

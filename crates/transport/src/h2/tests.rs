@@ -680,3 +680,67 @@ fn extended_connect_to_an_upstream() {
         assert_eq!(connection.streams_open(), 0);
     });
 }
+
+// Silence.
+
+fn asking(period: u64) -> ClientSettings {
+    ClientSettings { ping: Some(Duration::from_millis(period)), ..ClientSettings::default() }
+}
+
+#[test]
+fn a_connection_that_falls_silent_gets_no_streams_and_is_given_up() {
+    run(async {
+        let (near, far) = duplex(1 << 16);
+        spawn_local(async move {
+            let mut connection = h2::server::handshake(far).await.unwrap();
+            let _held = connection.accept().await.unwrap().unwrap();
+            // It holds the connection and looks at it no more.
+            std::future::pending::<()>().await;
+        });
+        let connection = Connection::handshake(near, &asking(100)).await.unwrap();
+        connection.settled().await;
+        assert!(connection.capacity() > 0);
+        let begin = std::time::Instant::now();
+        let other = connection.clone();
+        let waiting = spawn_local(async move { other.send(&head("/x"), None, Body::Empty, sent()).await });
+        while connection.capacity() > 0 {
+            pause().await;
+        }
+        assert!(!connection.is_closed(), "it is asked first");
+        let error = waiting.await.unwrap().err().expect("no answer");
+        assert!(error.is_repeatable() && !error.is_unsent(), "{error:?}");
+        assert!(connection.is_closed() && begin.elapsed() > Duration::from_millis(150));
+    });
+}
+
+#[test]
+fn a_connection_that_answers_may_be_silent_for_long() {
+    run(async {
+        let (connection, _) = upstream(asking(20), async |(_, mut reply): Accepted| {
+            tokio::time::sleep(Duration::from_millis(300)).await;
+            let mut send = respond(&mut reply);
+            tokio::time::sleep(Duration::from_millis(300)).await;
+            send.send_data(Bytes::from_static(b"late"), true).unwrap();
+        })
+        .await;
+        let mut response = connection.send(&head("/x"), None, Body::Empty, sent()).await.unwrap();
+        assert_eq!(collect(&mut response.body).await.unwrap().0, b"late");
+        assert!(!connection.is_closed());
+    });
+}
+
+#[test]
+fn one_without_streams_is_not_asked() {
+    run(async {
+        let (near, far) = duplex(1 << 16);
+        spawn_local(async move {
+            let mut connection = h2::server::handshake(far).await.unwrap();
+            let looking = poll_fn(|cx| connection.poll_accept(cx).map(drop));
+            let _ = timeout(Duration::from_millis(100), looking).await;
+            std::future::pending::<()>().await;
+        });
+        let connection = Connection::handshake(near, &asking(20)).await.unwrap();
+        tokio::time::sleep(Duration::from_millis(400)).await;
+        assert!(!connection.is_closed() && connection.capacity() > 0);
+    });
+}

@@ -5,6 +5,7 @@ mod admin;
 mod cache;
 mod cli;
 mod examples;
+mod h2peer;
 mod http;
 mod identity;
 mod policies;

@@ -12,7 +12,9 @@ use hyper::body::{Bytes, Frame};
 use hyper::http::request::Builder;
 use simulator::{Options, Simulator};
 use testkit::client::{self, full, none, piece, piped};
-use testkit::{Folder, Gateway, PATIENCE, Raw, curl};
+use testkit::{Folder, Gateway, PATIENCE, Raw, curl, eventually};
+
+use crate::h2peer::{self, Peer};
 
 fn simulator() -> Simulator {
     Simulator::start(Options::default()).unwrap()
@@ -192,7 +194,11 @@ fn a_websocket_goes_through() {
 #[test]
 fn a_websocket_over_http_2_goes_through() {
     let service = simulator();
-    let gateway = through(&service.url(), "auto");
+    speak_over_http_2(&through(&service.url(), "auto"));
+}
+
+#[track_caller]
+fn speak_over_http_2(gateway: &Gateway) {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
     let talk = async {
         let io = tokio::net::TcpStream::connect(gateway.web()).await.unwrap();
@@ -223,23 +229,54 @@ fn a_websocket_over_http_2_goes_through() {
     runtime.block_on(async { tokio::time::timeout(PATIENCE, talk).await.unwrap() });
 }
 
-#[test]
-fn a_websocket_of_python_goes_through() {
-    let service = simulator();
-    let gateway = through(&service.url(), "auto");
-    python(
-        "import websockets",
-        r#"
+const TALK: &str = r#"
 import sys
 from websockets.sync.client import connect
 with connect("ws://" + sys.argv[1] + "/ws") as ws:
     for n in range(20):
         ws.send("x" * n * 1000)
         assert ws.recv() == "x" * n * 1000, n
-    assert ws.ping().wait(5)
-"#,
-        &gateway,
-    );
+"#;
+
+#[test]
+fn a_websocket_of_python_goes_through() {
+    let service = simulator();
+    let gateway = through(&service.url(), "auto");
+    python("import websockets", &format!("{TALK}    assert ws.ping().wait(5)\n"), &gateway);
+}
+
+#[test]
+fn a_websocket_finds_an_upstream_of_http_2() {
+    let peer = Peer::start(h2peer::Settings { streams: 100, extended_connect: true });
+    let gateway = through(&peer.url(), "http2");
+    let ask = |gateway: &Gateway| {
+        let mut raw = Raw::connect(gateway.web());
+        let upgrade = "connection: upgrade\r\nupgrade: websocket\r\nsec-websocket-version: 13\r\nsec-websocket-key: dGhlIHNhbXBsZSBub25jZQ==\r\n";
+        raw.send(format!("GET /ws HTTP/1.1\r\nhost: t\r\n{upgrade}\r\n"));
+        raw
+    };
+    let mut raw = ask(&gateway);
+    let answer = raw.head().unwrap();
+    assert_eq!((answer.status, answer.header("upgrade")), (101, Some("websocket")), "{answer:?}");
+    assert_eq!(answer.header("sec-websocket-accept"), Some("s3pPLMBiTxaQ9kYGzzhZRbK+xOo="));
+    raw.send(websocket(1, b"hello"));
+    assert_eq!(raw.exactly(7), b"\x81\x05hello");
+    python("import websockets", TALK, &gateway);
+    // From HTTP/2 to HTTP/2, and from there through another gateway to HTTP/1.
+    speak_over_http_2(&gateway);
+    let service = simulator();
+    let far = through(&service.url(), "auto");
+    let near = through(&far.url(), "http2");
+    speak_over_http_2(&near);
+    python("import websockets", TALK, &near);
+
+    // What the upstream's settings do not allow is not tried.
+    let plain = Peer::start(h2peer::Settings { streams: 100, extended_connect: false });
+    let gateway = through(&plain.url(), "http2");
+    let answer = ask(&gateway).answer();
+    assert_eq!(answer.status, 501, "{answer:?}");
+    assert_eq!(answer.json()["type"], "urn:weir:problem:upgrade-not-supported");
+    assert_eq!(Raw::connect(gateway.web()).get("/", "").text(), "ok", "anything else is");
 }
 
 // === gRPC ===
@@ -437,6 +474,67 @@ fn many_streams_share_a_connection() {
             }
         });
     }
+}
+
+#[test]
+fn long_streams_get_as_many_connections_as_they_need() {
+    let peer = Peer::start(h2peer::Settings { streams: 2, extended_connect: false });
+    // One worker, so that the connections can be counted.
+    let gateway = Gateway::start(&format!(
+        "node: {{ workers: 1 }}\nupstreams: {{ s: {{ endpoints: ['{}'], protocol: http2, timeouts: {{ first-byte: 5s }} }} }}\napis: {{ a: {{ upstream: s }} }}\n",
+        peer.url()
+    ));
+    client::run(async {
+        let http2 = client::http2(gateway.web()).await;
+        let hold = || {
+            let mut http2 = http2.clone();
+            let request = Request::get(format!("{}/hold", gateway.url())).body(none()).unwrap();
+            tokio::spawn(async move {
+                let answer = http2.send_request(request).await.unwrap();
+                assert_eq!(answer.status(), 200);
+                let mut body = answer.into_body();
+                assert_eq!(piece(&mut body).await.unwrap(), "held");
+                body
+            })
+        };
+        // At once, before the upstream has said how many it takes: none of them may wait for another.
+        let mut held = Vec::new();
+        for stream in (0..11).map(|_| hold()).collect::<Vec<_>>() {
+            held.push(stream.await.unwrap());
+        }
+        assert_eq!(peer.connections(), 6);
+        // What is short finds room beside them, and then again.
+        for _ in 0..5 {
+            let mut http2 = http2.clone();
+            let request = Request::get(format!("{}/short", gateway.url())).body(none()).unwrap();
+            assert_eq!(http2.send_request(request).await.unwrap().status(), 200);
+        }
+        assert_eq!(peer.connections(), 6);
+        peer.release();
+        for mut body in held {
+            assert_eq!(piece(&mut body).await.unwrap(), "ok");
+        }
+    });
+}
+
+#[test]
+fn a_silent_connection_is_given_up_and_its_calls_are_repeated() {
+    let peer = Peer::start(h2peer::Settings { streams: 100, extended_connect: false });
+    let gateway = Gateway::start(&format!(
+        "node: {{ workers: 1 }}\nupstreams: {{ s: {{ endpoints: ['{}'], protocol: http2, connections: {{ ping: 200ms }}, retry: {{ attempts: 2, unsafe-methods: true }} }} }}\napis: {{ a: {{ upstream: s }} }}\n",
+        peer.url()
+    ));
+    assert_eq!(Raw::connect(gateway.web()).get("/", "").text(), "ok");
+    assert_eq!(peer.connections(), 1);
+    let mut silent = Raw::connect(gateway.web());
+    silent.send("GET /silent HTTP/1.1\r\nhost: t\r\n\r\n");
+    // It waits where nobody answers any more, and is tried again on another connection.
+    let begin = std::time::Instant::now();
+    while Raw::connect(gateway.web()).get("/", "").text() != "ok" || peer.connections() < 2 {
+        assert!(begin.elapsed() < PATIENCE);
+    }
+    assert_eq!(silent.answer().status, 502, "it was silent on each of them");
+    eventually("all is well", || Raw::connect(gateway.web()).get("/", "").status == 200);
 }
 
 #[test]
