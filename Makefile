@@ -1,8 +1,8 @@
 .DEFAULT_GOAL := help
-.PHONY: help run test bench fmt lint docs
+.PHONY: help run test test-cache bench fmt lint docs
 
 help: ## This list
-	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-6s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 run: ## A gateway with simulated upstreams, and calls to try
 	cargo run -q -- demo
@@ -11,6 +11,9 @@ test: ## All tests; installs what they need
 	scripts/test-setup.sh
 	@if cargo nextest --version >/dev/null 2>&1; then set -x; cargo nextest run --workspace; \
 	else set -x; cargo test --workspace; fi
+
+test-cache: ## The cache beside Squid and Varnish, by a suite that is not ours; installs what it needs
+	scripts/cache-tests.sh
 
 bench: ## Side by side with other gateways; writes bench/RESULTS.md
 	bench/setup.sh

@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # What the tests need besides Rust: a C compiler, clients and servers that are not ours, a Python venv with gRPC,
 # WebSocket and signed tokens. Debian or Ubuntu; installs only what is missing. Arguments are further packages, such as
-# `valgrind`.
+# `valgrind`, or a command and its package, such as `node:nodejs`.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
@@ -10,7 +10,12 @@ sudo=
 
 # command:package
 wanted=(cc:build-essential make:make curl:curl h2load:nghttp2-client nginx:nginx-light python3:python3)
-for package in "$@"; do wanted+=("$package:$package"); done
+for package in "$@"; do
+    case $package in
+        *:*) wanted+=("$package") ;;
+        *) wanted+=("$package:$package") ;;
+    esac
+done
 
 missing=()
 for pair in "${wanted[@]}"; do
