@@ -59,9 +59,15 @@ impl Policy for Authorize {
 
     async fn request(&self, call: &mut Call, _: &dyn Outside) -> Result<(), Stop> {
         let scope = Scope::of(call);
-        let denied = self.deny.iter().any(|rule| rule.truth(&scope).unwrap_or(true));
+        let holds = |rule: &Expr, otherwise: bool| {
+            rule.truth(&scope).unwrap_or_else(|error| {
+                tracing::debug!(rule = rule.text(), %error, "a rule cannot be evaluated");
+                otherwise
+            })
+        };
+        let denied = self.deny.iter().any(|rule| holds(rule, true));
         let allowed = || match &self.allow {
-            Some(rules) => rules.iter().any(|rule| rule.truth(&scope).unwrap_or(false)),
+            Some(rules) => rules.iter().any(|rule| holds(rule, false)),
             None => true,
         };
         if denied || !allowed() { Err(Refusal::Forbidden.into()) } else { Ok(()) }

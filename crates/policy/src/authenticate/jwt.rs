@@ -347,7 +347,7 @@ impl Keys {
     fn generation(&self, call: &Call, outside: &dyn Outside) -> Option<u64> {
         match self {
             Keys::Given(_) => Some(0),
-            Keys::Fetched(remote) => remote.at_hand(call.now, outside).map(|it| it.generation),
+            Keys::Fetched(remote) => remote.at_hand(call.now, outside, |it| it.generation),
         }
     }
 

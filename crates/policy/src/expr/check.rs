@@ -77,7 +77,7 @@ const FUNCTIONS: &[Function] = &[
 const TYPES: [&str; 9] = ["bool", "int", "uint", "double", "string", "bytes", "list", "map", "null_type"];
 
 pub fn check(program: &Program, gives: Gives, reply: bool) -> Result<(), String> {
-    let mut checker = Checker { reply, locals: Vec::new() };
+    let mut checker = Checker { depth: 0, reply, locals: Vec::new() };
     let found = checker.kind(program.expression());
     let found = found.map_err(|Wrong { id, message }| match program.source_info().offset_for(id) {
         Some((start, _)) => format!("at column {}: {message}", start + 1),
@@ -91,7 +91,11 @@ pub fn check(program: &Program, gives: Gives, reply: bool) -> Result<(), String>
     if fits { Ok(()) } else { Err(format!("gives {}, expected {wanted}", found.words())) }
 }
 
+/// How deep an expression may be: evaluating goes down as far, on the stack of the core.
+pub const DEEPEST: usize = 64;
+
 struct Checker {
+    depth: usize,
     /// Whether there is an answer already.
     reply: bool,
     /// The variables of the macros around, the innermost last.
@@ -105,6 +109,16 @@ struct Wrong {
 
 impl Checker {
     fn kind(&mut self, node: &IdedExpr) -> Result<Kind, Wrong> {
+        if self.depth == DEEPEST {
+            return Err(Wrong { id: node.id, message: format!("deeper than {DEEPEST} levels") });
+        }
+        self.depth += 1;
+        let kind = self.kind_of(node);
+        self.depth -= 1;
+        kind
+    }
+
+    fn kind_of(&mut self, node: &IdedExpr) -> Result<Kind, Wrong> {
         let wrong = |message: String| Err(Wrong { id: node.id, message });
         match &node.expr {
             Node::Literal(literal) => Ok(match literal {

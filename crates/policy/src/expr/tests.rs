@@ -139,3 +139,34 @@ fn errors_are_found_when_it_is_compiled() {
     check("1", Gives::Text, "expected a string");
     check(&" ".repeat(5000), Gives::Truth, "longer than");
 }
+
+#[test]
+fn deep_expressions_are_refused_and_break_no_stack() {
+    let call = call();
+    let long = |part: &str, joint: &str| {
+        let most = (LONGEST - 10) / (part.len() + joint.len());
+        vec![part; most].join(joint)
+    };
+    // Long is not deep: these are read as balanced trees.
+    assert_eq!(truth(&long("true", "&&"), &call), Ok(true));
+    assert_eq!(truth(&long("false", "||"), &call), Ok(false));
+    for text in [
+        format!("{}>0", long("1", "+")),
+        format!("{}1{}==1", "(".repeat(1500), ")".repeat(1500)),
+        format!("{}{}==[]", "[".repeat(1500), "]".repeat(1500)),
+        format!("{}{{}}{}=={{}}", "{1:".repeat(1000), "}".repeat(1000)),
+        format!("claims{}", ".a".repeat(1500)),
+        format!("claims{}==1", "['a']".repeat(700)),
+        format!("{}true{}", "true?(".repeat(300), "):false".repeat(300)),
+        format!("'a'{}==''", ".trim()".repeat(500)),
+    ] {
+        let error = truth(&text, &call).unwrap_err();
+        assert!(error.contains("deep") || error.contains("not an expression"), "{error}");
+    }
+    // As deep as may be.
+    let deep = |depth: usize| truth(&format!("1{}==1", "+0".repeat(depth)), &call);
+    assert_eq!(deep(check::DEEPEST - 2), Ok(true));
+    assert!(deep(check::DEEPEST).unwrap_err().contains("deeper"));
+    let nested = (0..12).fold("true".to_owned(), |inner, n| format!("claims.roles.exists(r{n}, {inner})"));
+    assert_eq!(truth(&nested, &call), Ok(true));
+}

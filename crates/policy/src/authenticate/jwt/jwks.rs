@@ -78,7 +78,7 @@ impl Remote {
 
     /// The keys, renewed aside where they age; waits only if there are none.
     pub async fn keys(self: &Arc<Remote>, now: Time, outside: &dyn Outside) -> Result<Arc<Fetched>, NoKeys> {
-        if let Some(fetched) = self.at_hand(now, outside) {
+        if let Some(fetched) = self.at_hand(now, outside, Arc::clone) {
             return Ok(fetched);
         }
         let round = self.rounds.load(Acquire);
@@ -90,14 +90,19 @@ impl Remote {
         })
     }
 
-    /// The keys that are here.
-    pub fn at_hand(self: &Arc<Remote>, now: Time, outside: &dyn Outside) -> Option<Arc<Fetched>> {
+    /// What `of` says of the keys that are here, if there are any.
+    pub fn at_hand<T>(
+        self: &Arc<Remote>,
+        now: Time,
+        outside: &dyn Outside,
+        of: impl FnOnce(&Arc<Fetched>) -> T,
+    ) -> Option<T> {
         let fetched = self.fetched.load();
         let fetched = fetched.as_ref().filter(|it| now < it.until)?;
         if now >= fetched.renew {
             self.fetch(now, outside);
         }
-        Some(fetched.clone())
+        Some(of(fetched))
     }
 
     /// Begins a fetch, unless one is under way or was a moment ago.
