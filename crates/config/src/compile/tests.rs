@@ -88,6 +88,63 @@ fn meaning_is_checked() {
 }
 
 #[test]
+fn by_what_consumers_are_known_is_checked() {
+    let hash = |digit: &str| format!("sha256:{}", digit.repeat(64));
+    let (a, b) = (hash("a"), hash("b"));
+    check(
+        &format!(
+            "version: 1
+apis: {{ a: {{ upstream: http://a }} }}
+consumers:
+  x:
+    keys:
+      - {{ id: k1, hash: '{a}', not-before: 2027-01-31T00:00:00Z, expires: 2027-01-31T01:00:00+02:00 }}
+      - {{ id: k2, hash: '{b}', expires: tomorrow }}
+    certificates:
+      - {{ san: agent }}
+      - {{ spiffe: 'spiffe://td/a', subject: CN=a }}
+      - {{}}
+      - {{ fingerprint: 'sha256:1' }}
+      - {{ spiffe: 'spiffe://td/a' }}
+      - {{ sna: 'dns:a' }}
+  y: {{ certificates: [{{ spiffe: 'spiffe://td/a' }}] }}
+"
+        ),
+        &[
+            "consumers.x.keys[0].expires: ceases to be valid before",
+            "consumers.x.keys[1].expires: not a moment; expected one such as `2027",
+            "consumers.x.certificates[0].san: expected the kind of the name and the name",
+            "consumers.x.certificates[1]: expected one of `san`",
+            "consumers.x.certificates[2]: expected one of `san`",
+            "consumers.x.certificates[3].fingerprint: expected `sha256:` and 64",
+            "consumers.x.certificates[5].sna: unknown field",
+            "consumers.y.certificates[0]: `x` has the same certificate",
+        ],
+    );
+}
+
+#[test]
+fn who_and_may_are_checked_where_they_are_written() {
+    check(
+        "version: 1
+policies:
+  authenticate: { jwt: [{ issuer: i, jwks: https://k }, { issuer: i, audience: [a], jwks: 'file:absent' }] }
+apis:
+  a:
+    upstream: http://a
+    policies:
+      authorize: { allow: [\"reqest.path == ''\"], deny: ['request.path'] }
+",
+        &[
+            "policies.authenticate.jwt[0]: field `audience` is missing",
+            "policies.authenticate.jwt[1].jwks: cannot read /nowhere/absent",
+            "8:28 apis.a.policies.authorize.allow[0]: at column 1: there is no `reqest`; known here: `api`",
+            "apis.a.policies.authorize.deny[0]: gives a string, expected true or false",
+        ],
+    );
+}
+
+#[test]
 fn a_snapshot_crosses_threads() {
     fn check<T: Send + Sync>() {}
     check::<Snapshot>();

@@ -76,6 +76,13 @@ fn every_example_answers() {
                 example.check("/v2/orders/7", "", "404", "");
                 assert_eq!(simulator.seen("/orders/7").len(), 1);
             }
+            "tokens-and-rules.yaml" => {
+                example.check("/echo", "", "401", "Bearer realm=\"api\"");
+                example.check("/echo", "authorization: Bearer eyJ9.e30.AA\r\n", "401", "cannot be verified");
+                example.check("/echo", "x-api-key: secret\r\n", "200", "\"/echo\"");
+                example.check("/internal/x", "x-api-key: secret\r\n", "403", "forbidden");
+                example.check("/%69nternal/x", "x-api-key: secret\r\n", "403", "forbidden");
+            }
             other => panic!("{other} has no test"),
         }
     }
