@@ -98,7 +98,7 @@ impl EditsSpec {
     }
 }
 
-fn check_name(name: &str, path: String, env: &mut CompileEnv<'_>) {
+pub(crate) fn check_name(name: &str, path: String, env: &mut CompileEnv<'_>) {
     if !Headers::is_name(name) {
         env.error(path, format!("`{name}` is not a field name; expected one such as `x-team`"));
         return;

@@ -11,8 +11,8 @@ use crate::passage::{Steps, enter, filter, leave, settle};
 use crate::policies::{CompileEnv, compile, pick};
 use crate::specs::Setting;
 use crate::{
-    Authenticate, Authorize, Cache, Compress, Cors, Filter, HeaderEdits, Ip, Limits, Outside, Policy, Sizes, Stop,
-    Usage,
+    Authenticate, Authorize, Cache, Compress, Cors, External, Filter, HeaderEdits, Ip, Limits, Outside, Policy, Sizes,
+    Stop, Usage,
 };
 
 policies! {
@@ -41,6 +41,11 @@ policies! {
     // May: before how much, so that what is not allowed uses up nobody's share.
     /// Which calls are let through, by what is known of them.
     authorize: Authorize,
+
+    // Somebody else's word: after all that is decided here, since it takes a question over the network; before how
+    // much, as is authorize.
+    /// Somebody else who is asked whether a call may pass.
+    external: External,
 
     // How much: after who, so that a stranger cannot use up a consumer's share.
     /// How many calls are let through per time; a call must be within all of the rules.

@@ -27,6 +27,8 @@ pub enum Refusal {
     },
     /// Known, and not allowed.
     Forbidden,
+    /// Who was to decide did not answer.
+    Undecided,
     /// The request's body is larger than it may be.
     ContentTooLarge,
     /// Path and query are longer than they may be.

@@ -70,6 +70,10 @@ impl Refusal {
                 let status = StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE;
                 (status, "fields-too-large", "The request's fields are too large or too many")
             }
+            Refusal::Policy(Policy::Undecided) => {
+                let status = StatusCode::SERVICE_UNAVAILABLE;
+                (status, "authorizer-unavailable", "It cannot be decided whether this is allowed")
+            }
             Refusal::Policy(Policy::AnswerUnusable) => {
                 (StatusCode::BAD_GATEWAY, "answer-unusable", "The upstream's answer cannot be passed on")
             }

@@ -1,6 +1,7 @@
 //! Policies through the front door: that they are wired, and what only sockets can show.
 
-use std::io::Read;
+use std::io::{BufRead, BufReader, Read};
+use std::process::{Child, Command, Stdio};
 
 use http_body_util::BodyExt;
 use hyper::Request;
@@ -286,4 +287,205 @@ fn no_event_waits_for_the_next_to_be_compressed() {
             }
         }
     });
+}
+
+// === external ===
+
+#[test]
+fn a_service_over_http_lets_calls_pass_or_answers_them() {
+    let service = simulator();
+    let authorizer = simulator();
+    let gateway = through(
+        &service.url(),
+        &format!(
+            "{{ external: {{ http: {{ url: '{}', append-path: true }}, to-upstream: [x-user] }} }}",
+            authorizer.url()
+        ),
+    );
+    let mut raw = Raw::connect(gateway.web());
+    check(&raw.get("/echo", "x-user: root\r\nx-a: 1\r\n"), 200, "/echo");
+    assert_eq!(service.seen("/echo")[0].header("x-user"), None);
+    let asked = &authorizer.seen("/echo")[0];
+    assert_eq!((asked.header("x-forwarded-method"), asked.header("x-a")), (Some("GET"), Some("1")));
+    let body = "POST /status/418?a=b HTTP/1.1\r\nhost: t\r\ncontent-length: 3\r\n\r\nabc";
+    check(&raw.send(body).answer(), 418, "418");
+    assert_eq!(authorizer.seen("/status/418")[0].header("x-forwarded-uri"), Some("/status/418?a=b"));
+    check(&raw.get("/status/500", ""), 503, "urn:weir:problem:authorizer-unavailable");
+    assert_eq!(service.requests(), 1);
+
+    let answers = "HTTP/1.1 204 No Content\r\nx-user: alice\r\nx-other: no\r\nset-cookie: a=b\r\n\r\n";
+    let authorizer = Server::start(vec![Script::answer(answers)]).unwrap();
+    let gateway = through(
+        &service.url(),
+        &format!(
+            "{{ external: {{ http: {{ url: '{}/verify' }}, to-upstream: [x-user], to-client: [set-cookie] }} }}",
+            authorizer.url()
+        ),
+    );
+    let answer = Raw::connect(gateway.web()).get("/echo", "x-user: root\r\n");
+    assert_eq!(answer.header("set-cookie"), Some("a=b"));
+    assert_eq!((&answer.json()["headers"]["x-user"], answer.json()["headers"].get("x-other")), (&"alice".into(), None));
+}
+
+#[test]
+fn a_service_that_gives_no_answer_lets_nobody_pass_unless_told_to() {
+    let service = simulator();
+    let garbage = Server::start(vec![Script::answer("garbage\r\n\r\n")]).unwrap();
+    let hangs = Server::start(vec![Script::answer("").then(Then::Hold)]).unwrap();
+    let resets =
+        Server::start(vec![Script::answer("HTTP/1.1 200 OK\r\ncontent-length: 5\r\n\r\nab").then(Then::Reset)])
+            .unwrap();
+    let nobody = "http://127.0.0.1:1".to_owned();
+    for url in [garbage.url(), hangs.url(), resets.url(), nobody] {
+        for kind in [format!("http: {{ url: '{url}' }}"), format!("grpc: '{url}'")] {
+            let gateway = Gateway::start(&format!(
+                "apis:\n  a:\n    upstream: '{}'\n    routes:\n\
+                 \x20   - {{ match: {{ prefix: /open }}, policies: {{ external: {{ {kind}, fail: open, timeout: 300ms }} }} }}\n\
+                 \x20   - {{ policies: {{ external: {{ {kind}, timeout: 300ms }} }} }}\n",
+                service.url()
+            ));
+            let mut raw = Raw::connect(gateway.web());
+            let before = service.requests();
+            check(&raw.get("/echo", ""), 503, "urn:weir:problem:authorizer-unavailable");
+            assert_eq!(service.requests(), before, "{kind}");
+            assert_eq!(raw.get("/open", "").status, 404, "the upstream's: {kind}");
+            assert_eq!(service.requests(), before + 1, "{kind}");
+        }
+    }
+}
+
+/// An authorizer on grpcio that decides by the path and tells what it was shown.
+const AUTHORIZER: &str = r#"
+import grpc, json, time
+from concurrent import futures
+from google.protobuf import descriptor_pb2, descriptor_pool, message_factory
+
+file = descriptor_pb2.FileDescriptorProto(name="auth.proto", package="t", syntax="proto3")
+TYPES = {"string": 9, "int32": 5, "int64": 3, "uint32": 13, "bool": 8}
+def message(name, *fields):
+    it = file.message_type.add(name=name)
+    for number, field, kind, *many in fields:
+        it.field.add(name=field, number=number, label=3 if many else 1, **(
+            {"type": TYPES[kind]} if kind in TYPES else {"type": 11, "type_name": ".t." + kind}))
+    return it
+def entries(of, name):
+    entry = of.nested_type.add(name=name)
+    entry.options.map_entry = True
+    entry.field.add(name="key", number=1, type=9, label=1)
+    entry.field.add(name="value", number=2, type=9, label=1)
+message("CheckRequest", (1, "attributes", "Attributes"))
+attributes = message("Attributes", (1, "source", "Peer"), (4, "request", "Request"), (10, "context_extensions", "Attributes.Entry", 1))
+entries(attributes, "Entry")
+message("Peer", (1, "address", "Address"), (4, "principal", "string"))
+message("Address", (1, "socket_address", "SocketAddress"))
+message("SocketAddress", (2, "address", "string"), (3, "port_value", "uint32"))
+message("Request", (2, "http", "Http"))
+entries(message("Http", (2, "method", "string"), (3, "headers", "Http.Entry", 1), (4, "path", "string"), (5, "host", "string"), (9, "size", "int64")), "Entry")
+message("CheckResponse", (1, "status", "Status"), (2, "denied", "Denied"), (3, "ok", "Ok"))
+message("Status", (1, "code", "int32"))
+message("Denied", (1, "status", "HttpStatus"), (2, "headers", "Option", 1), (3, "body", "string"))
+message("HttpStatus", (1, "code", "int32"))
+message("Ok", (2, "headers", "Option", 1), (5, "headers_to_remove", "string", 1), (6, "response_headers", "Option", 1))
+message("Option", (1, "header", "Header"), (2, "append", "Bool"))
+message("Header", (1, "key", "string"), (2, "value", "string"))
+message("Bool", (1, "value", "bool"))
+pool = descriptor_pool.DescriptorPool()
+pool.Add(file)
+kind = lambda name: message_factory.GetMessageClass(pool.FindMessageTypeByName("t." + name))
+CheckRequest, CheckResponse = kind("CheckRequest"), kind("CheckResponse")
+
+def check(raw, context):
+    asked = CheckRequest.FromString(raw).attributes
+    http = asked.request.http
+    said = CheckResponse()
+    if http.path == "/garbage":
+        return b"\xff\xff"
+    if http.path == "/hang":
+        time.sleep(30)
+    if http.path == "/fails":
+        context.abort(grpc.StatusCode.UNAVAILABLE, "not now")
+    if http.path == "/denied":
+        said.status.code = 7
+        said.denied.status.code = 402
+        said.denied.headers.add().header.CopyFrom(kind("Header")(key="location", value="/pay"))
+        said.denied.body = "pay first"
+    elif http.path == "/bare":
+        said.status.code = 16
+    else:
+        shown = {"method": http.method, "size": http.size, "address": asked.source.address.socket_address.address,
+                 "a": http.headers["x-a"], "context": dict(asked.context_extensions)}
+        for name, value in [("x-user", "alice"), ("x-shown", json.dumps(shown)), ("x-evil", "1")]:
+            said.ok.headers.add().header.CopyFrom(kind("Header")(key=name, value=value))
+        said.ok.headers_to_remove.append("x-gone")
+        said.ok.response_headers.add().header.CopyFrom(kind("Header")(key="x-quota", value="9"))
+    return said.SerializeToString()
+
+server = grpc.server(futures.ThreadPoolExecutor(8))
+server.add_generic_rpc_handlers([grpc.method_handlers_generic_handler(
+    "envoy.service.auth.v3.Authorization", {"Check": grpc.unary_unary_rpc_method_handler(check)})])
+print(server.add_insecure_port("127.0.0.1:0"), flush=True)
+server.start()
+server.wait_for_termination()
+"#;
+
+struct Python(Child, String);
+
+impl Drop for Python {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+/// A server in Python that prints its port, where `scripts/test-setup.sh` has made the venv for it.
+fn python(script: &str) -> Option<Python> {
+    let interpreter = concat!(env!("CARGO_MANIFEST_DIR"), "/../../target/test-venv/bin/python3");
+    let has = Command::new(interpreter).args(["-c", "import grpc"]).output().is_ok_and(|it| it.status.success());
+    if !has {
+        eprintln!("left out: no venv with grpcio; scripts/test-setup.sh makes one");
+        return None;
+    }
+    let mut child = Command::new(interpreter).args(["-c", script]).stdout(Stdio::piped()).spawn().unwrap();
+    let mut port = String::new();
+    BufReader::new(child.stdout.take().unwrap()).read_line(&mut port).unwrap();
+    Some(Python(child, format!("http://127.0.0.1:{}", port.trim())))
+}
+
+#[test]
+fn a_service_over_grpc_decides_as_it_does_for_envoy() {
+    let Some(authorizer) = python(AUTHORIZER) else { return };
+    let service = simulator();
+    let gateway = through(
+        &service.url(),
+        &format!(
+            "{{ external: {{ grpc: '{}', to-upstream: [x-user, x-shown], to-client: [x-quota], context: {{ k: v }}, timeout: 4s }} }}",
+            authorizer.1
+        ),
+    );
+    let mut raw = Raw::connect(gateway.web());
+    for length in ["5", "0"] {
+        let fields = format!("x-user: root\r\nx-a: 1\r\nx-a: 2\r\nx-gone: 1\r\ncontent-length: {length}\r\n");
+        let body = if length == "5" { "hello" } else { "" };
+        let answer = raw.send(format!("POST /echo HTTP/1.1\r\nhost: t\r\n{fields}\r\n{body}")).answer();
+        check(&answer, 200, "/echo");
+        assert_eq!(answer.header("x-quota"), Some("9"));
+        let echo = answer.json();
+        let headers = &echo["headers"];
+        assert_eq!((&headers["x-user"], headers.get("x-evil"), headers.get("x-gone")), (&"alice".into(), None, None));
+        let shown: serde_json::Value = serde_json::from_str(headers["x-shown"].as_str().unwrap()).unwrap();
+        assert_eq!(
+            (&shown["method"], &shown["address"], &shown["a"]),
+            (&"POST".into(), &"127.0.0.1".into(), &"1, 2".into())
+        );
+        assert_eq!((&shown["context"]["k"], shown["size"].to_string()), (&"v".into(), length.to_owned()));
+        assert_eq!(echo["body"], body);
+    }
+    let answer = raw.get("/denied", "");
+    check(&answer, 402, "pay first");
+    assert_eq!(answer.header("location"), Some("/pay"));
+    assert_eq!(raw.get("/bare", "").status, 403);
+    for path in ["/garbage", "/fails", "/hang"] {
+        check(&raw.get(path, ""), 503, "urn:weir:problem:authorizer-unavailable");
+    }
+    assert_eq!(service.requests(), 2);
 }
