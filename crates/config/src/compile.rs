@@ -40,7 +40,7 @@ pub fn compile(
     let mut lost = Lost::default();
     let mut diagnostics = Vec::new();
     let document = read(source, &mut tree, &mut lost, &mut diagnostics);
-    let mut context = Context { source, files, tree, lost, diagnostics, previous, written: Vec::new() };
+    let mut context = Context { source, files, tree, lost, diagnostics, previous, zone: None, written: Vec::new() };
     let snapshot = document.map(|document| context.snapshot(document));
     let mut diagnostics = context.diagnostics;
     diagnostics.sort_by_key(|diagnostic| diagnostic.span.start);
@@ -161,6 +161,8 @@ pub(crate) struct Context<'a> {
     lost: Lost,
     diagnostics: Vec<Diagnostic>,
     previous: Option<&'a Snapshot>,
+    /// Where the node stands.
+    zone: Option<Arc<str>>,
     /// The policies of each place, without those around it.
     written: Vec<Arc<Policies>>,
 }
@@ -174,6 +176,7 @@ impl Context<'_> {
             None if self.lost.has("version") => {}
             None => self.error("", "field `version` is missing; expected `version: 1`"),
         }
+        self.zone = node.zone.map(Into::into);
         let listeners = self.listeners(listeners);
         let mut upstreams = self.upstreams(upstreams);
         let (consumers, credentials) = self.consumers(consumers);
@@ -192,6 +195,7 @@ impl Context<'_> {
                 drain: node.drain.map_or(Duration::from_secs(30), |span| span.0),
                 retire: node.retire.map_or(Some(Duration::from_secs(3600)), |it| it.0.map(|span| span.0)),
                 cache_memory: node.cache.memory.map_or(64 << 20, |size| usize::try_from(size.0).unwrap_or(usize::MAX)),
+                zone: self.zone.clone(),
             },
             listeners,
             upstreams: self.finish_upstreams(upstreams),

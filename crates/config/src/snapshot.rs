@@ -69,6 +69,8 @@ pub struct Node {
     pub drain: Duration,
     /// How long calls may go on once another process has taken this one's place; without end if absent.
     pub retire: Option<Duration>,
+    /// Where this node stands.
+    pub zone: Option<Arc<str>>,
     /// Bytes of memory for the answers that are kept.
     pub cache_memory: usize,
 }
@@ -182,7 +184,7 @@ pub struct Route {
 }
 
 pub enum Action {
-    Forward(Forward),
+    Forward(Box<Forward>),
     Redirect(Redirect),
     Respond(Respond),
 }
@@ -257,8 +259,18 @@ pub struct Upstream {
     pub protocol: Protocol,
     pub tls: Option<ClientTls>,
     pub connections: Connections,
+    /// Which endpoints are left out for a while; `None` for none ever.
+    pub eject: Option<Eject>,
+    /// When the upstream as a whole is left alone for a while.
+    pub breaker: Option<Breaker>,
+    pub limits: Option<Limits>,
+    /// A group of endpoints of which less than this share is well gives calls away to the next.
+    pub spill_below: Percent,
+    /// For how long an endpoint that is new or well again gets less than its share; zero for not at all.
+    pub slow_start: Duration,
 }
 
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Endpoint {
     /// As written: `https://orders-a.internal:8443`.
     pub url: Arc<str>,
@@ -270,6 +282,53 @@ pub struct Endpoint {
     pub base_path: String,
     pub weight: u32,
     pub zone: Option<Arc<str>>,
+    pub priority: u32,
+    /// Its group, from 0: by priority, and among equals the node's own zone first.
+    pub level: u32,
+    /// The document says that it gets no new calls.
+    pub drain: bool,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Eject {
+    pub circuit: Circuit,
+    /// At most this share of the endpoints at once, but one always.
+    pub most: Percent,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Breaker {
+    pub circuit: Circuit,
+    /// Calls that try whether it is well again.
+    pub trials: u32,
+}
+
+/// When something that fails is left alone, and for how long.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Circuit {
+    /// Failures in a row.
+    pub failures: Option<u32>,
+    /// Failures among the calls of a window.
+    pub share: Option<Percent>,
+    pub window: Duration,
+    pub min_calls: u32,
+    /// What a failure is.
+    pub on: FaultKinds,
+    /// For the first time; then twice as long with each repeat.
+    pub pause: Duration,
+    pub longest: Duration,
+}
+
+/// What may be under way at once, on all cores together.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Limits {
+    pub calls: Option<u32>,
+    pub connections: Option<u32>,
+    pub endpoint_calls: Option<u32>,
+    pub endpoint_connections: Option<u32>,
+    /// Calls that may wait for room, and for how long.
+    pub waiting: u32,
+    pub wait: Duration,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -342,7 +401,7 @@ pub enum Probe {
 pub struct Retry {
     /// Tries in all; 1 means none is repeated.
     pub attempts: u32,
-    pub on: RetryOn,
+    pub on: FaultKinds,
     /// Share of the calls that may be repeated, and how many a second always may.
     pub budget: Percent,
     pub min_per_second: u32,
@@ -355,17 +414,42 @@ pub struct Retry {
     pub unsafe_methods: bool,
     /// Bytes of a request's body kept so that it can be sent again.
     pub buffer: usize,
+    /// Tries beside a slow one.
+    pub hedge: Option<Hedge>,
 }
 
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Hedge {
+    pub after: HedgeAfter,
+    /// Tries beside the first.
+    pub attempts: u32,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum HedgeAfter {
+    Time(Duration),
+    /// What this part of recent tries took.
+    Part(Percent),
+}
+
+/// Ways for a try to go wrong.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct RetryOn {
+pub struct FaultKinds {
     /// No connection, or it broke before anything was sent.
     pub connect: bool,
     /// The connection broke, or the stream was reset, before the answer began.
     pub reset: bool,
     /// The first byte of the answer came too late.
     pub timeout: bool,
+    /// Any status from 500 on.
+    pub server_errors: bool,
     pub statuses: Vec<StatusCode>,
+}
+
+impl FaultKinds {
+    pub fn has_status(&self, status: StatusCode) -> bool {
+        (self.server_errors && status.is_server_error()) || self.statuses.contains(&status)
+    }
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -1,26 +1,30 @@
 //! One try after another at the endpoints of an upstream, until there is an answer or no sense in trying.
 
 use std::cell::Cell;
+use std::future::poll_fn;
 use std::rc::Rc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::task::Poll;
 use std::time::Duration;
 
 use awareness::{Attempt, Outcome, SpanId, Stamp, Timeline};
-use base::{Call, Method, StatusCode, Time};
+use base::{Call, Method, RequestHead, StatusCode, Time};
 use bytes::Bytes;
 use config::router::Found;
-use config::{Forward, Retry, Timeouts};
+use config::{FaultKinds, Forward, HedgeAfter, Retry, Timeouts};
 use smallvec::SmallVec;
 use transport::{Body, BodyError, ConnectError, Frame, Response, SendError};
 
 use crate::choose;
 use crate::count;
-use crate::deadline::{self, Late};
+use crate::deadline::{self, Late, LazyTimer};
 use crate::forward;
+use crate::hedge::Times;
 use crate::refusal::Refusal;
 use crate::replay::Replay;
 use crate::tap::Patience;
 use crate::trip::Trip;
-use crate::upstream::{LocalEndpoint, LocalUpstream};
+use crate::upstream::{LocalEndpoint, LocalUpstream, NoSeat, Pass, Seat, Trial};
 use crate::worker::{Local, LocalListener, Worker};
 
 /// What may be wrong with a try, and so decides about the next.
@@ -47,7 +51,7 @@ pub struct Way<'a> {
 /// What stays the same from one try of a call to the next, and what the tries before have left.
 struct Tries<'a> {
     way: Way<'a>,
-    upstream: &'a LocalUpstream,
+    upstream: &'a Rc<LocalUpstream>,
     /// Of the whole call.
     deadline: Option<Time>,
     /// As the caller named them: for each endpoint they are rewritten from the beginning.
@@ -56,10 +60,27 @@ struct Tries<'a> {
     /// What is left of the request's body, where it is not kept for another try.
     body: Body,
     replay: Option<Replay>,
+    /// The call tries whether the upstream is well again.
+    trial: Option<Trial>,
     tried: SmallVec<[usize; 4]>,
     /// Nothing but a new connection will do.
     fresh: bool,
     stale: u32,
+}
+
+/// A try under way: where, its number in the books, since when.
+struct Try {
+    seat: Seat,
+    number: usize,
+    started: Time,
+}
+
+/// How a try ended.
+struct Ended {
+    result: Result<Response, Fault>,
+    /// The stamps of its connection.
+    connection: Timeline,
+    protocol: &'static str,
 }
 
 /// Sends a call upstream and gives the answer's head, with its body still to be read.
@@ -70,6 +91,10 @@ pub async fn send(way: Way<'_>, call: &mut Call, body: &mut Body, trip: &mut Tri
     let upstream = local.upstream(upstream.upstream.index).ok_or(Refusal::NoEndpoint)?;
     trip.note(|exchange| exchange.upstream = Some(upstream.config.name.clone()));
     let Forward { retry, timeouts, .. } = forward;
+    let trial = upstream.let_through(call.now).map_err(|wait| {
+        count(&upstream.state.counts.refused_open);
+        Refusal::Open(wait)
+    })?;
 
     let mut body = std::mem::take(body);
     if let Some(mirror) = &forward.mirror
@@ -78,26 +103,35 @@ pub async fn send(way: Way<'_>, call: &mut Call, body: &mut Body, trip: &mut Tri
     {
         body = mirror_to(worker, shadow, call, body, retry.buffer, timeouts).await?;
     }
+    let deadline = timeouts.call.map(|call_timeout| call.now + call_timeout);
+    let entered = match upstream.enter(call, worker.random(), call.now) {
+        // In a box, so that calls which need not wait have no room for it.
+        Err(NoSeat::Full) => Box::pin(upstream.wait(call, worker.random(), deadline)).await,
+        entered => entered,
+    };
+    let (pass, seat) = entered.map_err(|none| refuse(upstream, none))?;
     let (counted, bytes_in) = count::counted(body);
     body = counted;
     trip.reads(bytes_in);
     forward::add_forwarded(&mut call.head, &call.client, &listener.trusted());
-    upstream.budget.deposit(retry.budget);
+    upstream.state.budget.deposit(retry.budget, &upstream.deposits);
 
-    let replay = (retry.attempts > 1 && !body.is_empty()).then(|| Replay::new(std::mem::take(&mut body), retry.buffer));
+    let repeatable = retry.attempts > 1 || retry.hedge.is_some();
+    let replay = (repeatable && !body.is_empty()).then(|| Replay::new(std::mem::take(&mut body), retry.buffer));
     let mut tries = Tries {
-        deadline: timeouts.call.map(|call_timeout| call.now + call_timeout),
+        deadline,
         target: call.head.target.clone(),
         authority: call.head.authority.clone(),
         way,
         upstream,
         body,
         replay,
+        trial,
         tried: SmallVec::new(),
         fresh: false,
         stale: 0,
     };
-    let answer = tries.run(call, trip).await;
+    let answer = tries.run(seat, pass, call, trip).await;
     if let Some(replay) = &tries.replay {
         let held = replay.bytes() as u64 * trip.since_began().as_millis() as u64;
         trip.note(|exchange| exchange.held = held);
@@ -106,62 +140,117 @@ pub async fn send(way: Way<'_>, call: &mut Call, body: &mut Body, trip: &mut Tri
 }
 
 impl Tries<'_> {
-    async fn run(&mut self, call: &mut Call, trip: &mut Trip) -> Result<Response, Refusal> {
+    async fn run(
+        &mut self,
+        mut seat: Seat,
+        pass: Option<Pass>,
+        call: &mut Call,
+        trip: &mut Trip,
+    ) -> Result<Response, Refusal> {
         let (worker, upstream, retry) = (self.way.worker, self.upstream, &self.way.forward.retry);
         loop {
-            let chosen = upstream.choose(call, &self.tried, worker.random()).ok_or(Refusal::NoEndpoint)?;
-            let endpoint = &upstream.endpoints[chosen];
-            let started = begin(worker, endpoint, call, trip);
-            self.address(endpoint, call);
+            let (number, started) = self.begin(&seat.endpoint, &mut call.head, trip);
             let body = self.body().ok_or(Refusal::BadGateway)?;
-
-            let (result, connection) = self.once(endpoint, call, body, started, trip).await;
+            let begun = Try { seat, number, started };
+            let (mut done, ended) = match self.hedge_after(call) {
+                None => {
+                    let ended = self.once(&begun.seat.endpoint, &call.head, body, started).await;
+                    (begun, ended)
+                }
+                // In a box, so that calls which are not hedged have no room for it.
+                Some(after) => Box::pin(self.hedged(begun, body, after, call, trip)).await,
+            };
             let now = Time::now();
+            let Ended { result, connection, protocol } = ended;
+            if !protocol.is_empty() {
+                trip.note(|exchange| exchange.upstream_protocol = protocol);
+            }
             let (fault, unwanted) = match result {
-                Ok(response) if retry.on.statuses.contains(&response.head.status) => {
+                Ok(response) if retry.on.has_status(response.head.status) => {
                     (Fault::Status(response.head.status), Some(response))
                 }
-                Ok(response) => return Ok(self.accept(response, endpoint, connection, call, now, trip)),
+                Ok(response) => {
+                    self.note(&mut done.seat, &Fault::Status(response.head.status), now);
+                    done.seat.hold(pass);
+                    return Ok(self.accept(response, done, connection, call, now, trip));
+                }
                 Err(fault) => (fault, None),
             };
             // A connection that was closed while it lay idle says nothing of the endpoint: once more, on a new one.
             let stale = self.is_stale(&fault, call);
+            if !stale {
+                self.note(&mut done.seat, &fault, now);
+            }
             let again = stale || self.may_repeat(&fault, call, now);
             if let Some(response) = unwanted
                 && !again
             {
-                return Ok(self.accept(response, endpoint, connection, call, now, trip));
+                done.seat.hold(pass);
+                return Ok(self.accept(response, done, connection, call, now, trip));
             }
-            trip.failed(fault.word());
-            tracing::debug!(endpoint = %endpoint.state.url, error = %fault, "attempt failed");
+            self.failed(&done, &fault, trip);
             if stale {
                 self.stale += 1;
                 self.fresh = true;
+                seat = done.seat;
                 continue;
             }
-            // A body that was not to be had says nothing of the endpoint.
-            if !matches!(fault, Fault::Send { error: SendError::Body(_), .. }) {
-                endpoint.load.observe_failure(now);
+            self.tried.push(done.seat.at);
+            if fault.is_full() {
+                // It has not been tried, nor is it ill. Any other may have room.
+                if self.tried.len() >= upstream.endpoints.len() {
+                    return Err(refuse(upstream, NoSeat::Full));
+                }
+            } else {
+                // A body that was not to be had says nothing of the endpoint.
+                if fault.is_of_the_upstream() {
+                    done.seat.endpoint.state.load.observe_failure(now);
+                }
+                if !again {
+                    return Err(fault.refusal());
+                }
+                let pause = backoff(retry, self.tried.len(), worker.random());
+                if self.deadline.is_some_and(|deadline| now + pause >= deadline) {
+                    return Err(Refusal::Timeout);
+                }
+                drop(done);
+                tokio::time::sleep(pause).await;
             }
-            if !again {
-                return Err(fault.refusal());
-            }
-            self.tried.push(chosen);
-            let pause = backoff(retry, self.tried.len(), worker.random());
-            if self.deadline.is_some_and(|deadline| now + pause >= deadline) {
-                return Err(Refusal::Timeout);
-            }
-            tokio::time::sleep(pause).await;
+            seat = upstream
+                .seat(call, &self.tried, worker.random(), Time::now())
+                .map_err(|none| refuse(upstream, none))?;
         }
     }
 
-    /// Makes the request one to this endpoint.
-    fn address(&self, endpoint: &LocalEndpoint, call: &mut Call) {
+    /// Makes the request one to this endpoint, and enters the try in the books.
+    fn begin(&self, endpoint: &LocalEndpoint, head: &mut RequestHead, trip: &mut Trip) -> (usize, Time) {
+        let worker = self.way.worker;
+        let span = SpanId::random(|| worker.random());
+        let mut first = None;
+        trip.note(|exchange| {
+            first = exchange.attempts.is_empty().then(|| Timeline::from_arrival(&exchange.arrival));
+            if worker.traces() {
+                head.headers.set("traceparent", exchange.trace.traceparent(span));
+                if exchange.trace.state.is_none() {
+                    head.headers.remove("tracestate");
+                }
+            }
+        });
+        let mut timeline = first.unwrap_or_default();
+        let now = Time::now();
+        timeline.mark(Stamp::PoliciesDone, now);
+        timeline.mark(Stamp::EndpointChosen, now);
+        let endpoint_url = endpoint.state.url.clone();
+        let attempt = Attempt { endpoint: endpoint_url, timeline, outcome: Outcome::Abandoned, span };
+        let number = trip.attempt(attempt);
+
         let (rewrite, found) = (&self.way.forward.rewrite, self.way.found);
-        call.head.target.clone_from(&self.target);
-        call.head.authority.clone_from(&self.authority);
-        forward::rewrite_target(&mut call.head, rewrite, &endpoint.base_path, found.prefix_len, &found.params);
-        forward::rewrite_host(&mut call.head, rewrite, &endpoint.authority);
+        head.target.clone_from(&self.target);
+        head.authority.clone_from(&self.authority);
+        let at = &endpoint.config;
+        forward::rewrite_target(head, rewrite, &at.base_path, found.prefix_len, &found.params);
+        forward::rewrite_host(head, rewrite, &at.authority);
+        (number, now)
     }
 
     /// The request's body for one try; `None` if it is gone.
@@ -172,15 +261,8 @@ impl Tries<'_> {
         }
     }
 
-    /// One try at one endpoint. Gives the stamps of its connection beside the result.
-    async fn once(
-        &self,
-        endpoint: &LocalEndpoint,
-        call: &Call,
-        body: Body,
-        started: Time,
-        trip: &mut Trip,
-    ) -> (Result<Response, Fault>, Timeline) {
+    /// One try at one endpoint.
+    async fn once(&self, endpoint: &LocalEndpoint, head: &RequestHead, body: Body, started: Time) -> Ended {
         let Way { upgrade, forward: Forward { retry, timeouts, .. }, .. } = self.way;
         let mut timeline = Timeline::default();
         let try_deadline = retry.try_timeout.map(|timeout| started + timeout);
@@ -195,13 +277,12 @@ impl Tries<'_> {
         };
         let lease = match leased {
             Ok(lease) => lease,
-            Err(error) => return (Err(Fault::Connect(error)), timeline),
+            Err(error) => return Ended { result: Err(Fault::Connect(error)), connection: timeline, protocol: "" },
         };
         let reused = lease.is_reused();
         let protocol = lease.protocol();
-        trip.note(|exchange| exchange.upstream_protocol = protocol);
         let sent = Rc::new(Cell::new(Time::default()));
-        let sending = lease.send(&call.head, upgrade, body, sent.clone());
+        let sending = lease.send(head, upgrade, body, sent.clone());
         let result =
             match deadline::answer(&self.way.worker.timers, sending, &sent, timeouts.first_byte, deadline).await {
                 Ok(Ok(response)) => Ok(response),
@@ -211,13 +292,104 @@ impl Tries<'_> {
         if sent.get() != Time::default() {
             timeline.mark(Stamp::RequestSent, sent.get());
         }
-        (result, timeline)
+        Ended { result, connection: timeline, protocol }
+    }
+
+    /// How long to wait before a second endpoint is tried beside the first; `None` if none is to be.
+    fn hedge_after(&self, call: &Call) -> Option<Duration> {
+        let retry = &self.way.forward.retry;
+        let hedge = retry.hedge.as_ref()?;
+        let harmless = retry.unsafe_methods || is_idempotent(&call.head.method);
+        if !harmless || self.way.upgrade.is_some() || self.upstream.endpoints.len() < 2 {
+            return None;
+        }
+        match hedge.after {
+            HedgeAfter::Time(after) => Some(after),
+            HedgeAfter::Part(part) => self.upstream.times.get_or_init(Times::default).part(part),
+        }
+    }
+
+    /// A try, and beside it others at other endpoints as soon as it takes longer than `after`. The first good answer
+    /// counts; the others are let go at once, which closes their connections or resets their streams.
+    async fn hedged(&mut self, first: Try, body: Body, after: Duration, call: &Call, trip: &mut Trip) -> (Try, Ended) {
+        let (worker, upstream, retry) = (self.way.worker, self.upstream, &self.way.forward.retry);
+        let mut left = retry.hedge.as_ref().map_or(0, |hedge| hedge.attempts);
+        let mut next = Some(first.started + after);
+        let mut failed: SmallVec<[usize; 4]> = SmallVec::new();
+        let mut timer = LazyTimer::new(&worker.timers);
+        let original = first.number;
+        let running = |begun: Try, head: RequestHead, body: Body| {
+            let (this, endpoint) = (&*self, begun.seat.endpoint.clone());
+            let started = begun.started;
+            (begun, Box::pin(async move { this.once(&endpoint, &head, body, started).await }))
+        };
+        let mut tries = vec![running(first, call.head.clone(), body)];
+        let (winner, ended) = loop {
+            let done = poll_fn(|cx| {
+                for (at, (_, future)) in tries.iter_mut().enumerate() {
+                    if let Poll::Ready(ended) = future.as_mut().poll(cx) {
+                        return Poll::Ready(Some((at, ended)));
+                    }
+                }
+                next.map_or(Poll::Pending, |next| timer.poll(next, cx).map(|()| None))
+            });
+            let Some((at, ended)) = done.await else {
+                let now = Time::now();
+                next = None;
+                let busy: SmallVec<[usize; 4]> =
+                    self.tried.iter().chain(&failed).copied().chain(tries.iter().map(|it| it.0.seat.at)).collect();
+                let whole = self.replay.as_ref().is_none_or(Replay::is_whole) && self.body.is_empty();
+                if whole
+                    && left > 0
+                    && let Some(body) = self.replay.as_ref().map_or(Some(Body::Empty), Replay::body)
+                    && !upstream.is_left_alone(now)
+                    && let Ok(seat) = upstream.seat(call, &busy, worker.random(), now)
+                    && !busy.contains(&seat.at)
+                    && upstream.state.budget.withdraw(now, retry.min_per_second)
+                {
+                    count(&upstream.state.counts.hedges);
+                    left -= 1;
+                    let mut head = call.head.clone();
+                    let (number, started) = self.begin(&seat.endpoint, &mut head, trip);
+                    tries.push(running(Try { seat, number, started }, head, body));
+                    next = (left > 0).then_some(started + after);
+                }
+                continue;
+            };
+            let (mut done, _) = tries.swap_remove(at);
+            let fault = match &ended.result {
+                Ok(response) if !retry.on.has_status(response.head.status) => break (done, ended),
+                _ if tries.is_empty() => break (done, ended),
+                Ok(response) => &Fault::Status(response.head.status),
+                Err(fault) => fault,
+            };
+            // Another is still at it.
+            let now = Time::now();
+            self.note(&mut done.seat, fault, now);
+            done.seat.endpoint.state.load.observe_failure(now);
+            self.failed(&done, fault, trip);
+            failed.push(done.seat.at);
+        };
+        let now = Time::now();
+        for (loser, _) in tries {
+            // How long it would have taken is not known, but that it would have taken longer than this.
+            let so_far = now.since(loser.started);
+            loser.seat.endpoint.state.load.observe(so_far, now);
+            if let Some(times) = upstream.times.get() {
+                times.note(so_far);
+            }
+        }
+        if winner.number != original && ended.result.is_ok() {
+            count(&upstream.state.counts.hedges_won);
+        }
+        self.tried.extend(failed);
+        (winner, ended)
     }
 
     fn accept(
         &self,
         mut response: Response,
-        endpoint: &LocalEndpoint,
+        done: Try,
         connection: Timeline,
         call: &Call,
         now: Time,
@@ -226,18 +398,33 @@ impl Tries<'_> {
         if let Some(replay) = &self.replay {
             replay.seal();
         }
+        let since = connection.at(Stamp::RequestSent).unwrap_or(now);
+        done.seat.endpoint.state.load.observe(now.since(since), now);
+        if let Some(times) = self.upstream.times.get() {
+            times.note(now.since(done.started));
+        }
+        trip.answered(done.number, done.seat, response.head.status, now);
         for (stamp, at) in connection.stamps() {
             trip.mark(stamp, at);
         }
-        let since = connection.at(Stamp::RequestSent).unwrap_or(now);
-        endpoint.load.observe(now.since(since), now);
-        trip.answered(response.head.status, now);
         trip.patience = Patience { idle: self.way.forward.timeouts.idle, deadline: self.deadline };
         match self.way.upgrade.filter(|_| response.tunnel.is_some()) {
             None => forward::strip_response(&mut response.head.headers),
             Some(protocol) => forward::as_switched(&mut response.head, protocol, &call.head),
         }
         response
+    }
+
+    fn failed(&self, done: &Try, fault: &Fault, trip: &mut Trip) {
+        trip.failed(done.number, fault.word());
+        tracing::debug!(endpoint = %done.seat.endpoint.state.url, error = %fault, "attempt failed");
+    }
+
+    /// What an answer or a fault says of the endpoint and of the upstream.
+    fn note(&self, seat: &mut Seat, fault: &Fault, now: Time) {
+        if fault.is_of_the_upstream() {
+            self.upstream.note(seat, self.trial.as_ref(), |kinds| fault.is_one_of(kinds), now);
+        }
     }
 
     /// True if the connection was closed under us, and it does no harm to send the request on another.
@@ -253,6 +440,8 @@ impl Tries<'_> {
         let retry = &self.way.forward.retry;
         let harmless = retry.unsafe_methods || is_idempotent(&call.head.method);
         let wanted = match fault {
+            // Nothing was tried.
+            Fault::Connect(ConnectError::Full) => return self.body.is_empty() && self.can_resend(),
             Fault::Connect(_) => retry.on.connect,
             Fault::Send { error, .. } if error.is_unsent() => retry.on.connect || retry.on.reset,
             Fault::Send { error, .. } => retry.on.reset && error.is_repeatable() && harmless,
@@ -265,7 +454,8 @@ impl Tries<'_> {
             && self.tried.len() + 1 < retry.attempts as usize
             && self.body.is_empty()
             && self.can_resend()
-            && self.upstream.budget.withdraw(now, retry.min_per_second)
+            && !self.upstream.is_left_alone(now)
+            && self.upstream.state.budget.withdraw(now, retry.min_per_second)
     }
 
     fn can_resend(&self) -> bool {
@@ -273,27 +463,19 @@ impl Tries<'_> {
     }
 }
 
-fn begin(worker: &Worker, endpoint: &Rc<LocalEndpoint>, call: &mut Call, trip: &mut Trip) -> Time {
-    let span = SpanId::random(|| worker.random());
-    let mut first = None;
-    trip.note(|exchange| {
-        first = exchange.attempts.is_empty().then(|| Timeline::from_arrival(&exchange.arrival));
-        if worker.traces() {
-            call.head.headers.set("traceparent", exchange.trace.traceparent(span));
-            if exchange.trace.state.is_none() {
-                call.head.headers.remove("tracestate");
-            }
+/// Why a call has no place at an endpoint.
+fn refuse(upstream: &LocalUpstream, none: NoSeat) -> Refusal {
+    match none {
+        NoSeat::Nowhere => Refusal::NoEndpoint,
+        NoSeat::Full => {
+            count(&upstream.state.counts.refused_full);
+            Refusal::Full
         }
-    });
-    let mut timeline = first.unwrap_or_default();
-    let now = Time::now();
-    timeline.mark(Stamp::PoliciesDone, now);
-    timeline.mark(Stamp::EndpointChosen, now);
-    trip.attempt(
-        endpoint,
-        Attempt { endpoint: endpoint.state.url.clone(), timeline, outcome: Outcome::Abandoned, span },
-    );
-    now
+    }
+}
+
+fn count(counter: &AtomicU64) {
+    counter.fetch_add(1, Ordering::Relaxed);
 }
 
 /// Methods that may be repeated without harm (RFC 9110, 9.2.2).
@@ -328,14 +510,12 @@ async fn mirror_to(
     }
     let whole = Bytes::from(whole);
     let head = call.head.clone();
-    let Some(endpoint) = shadow.choose(call, &[], worker.random()).map(|at| shadow.endpoints[at].clone()) else {
-        return Ok(Body::from(whole));
-    };
+    let Ok(seat) = shadow.seat(call, &[], worker.random(), call.now) else { return Ok(Body::from(whole)) };
     let (copy, connect) = (Body::from(whole.clone()), timeouts.connect);
     let patience = timeouts.first_byte.unwrap_or(Duration::from_secs(60));
     worker.outside.aside(async move {
         let mirroring = async {
-            let lease = endpoint.pool.lease(false, connect, &mut Timeline::default()).await.ok()?;
+            let lease = seat.endpoint.pool.lease(false, connect, &mut Timeline::default()).await.ok()?;
             let mut response = lease.send(&head, None, copy, Rc::default()).await.ok()?;
             while let Some(Ok(_)) = response.body.frame().await {}
             Some(())
@@ -357,8 +537,29 @@ impl Fault {
         matches!(self, Fault::Send { error, .. } if error.is_unsent())
     }
 
+    /// There was no connection to try it on.
+    fn is_full(&self) -> bool {
+        matches!(self, Fault::Connect(ConnectError::Full))
+    }
+
+    /// It tells something of the upstream, and not of the client or of our own bounds.
+    fn is_of_the_upstream(&self) -> bool {
+        !self.is_full() && !matches!(self, Fault::Send { error: SendError::Body(_) | SendError::Unsendable(_), .. })
+    }
+
+    fn is_one_of(&self, kinds: &FaultKinds) -> bool {
+        match self {
+            Fault::Connect(ConnectError::Timeout) => kinds.connect || kinds.timeout,
+            Fault::Connect(_) => kinds.connect,
+            Fault::Send { .. } => kinds.reset,
+            Fault::Late(_) => kinds.timeout,
+            Fault::Status(status) => kinds.has_status(*status),
+        }
+    }
+
     fn word(&self) -> &'static str {
         match self {
+            Fault::Connect(ConnectError::Full) => "upstream_full",
             Fault::Connect(ConnectError::Timeout) => "connect_timeout",
             Fault::Connect(ConnectError::Unresolved) => "unresolved",
             Fault::Connect(ConnectError::Tls(_)) => "upstream_tls",
@@ -375,6 +576,7 @@ impl Fault {
 
     fn refusal(&self) -> Refusal {
         match self {
+            Fault::Connect(ConnectError::Full) => Refusal::Full,
             Fault::Connect(ConnectError::Timeout) | Fault::Late(_) => Refusal::Timeout,
             Fault::Connect(_) => Refusal::Unreachable,
             Fault::Send { error: SendError::Body(BodyError::Malformed(why)), .. } => Refusal::BadRequest(why),

@@ -1,19 +1,25 @@
-//! Which endpoint takes the call. The decision is pure; what it weighs is kept by each core for itself.
+//! Which endpoint takes the call. The decision is pure; what it weighs is known to all cores.
 
-use std::cell::Cell;
 use std::hash::{BuildHasher, Hash, Hasher};
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering::Relaxed};
 use std::time::Duration;
 
-use base::Time;
+use base::{Percent, Time};
 use foldhash::quality::FixedState;
 
-/// How an endpoint has been doing, as this core saw it.
+/// How an endpoint has been doing, as all cores saw it.
+///
+/// One for the node and not for each core: with many cores each would see a small part, take an endpoint that it
+/// has not met for quick, and not know what the others have under way there. It costs two atomic additions a call,
+/// on a line of memory of its own, which cores contend for only as far as they call the same endpoint at once.
 #[derive(Debug, Default)]
+#[repr(align(128))]
 pub struct Load {
-    in_flight: Cell<u32>,
-    /// Peak-sensitive moving average of the time to an answer, in nanoseconds.
-    latency: Cell<f64>,
-    updated: Cell<Time>,
+    in_flight: AtomicU32,
+    /// Peak-sensitive moving average of the time to an answer, in nanoseconds: the bits of an `f64`. Two cores that
+    /// write at once may lose one observation.
+    latency: AtomicU64,
+    updated: AtomicU64,
 }
 
 /// After this time an observation has lost two thirds of its weight.
@@ -22,25 +28,41 @@ const DECAY: Duration = Duration::from_secs(10);
 const UNMEASURED: f64 = 1e6;
 
 impl Load {
-    pub fn begin(&self) {
-        self.in_flight.set(self.in_flight.get() + 1);
+    /// One call more, if there are fewer than `most` (zero for no bound).
+    pub fn begin(&self, most: u32) -> bool {
+        if most == 0 {
+            self.in_flight.fetch_add(1, Relaxed);
+            return true;
+        }
+        self.in_flight.fetch_update(Relaxed, Relaxed, |calls| (calls < most).then_some(calls + 1)).is_ok()
     }
 
     pub fn end(&self) {
-        self.in_flight.set(self.in_flight.get().saturating_sub(1));
+        self.in_flight.fetch_sub(1, Relaxed);
+    }
+
+    pub fn in_flight(&self) -> u32 {
+        self.in_flight.load(Relaxed)
+    }
+
+    /// `None` if it was never measured, or not since it was forgotten.
+    pub fn latency(&self) -> Option<Duration> {
+        let latency = f64::from_bits(self.latency.load(Relaxed));
+        (latency > 0.0).then(|| Duration::from_nanos(latency as u64))
     }
 
     /// A slow answer counts at once; quick ones must come for a while to be believed (peak-EWMA).
     pub fn observe(&self, latency: Duration, now: Time) {
         let observed = latency.as_nanos() as f64;
-        let old = self.latency.get();
-        if observed > old {
-            self.latency.set(observed);
+        let old = f64::from_bits(self.latency.load(Relaxed));
+        let average = if observed > old {
+            observed
         } else {
-            let weight = (-(now.since(self.updated.get()).as_secs_f64()) / DECAY.as_secs_f64()).exp();
-            self.latency.set(old * weight + observed * (1.0 - weight));
-        }
-        self.updated.set(now);
+            let weight = (-self.age(now) / DECAY.as_secs_f64()).exp();
+            old * weight + observed * (1.0 - weight)
+        };
+        self.latency.store(average.to_bits(), Relaxed);
+        self.updated.store(now.nanos(), Relaxed);
     }
 
     /// A failure is as bad as an answer that took this long.
@@ -48,12 +70,54 @@ impl Load {
         self.observe(Duration::from_secs(1), now);
     }
 
+    /// It is well again: what it was like before says nothing.
+    pub fn forget(&self) {
+        self.latency.store(0, Relaxed);
+    }
+
     /// What one more call would wait, more or less.
     pub fn cost(&self, weight: u32, now: Time) -> f64 {
-        let age = now.since(self.updated.get()).as_secs_f64();
-        let latency = self.latency.get() * (-age / DECAY.as_secs_f64()).exp();
-        latency.max(UNMEASURED) * f64::from(self.in_flight.get() + 1) / f64::from(weight.max(1))
+        let latency = f64::from_bits(self.latency.load(Relaxed)) * (-self.age(now) / DECAY.as_secs_f64()).exp();
+        latency.max(UNMEASURED) * f64::from(self.in_flight() + 1) / f64::from(weight.max(1))
     }
+
+    fn age(&self, now: Time) -> f64 {
+        now.since(Time::from_nanos(self.updated.load(Relaxed))).as_secs_f64()
+    }
+}
+
+/// The group of endpoints for a call, of groups in order given as (weight that is well, weight in all).
+///
+/// A group bears all calls while at least `enough` of it is well, and in proportion less below that; the rest goes to
+/// the next. If all together do not bear all calls, each gets its part of what they bear.
+pub fn level(groups: &[(u32, u32)], enough: Percent, random: u64) -> usize {
+    let bears = |(well, all): (u32, u32)| {
+        if all == 0 { 0.0 } else { (f64::from(well) / f64::from(all) / enough.fraction().max(1e-6)).min(1.0) }
+    };
+    let total = groups.iter().map(|group| bears(*group)).sum::<f64>().min(1.0);
+    let mut place = (random >> 11) as f64 / (1u64 << 53) as f64 * total;
+    for (at, group) in groups.iter().enumerate() {
+        let share = bears(*group);
+        if place < share {
+            return at;
+        }
+        place -= share;
+    }
+    0
+}
+
+/// The part of its share that an endpoint gets which began `since`: from a tenth to all of it over `slow_start`.
+pub fn ramp(since: Time, slow_start: Duration, now: Time) -> f64 {
+    if slow_start.is_zero() || since == Time::default() {
+        return 1.0;
+    }
+    (now.since(since).as_secs_f64() / slow_start.as_secs_f64()).clamp(0.1, 1.0)
+}
+
+/// A number from 0 to 1 for one of several who draw by the same random number.
+pub fn draw(random: u64, one: u64) -> f64 {
+    let mixed = (random ^ one.wrapping_mul(0x9e37_79b9_7f4a_7c15)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+    ((mixed ^ (mixed >> 29)) >> 11) as f64 / (1u64 << 53) as f64
 }
 
 /// Of two at random the one with the lower cost: nearly as good as asking all, and never a herd.
@@ -139,9 +203,51 @@ mod tests {
         let pick = |random| least_load(&[(0, 1), (1, 1)], random, |at, weight| loads[at].cost(weight, now));
         assert!((0..50).all(|random| pick(random * 7919) == 1));
         for _ in 0..20 {
-            loads[1].begin();
+            assert!(loads[1].begin(0));
         }
         assert!((0..50).all(|random| pick(random * 7919) == 0));
+    }
+
+    #[test]
+    fn a_bound_holds_and_what_has_ended_makes_room() {
+        let load = Load::default();
+        assert!(load.begin(2) && load.begin(2) && !load.begin(2));
+        load.end();
+        assert!(load.begin(2));
+        assert_eq!(load.in_flight(), 2);
+    }
+
+    #[test]
+    fn a_group_bears_all_calls_until_too_little_of_it_is_well() {
+        let enough = Percent::whole(70);
+        for (groups, expected) in [
+            (&[(10, 10), (10, 10)][..], [100, 0, 0]),
+            (&[(7, 10), (10, 10)], [100, 0, 0]),
+            (&[(35, 100), (10, 10)], [50, 50, 0]),
+            (&[(0, 10), (10, 10)], [0, 100, 0]),
+            (&[(35, 100), (35, 100), (1, 1)], [50, 50, 0]),
+            // None bears its part: what is left is shared as they can.
+            (&[(14, 100), (0, 10), (42, 100)], [25, 0, 75]),
+            (&[(0, 10), (0, 10)], [100, 0, 0]),
+            (&[(0, 0), (1, 1)], [0, 100, 0]),
+        ] {
+            let mut counts = [0; 3];
+            let randoms = (0..1000u64).map(|n| n * (u64::MAX / 1000));
+            randoms.for_each(|random| counts[level(groups, enough, random)] += 1);
+            for (count, expected) in counts.iter().zip(expected) {
+                assert!((expected * 10i32).abs_diff(*count) <= 2, "{groups:?}: {counts:?}");
+            }
+        }
+    }
+
+    #[test]
+    fn a_new_endpoint_begins_with_a_tenth() {
+        let at = |seconds: u64| Time::from_nanos(1 + seconds * 1_000_000_000);
+        let ramp = |now| ramp(at(100), Duration::from_secs(30), now);
+        assert_eq!([ramp(at(100)), ramp(at(115)), ramp(at(130)), ramp(at(900))], [0.1, 0.5, 1.0, 1.0]);
+        assert_eq!(super::ramp(Time::default(), Duration::from_secs(30), at(5)), 1.0);
+        let taken = (0..10_000u64).filter(|n| draw(n.wrapping_mul(0x2545_f491_4f6c_dd1d), 3) < 0.3).count();
+        assert!((2_700..3_300).contains(&taken), "{taken}");
     }
 
     #[test]

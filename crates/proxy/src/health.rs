@@ -14,7 +14,7 @@ use tokio::task::JoinSet;
 use transport::{Body, Frame, Pool, Protocol, Target};
 
 use crate::node::Probed;
-use crate::upstream::{self, EndpointState};
+use crate::upstream::{self, EndpointState, Member};
 
 /// Probes for every endpoint of a generation; they end when this is dropped.
 pub struct Checks(#[expect(dead_code, reason = "held for its tasks")] JoinSet<()>);
@@ -23,17 +23,17 @@ impl Checks {
     /// Must be called on a local runtime.
     pub fn start(upstreams: &[Probed], gauges: &Gauges) -> Checks {
         let mut tasks = JoinSet::new();
-        for (upstream, states, tls) in upstreams {
+        for (upstream, members, tls) in upstreams {
             let Some(health) = &upstream.health else {
-                for state in states {
+                for Member { state, .. } in members {
                     state.healthy.store(true, Ordering::Relaxed);
                     gauges.endpoint(&state.upstream, &state.url, true);
                 }
                 continue;
             };
-            for (at, state) in states.iter().enumerate() {
-                let target = probe_target(upstream, at, state, tls.as_ref(), &health.probe);
-                let authority = upstream.endpoints[at].authority.clone();
+            for Member { endpoint, state } in members {
+                let target = probe_target(upstream, endpoint, state, tls.as_ref(), &health.probe);
+                let authority = endpoint.authority.clone();
                 gauges.endpoint(&state.upstream, &state.url, state.is_healthy());
                 tasks.spawn_local(watch(health.clone(), Pool::new(target), authority, state.clone(), gauges.clone()));
             }
@@ -44,12 +44,12 @@ impl Checks {
 
 fn probe_target(
     upstream: &Upstream,
-    at: usize,
+    endpoint: &config::Endpoint,
     state: &EndpointState,
     tls: Option<&Arc<ClientConfig>>,
     probe: &Probe,
 ) -> Target {
-    let mut target = upstream::target(upstream, &upstream.endpoints[at], state, tls);
+    let mut target = upstream::target(upstream, endpoint, state, tls);
     if matches!(probe, Probe::Grpc { .. }) {
         target.protocol = Protocol::Http2;
     }
@@ -79,6 +79,7 @@ async fn watch(health: Health, pool: Pool, authority: String, state: Arc<Endpoin
             gauges.endpoint(&state.upstream, &state.url, false);
         } else if !healthy && good >= health.healthy_after {
             tracing::info!(upstream = %state.upstream, endpoint = %state.url, "endpoint is healthy again");
+            state.came_back(Time::now());
             state.healthy.store(true, Ordering::Relaxed);
             gauges.endpoint(&state.upstream, &state.url, true);
         }

@@ -7,11 +7,11 @@ use std::collections::HashMap;
 use std::net::TcpListener;
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
-use std::sync::atomic::AtomicBool;
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
+use base::Time;
 use cache::{Purge, Store};
 use config::{Address, Destination, Snapshot, Upstream};
 use rustls::{ClientConfig, ServerConfig};
@@ -25,7 +25,8 @@ use transport::tls;
 
 use crate::board::Board;
 use crate::health::Checks;
-use crate::upstream::EndpointState;
+use crate::status::Upstreams;
+use crate::upstream::{EndpointState, Member, UpstreamState};
 use crate::worker::{self, Generation, Order};
 
 /// What kept a snapshot from coming into force, and where the document says it.
@@ -42,6 +43,7 @@ pub struct Node {
     control: mpsc::UnboundedSender<Watch>,
     telemetry: Telemetry,
     names: Arc<Names>,
+    upstreams: Upstreams,
     /// The answers that are kept.
     store: Arc<Store>,
     /// Listeners by name.
@@ -80,7 +82,7 @@ pub struct Passed {
 
 /// Upstreams to be probed from now on, instead of those before.
 type Watch = (Vec<Probed>, telemetry::Gauges);
-pub type Probed = (Arc<Upstream>, Vec<Arc<EndpointState>>, Option<Arc<ClientConfig>>);
+pub type Probed = (Arc<Upstream>, Vec<Member>, Option<Arc<ClientConfig>>);
 
 /// All that a snapshot needs before it can be put in force.
 struct Prepared {
@@ -118,6 +120,7 @@ impl Node {
             control,
             telemetry,
             names,
+            upstreams: Upstreams::new(&prepared.generation),
             store,
             bound: HashMap::new(),
             board,
@@ -173,6 +176,11 @@ impl Node {
 
     pub fn telemetry(&self) -> &Telemetry {
         &self.telemetry
+    }
+
+    /// How upstreams and their endpoints are, and the way to drain one; for any thread.
+    pub fn upstreams(&self) -> &Upstreams {
+        &self.upstreams
     }
 
     /// Load of each worker, in thousandths of a core.
@@ -264,8 +272,9 @@ impl Node {
     /// The second half: nothing here can fail.
     fn commit(&mut self, prepared: Prepared) {
         let Prepared { generation, sockets, bound } = prepared;
+        put_in_force(&generation);
         let watch = generation.snapshot.upstreams.iter().enumerate().map(|(at, upstream)| {
-            (upstream.clone(), generation.endpoints[at].clone(), generation.client_tls[at].clone())
+            (upstream.clone(), generation.members[at].load().to_vec(), generation.client_tls[at].clone())
         });
         let _ = self.control.send((watch.collect(), self.telemetry.gauges()));
         let acks: Vec<_> = self
@@ -282,16 +291,20 @@ impl Node {
             let _ = ack.blocking_recv();
         }
         self.forget_endpoints(&generation);
+        self.upstreams.set(&generation);
         self.generation = generation;
         self.bound = bound;
     }
 
     /// Gauges of endpoints that are no more would otherwise be shown for ever.
     fn forget_endpoints(&self, new: &Generation) {
-        let still = |old: &EndpointState| {
-            new.endpoints.iter().flatten().any(|it| it.upstream == old.upstream && it.url == old.url)
+        let states = |generation: &Generation| -> Vec<Arc<EndpointState>> {
+            let members = generation.members.iter().map(|members| members.load_full());
+            members.flat_map(|members| members.iter().map(|it| it.state.clone()).collect::<Vec<_>>()).collect()
         };
-        for gone in self.generation.endpoints.iter().flatten().filter(|old| !still(old)) {
+        let new = states(new);
+        let still = |old: &EndpointState| new.iter().any(|it| it.upstream == old.upstream && it.url == old.url);
+        for gone in states(&self.generation).iter().filter(|old| !still(old)) {
             self.telemetry.gauges().endpoint_gone(&gone.upstream, &gone.url);
         }
     }
@@ -376,8 +389,10 @@ fn prepare(
             })
         })
         .collect();
-    let endpoints = snapshot.upstreams.iter().map(|upstream| endpoint_states(upstream, old, names)).collect();
-    let generation = Arc::new(Generation { snapshot: snapshot.clone(), endpoints, client_tls, server_tls });
+    let upstreams = snapshot.upstreams.iter().map(|upstream| upstream_state(upstream, old)).collect();
+    let members = snapshot.upstreams.iter().map(|upstream| ArcSwap::from_pointee(members(upstream, old, names)));
+    let members = members.collect();
+    let generation = Arc::new(Generation { snapshot: snapshot.clone(), upstreams, members, client_tls, server_tls });
     Ok(Prepared { generation, sockets, bound: now_bound })
 }
 
@@ -479,32 +494,51 @@ fn built<C>(
     }
 }
 
-/// States of an upstream's endpoints; one that was there before keeps what is known of it.
-fn endpoint_states(upstream: &Upstream, old: Option<&Generation>, names: &Names) -> Vec<Arc<EndpointState>> {
-    let known = |identity: &str| {
-        old?.endpoints
-            .iter()
-            .flatten()
-            .find(|state| state.upstream == upstream.name && state.identity == identity)
-            .cloned()
-    };
-    let states = upstream.endpoints.iter().map(|endpoint| {
+/// An upstream's state; one that was there before keeps what is known of it.
+fn upstream_state(upstream: &Upstream, old: Option<&Generation>) -> Arc<UpstreamState> {
+    let known = old.and_then(|old| old.upstreams.iter().find(|state| state.name == upstream.name).cloned());
+    known.unwrap_or_else(|| Arc::new(UpstreamState::new(upstream)))
+}
+
+/// An upstream's endpoints; those that were there before keep what is known of them.
+fn members(upstream: &Upstream, old: Option<&Generation>, names: &Names) -> Vec<Member> {
+    let at = old.and_then(|old| old.snapshot.upstreams.iter().position(|it| it.name == upstream.name));
+    let known = old.zip(at).map(|(old, at)| old.members[at].load_full());
+    // What all begin with at once needs no slow start.
+    let since = if known.is_some() { Time::now() } else { Time::default() };
+    let members = upstream.endpoints.iter().map(|endpoint| {
         let identity =
             format!("{} {:?} {:?} {:?}", endpoint.url, upstream.protocol, upstream.tls, upstream.connections);
-        known(&identity).unwrap_or_else(|| {
-            Arc::new(EndpointState {
-                upstream: upstream.name.clone(),
-                url: endpoint.url.clone(),
-                healthy: AtomicBool::new(true),
-                name: match &endpoint.address {
-                    Destination::Name { host, .. } => Some(names.register(host)),
-                    Destination::Ip(_) | Destination::Unix(_) => None,
-                },
-                identity,
-            })
-        })
+        let same = known.iter().flat_map(|known| known.iter()).find(|it| it.state.identity == identity);
+        let state = same.map(|it| it.state.clone()).unwrap_or_else(|| {
+            let name = match &endpoint.address {
+                Destination::Name { host, .. } => Some(names.register(host)),
+                Destination::Ip(_) | Destination::Unix(_) => None,
+            };
+            Arc::new(EndpointState::new(&upstream.name, &endpoint.url, name, identity, since))
+        });
+        Member { endpoint: Arc::new(endpoint.clone()), state }
     });
-    states.collect()
+    members.collect()
+}
+
+/// Bounds on connections are told to those who count them; what was known of an ejection that the document no longer
+/// has is forgotten.
+fn put_in_force(generation: &Generation) {
+    for (at, upstream) in generation.snapshot.upstreams.iter().enumerate() {
+        let (state, limits) = (&generation.upstreams[at], upstream.limits.as_ref());
+        let (waiting, wait) = limits.map_or((0, Duration::ZERO), |limits| (limits.waiting, limits.wait));
+        state.slots.bound(limits.and_then(|limits| limits.connections), waiting, wait);
+        if upstream.breaker.is_none() {
+            state.breaker.forget();
+        }
+        for member in generation.members[at].load().iter() {
+            member.state.slots.bound(limits.and_then(|limits| limits.endpoint_connections), waiting, wait);
+            if upstream.eject.is_none() {
+                member.state.circuit.forget();
+            }
+        }
+    }
 }
 
 fn spawn_workers(

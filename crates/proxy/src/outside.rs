@@ -100,6 +100,7 @@ impl Asker {
             idle_timeout: Duration::from_secs(30),
             streams: 100,
             ping: Some(Duration::from_secs(10)),
+            slots: Default::default(),
         };
         let pool = Pool::new(target);
         self.pools.borrow_mut().insert(whom, pool.clone());

@@ -18,6 +18,10 @@ pub enum Refusal {
     MethodNotSupported,
     /// No endpoint could be chosen.
     NoEndpoint,
+    /// The upstream has as much under way as it may.
+    Full,
+    /// The upstream fails, and is left alone for this long.
+    Open(Duration),
     /// No connection to any endpoint.
     Unreachable,
     /// The upstream broke off, or what it said was not HTTP.
@@ -82,6 +86,10 @@ impl Refusal {
             }
             Refusal::Policy(_) => (StatusCode::FORBIDDEN, "forbidden", "This is not allowed"),
             Refusal::NoEndpoint => (StatusCode::SERVICE_UNAVAILABLE, "no-endpoint", "No endpoint is available"),
+            Refusal::Full => {
+                (StatusCode::SERVICE_UNAVAILABLE, "upstream-full", "The upstream has no room for more calls")
+            }
+            Refusal::Open(_) => (StatusCode::SERVICE_UNAVAILABLE, "upstream-open", "The upstream fails; try later"),
             Refusal::Unreachable => (StatusCode::BAD_GATEWAY, "upstream-unreachable", "The upstream cannot be reached"),
             Refusal::BadGateway => (StatusCode::BAD_GATEWAY, "upstream-broken", "The upstream's answer was broken"),
             Refusal::NoUpgrade => {
@@ -99,7 +107,8 @@ impl Refusal {
             Refusal::Policy(
                 policy::Refusal::RateLimited { retry_after } | policy::Refusal::KeysUnavailable { retry_after },
             ) => Some(*retry_after),
-            Refusal::NoEndpoint | Refusal::Stopping => Some(Duration::from_secs(1)),
+            Refusal::Open(wait) => Some(*wait),
+            Refusal::NoEndpoint | Refusal::Full | Refusal::Stopping => Some(Duration::from_secs(1)),
             _ => None,
         }
     }

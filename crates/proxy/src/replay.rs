@@ -63,6 +63,13 @@ impl Replay {
         if kept.lost { 0 } else { kept.bytes }
     }
 
+    /// All of it has been read: any number can send it at once.
+    pub fn is_whole(&self) -> bool {
+        let kept = self.0.borrow();
+        // Who sends it may know by its length that nothing follows, and not ask for the end.
+        !kept.lost && (kept.ended || kept.length == Some(kept.bytes as u64))
+    }
+
     /// No other sending will be asked for.
     pub fn seal(&self) {
         self.0.borrow_mut().limit = 0;

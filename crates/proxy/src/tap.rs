@@ -31,7 +31,8 @@ pub fn attach(response: Response, trip: Trip) -> Response {
     if let Some(mut tunnel) = tunnel {
         let mut trip = trip;
         trip.complete();
-        tunnel.guard = Box::new(trip);
+        let held = std::mem::replace(&mut tunnel.guard, Box::new(()));
+        tunnel.guard = Box::new((trip, held));
         return Response { head, body, tunnel: Some(tunnel) };
     }
     let (patience, timer) = (trip.patience, LazyTimer::new(trip.timers()));

@@ -16,7 +16,7 @@ use crate::filtered::{Stopped, filtered};
 use crate::meter::Meter;
 use crate::refusal::Refusal;
 use crate::tap::Patience;
-use crate::upstream::LocalEndpoint;
+use crate::upstream::Seat;
 use crate::worker::Worker;
 
 pub struct Trip {
@@ -25,8 +25,8 @@ pub struct Trip {
     passage: Option<Passage>,
     /// Bytes of the request's body that have passed.
     bytes_in: Option<Rc<Cell<u64>>>,
-    /// The endpoint that is at work for this call.
-    busy: Option<Rc<LocalEndpoint>>,
+    /// The place at the endpoint that is at work for this call.
+    busy: Option<Seat>,
     complete: bool,
     /// Why a policy stopped the request's body on its way.
     stopped: Option<Stopped>,
@@ -161,32 +161,36 @@ impl Trip {
         self.bytes_in = Some(bytes);
     }
 
-    /// A try begins at this endpoint.
-    pub fn attempt(&mut self, endpoint: &Rc<LocalEndpoint>, attempt: Attempt) {
-        self.release();
-        endpoint.load.begin();
-        self.busy = Some(endpoint.clone());
-        self.note(|exchange| exchange.attempts.push(attempt));
+    /// A try begins. Gives its number.
+    pub fn attempt(&mut self, attempt: Attempt) -> usize {
+        let Some(exchange) = &mut self.exchange else { return 0 };
+        exchange.attempts.push(attempt);
+        exchange.attempts.len() - 1
     }
 
-    pub fn failed(&mut self, error: &'static str) {
-        self.release();
+    pub fn failed(&mut self, attempt: usize, error: &'static str) {
         self.note(|exchange| {
-            if let Some(attempt) = exchange.attempts.last_mut() {
+            if let Some(attempt) = exchange.attempts.get_mut(attempt) {
                 attempt.outcome = Outcome::Failed(error);
             }
             exchange.error = Some(error);
         });
     }
 
-    pub fn answered(&mut self, status: StatusCode, now: Time) {
-        self.mark(Stamp::FirstByte, now);
+    /// The try that this seat was for has an answer, and is the last in the books: what is noted from now on is its.
+    pub fn answered(&mut self, attempt: usize, seat: Seat, status: StatusCode, now: Time) {
+        self.busy = Some(seat);
         self.note(|exchange| {
+            if attempt + 1 < exchange.attempts.len() {
+                let winner = exchange.attempts.remove(attempt);
+                exchange.attempts.push(winner);
+            }
             if let Some(attempt) = exchange.attempts.last_mut() {
                 attempt.outcome = Outcome::Answered(status);
             }
             exchange.error = None;
         });
+        self.mark(Stamp::FirstByte, now);
     }
 
     pub fn mark(&mut self, stamp: Stamp, at: Time) {
@@ -216,17 +220,11 @@ impl Trip {
             note(exchange);
         }
     }
-
-    fn release(&mut self) {
-        if let Some(endpoint) = self.busy.take() {
-            endpoint.load.end();
-        }
-    }
 }
 
 impl Drop for Trip {
     fn drop(&mut self) {
-        self.release();
+        self.busy = None;
         let Some(mut exchange) = self.exchange.take() else { return };
         exchange.finished = Time::now();
         exchange.cpu = self.meter.take().map(|meter| meter.stands_for()).unwrap_or_default();

@@ -25,13 +25,15 @@ use crate::connection;
 use crate::deadline::Timers;
 use crate::meter::{self, Meter};
 use crate::outside::World;
-use crate::upstream::{EndpointState, LocalUpstream};
+use crate::upstream::{LocalUpstream, Member, UpstreamState};
 
 /// What all workers run on, from one reload to the next.
 pub struct Generation {
     pub snapshot: Arc<Snapshot>,
-    /// As the snapshot's upstreams and their endpoints.
-    pub endpoints: Vec<Vec<Arc<EndpointState>>>,
+    /// As the snapshot's upstreams.
+    pub upstreams: Vec<Arc<UpstreamState>>,
+    /// Their endpoints, of which some come and go while the snapshot stays.
+    pub members: Vec<ArcSwap<Vec<Member>>>,
     pub client_tls: Vec<Option<Arc<ClientConfig>>>,
     /// As the snapshot's listeners.
     pub server_tls: Vec<Option<Arc<ArcSwap<ServerConfig>>>>,
@@ -363,7 +365,8 @@ impl Worker {
             let tls = generation.client_tls[at].as_ref();
             Rc::new(LocalUpstream::new(
                 upstream,
-                &generation.endpoints[at],
+                &generation.upstreams[at],
+                &generation.members[at].load(),
                 tls,
                 previous.map(|it| &**it),
                 self.index as u64,

@@ -16,10 +16,12 @@ pub mod h2;
 mod message;
 mod pool;
 mod prefixed;
+mod slots;
 
 pub use body::{Body, BodyError, Frame, Source};
 pub use client::SendError;
 pub use drain::{Drain, Drainer, drain};
 pub use message::{Handler, Io, Request, Response, Tunnel};
-pub use pool::{ConnectError, Lease, Place, Pool, Protocol, Target};
+pub use pool::{ConnectError, Held, Lease, Place, Pool, Protocol, Target};
 pub use prefixed::Prefixed;
+pub use slots::{Slot, Slots};

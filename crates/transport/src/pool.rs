@@ -15,8 +15,10 @@ use awareness::{Stamp, Timeline};
 use base::{RequestHead, Time};
 use rustls::ClientConfig;
 use rustls_pki_types::ServerName;
+use smallvec::SmallVec;
 use socket2::SockRef;
 use tokio::net::{TcpStream, UnixStream};
+use tokio::sync::Notify;
 use tokio_rustls::TlsConnector;
 
 use crate::body::Body;
@@ -24,6 +26,7 @@ use crate::client::SendError;
 use crate::dns::Name;
 use crate::listen::keepalive;
 use crate::message::{Io, Response};
+use crate::slots::{Slot, Slots};
 use crate::{h1, h2};
 
 /// Where an endpoint is and how it is spoken to.
@@ -37,9 +40,14 @@ pub struct Target {
     pub idle_timeout: Duration,
     /// Streams on one HTTP/2 connection before another is opened.
     pub streams: usize,
+    /// Each connection takes one of each of these.
+    pub slots: SmallVec<[Arc<Slots>; 2]>,
     /// Of HTTP/2: see [`h2::ClientSettings`].
     pub ping: Option<Duration>,
 }
+
+/// What a connection holds of the bounds on connections.
+pub type Held = SmallVec<[Slot; 2]>;
 
 #[derive(Clone)]
 pub enum Place {
@@ -70,6 +78,9 @@ pub enum ConnectError {
     Http2(#[source] SendError),
     #[error("connecting took too long")]
     Timeout,
+    /// There are as many connections as there may be.
+    #[error("no more connections may be opened")]
+    Full,
 }
 
 #[derive(Clone)]
@@ -85,6 +96,9 @@ struct Inner {
     speaks_h2: Cell<bool>,
     /// Which address comes next.
     turn: Cell<usize>,
+    /// Calls of this core that wait for a connection, and what tells them of one that lies idle.
+    waiting: Cell<u32>,
+    returned: Notify,
 }
 
 struct Idle {
@@ -128,6 +142,8 @@ impl Pool {
             opening: tokio::sync::Mutex::new(()),
             speaks_h2: Cell::new(speaks_h2),
             turn: Cell::new(0),
+            waiting: Cell::new(0),
+            returned: Notify::new(),
         }))
     }
 
@@ -191,6 +207,15 @@ impl Pool {
                 begun.settled().await;
             }
         }
+        let held = match self.take_slots() {
+            Ok(held) => held,
+            // Better many streams on one connection than none.
+            Err(_) if !only_h1 && let Some(connection) = self.least_busy() => return Ok(Lease::Http2(connection)),
+            Err(full) => match self.wait(&full, fresh).await? {
+                Room::Idle(lease) => return Ok(lease),
+                Room::Slots(held) => held,
+            },
+        };
         let io = self.connect(timeline).await?;
         let (io, alpn_h2): (Box<dyn Io>, bool) = match &self.0.target.tls {
             None => (io, false),
@@ -215,14 +240,52 @@ impl Pool {
             self.0.speaks_h2.set(h2);
         }
         if !h2 {
-            return Ok(Lease::Http1 { connection: h1::Connection::new(io), reused: false, pool: self.clone() });
+            return Ok(Lease::Http1 {
+                connection: h1::Connection::new(io).holding(held),
+                reused: false,
+                pool: self.clone(),
+            });
         }
         let Target { streams: max_streams, ping, .. } = self.0.target;
         let settings = h2::ClientSettings { max_streams, ping, ..h2::ClientSettings::default() };
-        let connection = h2::Connection::handshake(io, &settings).await.map_err(ConnectError::Http2)?;
+        let connection = h2::Connection::handshake(io, &settings, held).await.map_err(ConnectError::Http2)?;
         let shared = Shared { connection: connection.clone(), opened: 0, used: Time::now() };
         self.0.streams.borrow_mut().push(shared);
         Ok(Lease::Http2(connection))
+    }
+
+    /// A slot of each bound, or the bound that has none.
+    fn take_slots(&self) -> Result<Held, Arc<Slots>> {
+        self.0.target.slots.iter().map(|slots| slots.take().ok_or_else(|| slots.clone())).collect()
+    }
+
+    fn least_busy(&self) -> Option<h2::Connection> {
+        let connections = self.0.streams.borrow();
+        let open = connections.iter().map(|it| &it.connection).filter(|connection| !connection.is_going_away());
+        open.min_by_key(|connection| connection.streams_open()).cloned()
+    }
+
+    /// Waits until there may be one connection more, or one of this core lies idle.
+    async fn wait(&self, full: &Arc<Slots>, fresh: bool) -> Result<Room, ConnectError> {
+        let waiting = full.wait().ok_or(ConnectError::Full)?;
+        let here = Here::new(&self.0);
+        let room = async {
+            loop {
+                if let Ok(held) = self.take_slots() {
+                    return Room::Slots(held);
+                }
+                if !fresh && let Some(lease) = self.ready() {
+                    return Room::Idle(lease);
+                }
+                tokio::select! {
+                    () = waiting.freed() => {}
+                    () = here.0.returned.notified() => {}
+                    // Of two bounds the other one may have become the narrower.
+                    () = tokio::time::sleep(LOOK_AGAIN) => {}
+                }
+            }
+        };
+        tokio::time::timeout(waiting.patience(), room).await.map_err(|_| ConnectError::Full)
     }
 
     async fn connect(&self, timeline: &mut Timeline) -> Result<Box<dyn Io>, ConnectError> {
@@ -259,6 +322,9 @@ impl Pool {
     pub fn sweep(&self, now: Time) {
         let timeout = self.0.target.idle_timeout;
         self.0.idle.borrow_mut().retain_mut(|idle| now.since(idle.since) < timeout && !idle.connection.is_spent());
+        if self.is_wanted() {
+            self.0.idle.borrow_mut().pop();
+        }
         self.0.streams.borrow_mut().retain_mut(|it| {
             let opened = it.connection.streams_opened();
             if it.connection.streams_open() > 0 || opened != it.opened {
@@ -266,6 +332,17 @@ impl Pool {
             }
             !it.connection.is_closed() && now.since(it.used) < timeout
         });
+    }
+
+    /// Connections of others are refused or wait while this pool may have idle ones.
+    fn is_wanted(&self) -> bool {
+        self.0.target.slots.iter().any(|slots| slots.are_wanted())
+    }
+
+    /// Closes what carries nothing.
+    pub fn close_idle(&self) {
+        self.0.idle.borrow_mut().clear();
+        self.0.streams.borrow_mut().retain(|it| it.connection.streams_open() > 0);
     }
 
     /// Connections open: idle HTTP/1, HTTP/2.
@@ -309,12 +386,42 @@ struct Home(Weak<Inner>);
 impl h1::Recycle for Home {
     fn recycle(self: Box<Self>, connection: h1::Connection) {
         let Some(pool) = self.0.upgrade() else { return };
+        if pool.waiting.get() == 0 && Pool(pool.clone()).is_wanted() {
+            return;
+        }
         let mut idle = pool.idle.borrow_mut();
         if idle.len() < pool.target.idle {
             idle.push(Idle { connection, since: Time::now() });
+            if pool.waiting.get() > 0 {
+                pool.returned.notify_one();
+            }
         }
     }
 }
+
+/// What one who waited for a connection got.
+enum Room {
+    Idle(Lease),
+    Slots(Held),
+}
+
+/// A call of this core that waits.
+struct Here<'a>(&'a Inner);
+
+impl Here<'_> {
+    fn new(pool: &Inner) -> Here<'_> {
+        pool.waiting.set(pool.waiting.get() + 1);
+        Here(pool)
+    }
+}
+
+impl Drop for Here<'_> {
+    fn drop(&mut self) {
+        self.0.waiting.set(self.0.waiting.get() - 1);
+    }
+}
+
+const LOOK_AGAIN: Duration = Duration::from_millis(50);
 
 async fn connect_tcp(address: SocketAddr) -> Result<TcpStream, ConnectError> {
     let refused = |error| ConnectError::Refused(address.to_string(), error);

@@ -155,7 +155,7 @@ impl Context<'_> {
                 let first = split.first()?.upstream.clone();
                 let timeouts = refine_timeouts(&timeouts, &refine_timeouts(&around.timeouts, &first.timeouts));
                 let retry = refine_retry(&retry, &refine_retry(&around.retry, &first.retry));
-                Action::Forward(Forward { split, mirror, rewrite, timeouts, retry })
+                Action::Forward(Box::new(Forward { split, mirror, rewrite, timeouts, retry }))
             }
             (Some(action), None) | (None, Some(action)) => action?,
             (Some(_), Some(_)) => {
@@ -486,7 +486,8 @@ impl Context<'_> {
 /// What a route's answers depend on besides the request: where it leads.
 fn scope(api: &str, name: &str, summary: &str, action: &Action) -> [u8; 16] {
     let mut text = format!("{api}\0{name}\0{summary}");
-    if let Action::Forward(Forward { split, rewrite, .. }) = action {
+    if let Action::Forward(forward) = action {
+        let Forward { split, rewrite, .. } = &**forward;
         for Weighted { upstream, .. } in split {
             text.push('\0');
             text.push_str(&upstream.name);

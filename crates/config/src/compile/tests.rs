@@ -388,3 +388,62 @@ fn diagnostics_read_as_they_should() {
         assert_eq!(rendered, std::fs::read_to_string(&golden).unwrap(), "{name}");
     }
 }
+
+#[test]
+fn what_an_upstream_bears_is_checked() {
+    let wrong = |settings: &str| {
+        let text = format!(
+            "version: 1\nupstreams: {{ s: {{ endpoints: ['http://a'], {settings} }} }}\napis: {{ a: {{ upstream: s }} }}\n"
+        );
+        match compile(&Source::new("w.yaml", text), &Disk { base: ".".into() }, None) {
+            Ok((snapshot, warnings)) => (Some(snapshot), warnings),
+            Err(errors) => (None, errors),
+        }
+    };
+    for (settings, at) in [
+        ("eject: never", "eject"),
+        ("eject: { failures: 0 }", "eject.failures"),
+        ("eject: { on: [conect] }", "eject.on[0]"),
+        ("eject: { for: 1m, at-most: 10s }", "eject.at-most"),
+        ("eject: { failure-share: 0% }", "eject.failure-share"),
+        ("breaker: { trials: 0 }", "breaker.trials"),
+        ("breaker: { window: 1ms }", "breaker.window"),
+        ("breaker: { on: ['399'] }", "breaker.on[0]"),
+        ("limits: { calls: 0 }", "limits.calls"),
+        ("limits: { endpoint: { connections: 0 } }", "limits.endpoint.connections"),
+        ("limits: { wait: 1s }", "limits.wait"),
+        ("zones: { spill-below: 0% }", "zones.spill-below"),
+        ("retry: { hedge: p40 }", "retry.hedge"),
+        ("retry: { hedge: { after: soon } }", "retry.hedge.after"),
+        ("retry: { hedge: { attempts: 1 } }", "retry.hedge"),
+        ("retry: { hedge: { after: p99, attempts: 0 } }", "retry.hedge.attempts"),
+    ] {
+        let (_, found) = wrong(settings);
+        let places: Vec<_> = found.iter().map(|it| it.path.as_str()).collect();
+        assert_eq!(places, [format!("upstreams.s.{at}")], "{settings}: {found:?}");
+    }
+    let (snapshot, found) =
+        wrong("eject: none, breaker: {}, limits: {}, slow-start: 30s, retry: { hedge: p99.9, on: ['5xx'] }");
+    assert!(found.is_empty(), "{found:?}");
+    let upstream = &snapshot.unwrap().upstreams[0];
+    assert!(upstream.eject.is_none() && upstream.breaker.is_some());
+    assert!(
+        upstream.retry.on.has_status(base::StatusCode::BAD_GATEWAY)
+            && !upstream.retry.on.has_status(base::StatusCode::NOT_FOUND)
+    );
+}
+
+#[test]
+fn endpoints_are_grouped_by_priority_and_then_by_zone() {
+    let text = "version: 1\nnode: { zone: b }\nupstreams: { s: { endpoints: [{ url: 'http://1', zone: a }, { url: 'http://2', zone: b },\n\
+        { url: 'http://3', zone: b, priority: 7 }, { url: 'http://4', priority: 7 }, { url: 'http://5' }] } }\n\
+        apis: { a: { upstream: s } }\n";
+    let levels = |text: String| -> Vec<u32> {
+        let compiled = compile(&Source::new("z.yaml", text), &Disk { base: ".".into() }, None);
+        let (snapshot, _) = compiled.unwrap_or_else(|found| panic!("{found:?}"));
+        snapshot.upstreams[0].endpoints.iter().map(|endpoint| endpoint.level).collect()
+    };
+    assert_eq!(levels(text.to_owned()), [1, 0, 2, 3, 1]);
+    assert_eq!(levels(text.replace("] } }\n", "], zones: { prefer-own: false } } }\n")), [0, 0, 1, 1, 0]);
+    assert_eq!(levels(text.replace("node: { zone: b }\n", "")), [0, 0, 1, 1, 0]);
+}

@@ -10,8 +10,8 @@ use super::{Context, key};
 use crate::diagnostic::{Severity, nearest};
 use crate::document::{self, Named, OrText};
 use crate::snapshot::{
-    Balance, ClientTls, Connections, Destination, Endpoint, HashKey, Health, Probe, Protocol, Retry, RetryOn, Timeouts,
-    Upstream,
+    Balance, Breaker, Circuit, ClientTls, Connections, Destination, Eject, Endpoint, FaultKinds, HashKey, Health,
+    Hedge, HedgeAfter, Limits, Probe, Protocol, Retry, Timeouts, Upstream,
 };
 
 /// The upstreams while routes still ask for them.
@@ -69,29 +69,57 @@ impl Context<'_> {
     }
 
     fn upstream(&mut self, at: &str, name: &str, index: u32, written: document::Upstream) -> Upstream {
-        let document::Upstream { endpoints, protocol, balance, health, retry, timeouts, tls, connections } = written;
+        let document::Upstream {
+            endpoints,
+            protocol,
+            balance,
+            health,
+            retry,
+            timeouts,
+            tls,
+            connections,
+            eject: OrText(eject),
+            breaker,
+            limits,
+            zones: document::Zones { spill_below, prefer_own },
+            slow_start,
+        } = written;
         let lost = self.broken(&format!("{at}.endpoints")) || self.misnamed(at);
         if endpoints.is_empty() && !lost {
             self.error(at, "no endpoint; expected `endpoints: [http://...]`");
         }
         let written = endpoints.into_iter().enumerate();
         let mut endpoints: Vec<Endpoint> = Vec::new();
-        for (index, OrText(document::Endpoint { url, weight, zone })) in written {
+        for (index, OrText(document::Endpoint { url, weight, zone, priority, drain })) in written {
             let at = format!("{at}.endpoints[{index}]");
             if weight == Some(0) {
                 self.error(&format!("{at}.weight"), "an endpoint of weight 0 gets no calls; expected 1 or more");
             }
             match parse_url(&url) {
-                Ok(parsed) => {
-                    endpoints.push(Endpoint { weight: weight.unwrap_or(1), zone: zone.map(Into::into), ..parsed })
-                }
+                Ok(parsed) => endpoints.push(Endpoint {
+                    weight: weight.unwrap_or(1),
+                    zone: zone.map(Into::into),
+                    priority: priority.unwrap_or(0),
+                    drain,
+                    ..parsed
+                }),
                 Err(message) => self.error(&at, message),
             }
         }
+        if !endpoints.is_empty() && endpoints.iter().all(|endpoint| endpoint.drain) {
+            self.warn(&format!("{at}.endpoints"), "all endpoints are drained; calls will be refused");
+        }
+        group(&mut endpoints, self.zone.as_deref().filter(|_| prefer_own.unwrap_or(true)));
         self.check_retry(&format!("{at}.retry"), &retry);
         self.check_timeouts(&format!("{at}.timeouts"), &timeouts);
         if connections.ping.and_then(|it| it.0).is_some_and(|span| span.0.is_zero()) {
             self.error(&format!("{at}.connections.ping"), "expected more than zero, or `none`");
+        }
+        if spill_below == Some(Percent::whole(0)) {
+            self.error(
+                &format!("{at}.zones.spill-below"),
+                "no group would ever give calls away; expected more than 0%",
+            );
         }
         let secure = endpoints.iter().any(|endpoint| endpoint.tls);
         Upstream {
@@ -114,6 +142,115 @@ impl Context<'_> {
                 ping: connections.ping.map_or(Some(Duration::from_secs(10)), |it| it.0.map(|span| span.0)),
             },
             endpoints,
+            eject: self.eject(&format!("{at}.eject"), eject),
+            breaker: breaker.and_then(|breaker| self.breaker(&format!("{at}.breaker"), breaker)),
+            limits: limits.map(|limits| self.limits(&format!("{at}.limits"), limits)),
+            spill_below: spill_below.unwrap_or(Percent::whole(70)),
+            slow_start: slow_start.map_or(Duration::ZERO, |span| span.0),
+        }
+    }
+
+    fn eject(&mut self, at: &str, eject: document::Eject) -> Option<Eject> {
+        let document::Eject { failures, failure_share, window, min_calls, on, r#for, at_most, max_ejected, none } =
+            eject;
+        if none {
+            return None;
+        }
+        let circuit = Circuit {
+            failures: Some(failures.unwrap_or(5)),
+            share: failure_share,
+            on: self.fault_kinds(at, on.as_deref(), &["connect", "reset", "timeout"]),
+            window: window.map_or(Duration::from_secs(10), |span| span.0),
+            min_calls: min_calls.unwrap_or(20),
+            pause: r#for.map_or(Duration::from_secs(10), |span| span.0),
+            longest: at_most.map_or(Duration::from_secs(300), |span| span.0),
+        };
+        self.check_circuit(at, &circuit, at_most.is_some());
+        Some(Eject { circuit, most: max_ejected.unwrap_or(Percent::whole(50)) })
+    }
+
+    fn breaker(&mut self, at: &str, breaker: document::Breaker) -> Option<Breaker> {
+        let document::Breaker { failures, failure_share, window, min_calls, on, r#for, at_most, trials } = breaker;
+        let circuit = Circuit {
+            failures,
+            share: Some(failure_share.unwrap_or(Percent::whole(50))),
+            on: self.fault_kinds(at, on.as_deref(), &["connect", "reset", "timeout", "502", "503", "504"]),
+            window: window.map_or(Duration::from_secs(10), |span| span.0),
+            min_calls: min_calls.unwrap_or(20),
+            pause: r#for.map_or(Duration::from_secs(5), |span| span.0),
+            longest: at_most.map_or(Duration::from_secs(60), |span| span.0),
+        };
+        self.check_circuit(at, &circuit, at_most.is_some());
+        if trials == Some(0) {
+            self.error(&format!("{at}.trials"), "it would never close again; expected 1 or more");
+        }
+        Some(Breaker { circuit, trials: trials.unwrap_or(3) })
+    }
+
+    fn check_circuit(&mut self, at: &str, circuit: &Circuit, bounded: bool) {
+        if circuit.failures == Some(0) {
+            self.error(&format!("{at}.failures"), "expected 1 or more");
+        }
+        if circuit.share == Some(Percent::whole(0)) {
+            self.error(&format!("{at}.failure-share"), "expected more than 0%");
+        }
+        if circuit.min_calls == 0 {
+            self.error(&format!("{at}.min-calls"), "expected 1 or more");
+        }
+        for (name, span) in [("window", circuit.window), ("for", circuit.pause)] {
+            if span < Duration::from_millis(10) {
+                self.error(&format!("{at}.{name}"), "expected `10ms` or more");
+            }
+        }
+        if bounded && circuit.longest < circuit.pause {
+            self.error(&format!("{at}.at-most"), "less than `for`, which is how long the first time takes");
+        }
+    }
+
+    fn limits(&mut self, at: &str, limits: document::Limits) -> Limits {
+        let document::Limits { calls, connections, endpoint, waiting, wait } = limits;
+        let document::EndpointLimits { calls: endpoint_calls, connections: endpoint_connections } = endpoint;
+        for (name, limit) in [
+            ("calls", calls),
+            ("connections", connections),
+            ("endpoint.calls", endpoint_calls),
+            ("endpoint.connections", endpoint_connections),
+        ] {
+            if limit == Some(0) {
+                self.error(&format!("{at}.{name}"), "room for nothing; expected 1 or more");
+            }
+        }
+        if waiting.is_none() && wait.is_some() {
+            self.warn(&format!("{at}.wait"), "nothing waits unless `waiting` says how many may");
+        }
+        let wait = wait.map_or(Duration::from_secs(1), |span| span.0);
+        Limits { calls, connections, endpoint_calls, endpoint_connections, waiting: waiting.unwrap_or(0), wait }
+    }
+
+    fn fault_kinds(&mut self, at: &str, written: Option<&[String]>, default: &[&str]) -> FaultKinds {
+        let mut kinds = FaultKinds::default();
+        if let Some(words) = written {
+            self.check_fault_kinds(at, words);
+        }
+        let written = written.map(|words| words.iter().map(String::as_str).collect::<Vec<_>>());
+        for word in written.as_deref().unwrap_or(default) {
+            // What is wrong with it has been told.
+            let _ = kinds.add(word);
+        }
+        kinds
+    }
+
+    fn check_fault_kinds(&mut self, at: &str, words: &[String]) {
+        for (index, word) in words.iter().enumerate() {
+            if FaultKinds::default().add(word).is_err() {
+                self.error_with(
+                    &format!("{at}.on[{index}]"),
+                    format!(
+                        "found `{word}`, expected `connect`, `reset`, `timeout`, `5xx` or a status such as \"503\""
+                    ),
+                    nearest(word, ["connect", "reset", "timeout", "5xx"]),
+                );
+            }
         }
     }
 
@@ -194,12 +331,15 @@ impl Context<'_> {
         if written.attempts == Some(0) {
             self.error(&format!("{at}.attempts"), "no try at all; expected 1 (never again) or more");
         }
-        for (index, word) in written.on.iter().flatten().enumerate() {
-            if RetryOn::default().add(word).is_err() {
-                self.error_with(
-                    &format!("{at}.on[{index}]"),
-                    format!("found `{word}`, expected `connect`, `reset`, `timeout` or a status such as \"503\""),
-                    nearest(word, ["connect", "reset", "timeout"]),
+        self.check_fault_kinds(at, written.on.as_deref().unwrap_or_default());
+        if let Some(OrText(document::Hedge { after, attempts, none: false })) = &written.hedge {
+            if after.is_none() && !self.broken(&format!("{at}.hedge")) {
+                self.error(&format!("{at}.hedge"), "expected `after: 100ms` or `after: p95`");
+            }
+            if *attempts == Some(0) {
+                self.error(
+                    &format!("{at}.hedge.attempts"),
+                    "no try beside the first; expected 1 or more, or `hedge: none`",
                 );
             }
         }
@@ -223,12 +363,13 @@ impl Context<'_> {
     }
 }
 
-impl RetryOn {
+impl FaultKinds {
     fn add(&mut self, word: &str) -> Result<(), ()> {
         match word {
             "connect" => self.connect = true,
             "reset" => self.reset = true,
             "timeout" => self.timeout = true,
+            "5xx" => self.server_errors = true,
             word => match word.parse::<StatusCode>() {
                 Ok(status) if status.as_u16() >= 400 => self.statuses.push(status),
                 _ => return Err(()),
@@ -250,9 +391,21 @@ pub(super) fn refine_retry(written: &document::Retry, around: &Retry) -> Retry {
         try_timeout,
         unsafe_methods,
         buffer,
+        hedge,
     } = written;
+    let hedge = match hedge {
+        None => around.hedge.clone(),
+        Some(OrText(document::Hedge { none: true, .. } | document::Hedge { after: None, .. })) => None,
+        Some(OrText(document::Hedge { after: Some(after), attempts, .. })) => Some(Hedge {
+            after: match after {
+                document::After::Span(span) => HedgeAfter::Time(span.0),
+                document::After::Part(part) => HedgeAfter::Part(*part),
+            },
+            attempts: attempts.unwrap_or(1),
+        }),
+    };
     let on = on.as_ref().map(|words| {
-        let mut on = RetryOn::default();
+        let mut on = FaultKinds::default();
         for word in words {
             // What is wrong with it has been told.
             let _ = on.add(word);
@@ -269,6 +422,7 @@ pub(super) fn refine_retry(written: &document::Retry, around: &Retry) -> Retry {
         try_timeout: try_timeout.as_ref().map(|span| span.0).or(around.try_timeout),
         unsafe_methods: unsafe_methods.unwrap_or(around.unsafe_methods),
         buffer: buffer.as_ref().map_or(around.buffer, |size| size.0 as usize),
+        hedge,
     }
 }
 
@@ -297,10 +451,21 @@ impl Upstreams {
     }
 }
 
+/// Gives each endpoint its level: by priority, and among equals the node's own zone first.
+fn group(endpoints: &mut [Endpoint], own: Option<&str>) {
+    let rank = |endpoint: &Endpoint| (endpoint.priority, own.is_some() && endpoint.zone.as_deref() != own);
+    let mut ranks: Vec<_> = endpoints.iter().map(rank).collect();
+    ranks.sort_unstable();
+    ranks.dedup();
+    for endpoint in endpoints {
+        endpoint.level = ranks.binary_search(&rank(endpoint)).unwrap_or(0) as u32;
+    }
+}
+
 pub(super) fn default_retry() -> Retry {
     Retry {
         attempts: 2,
-        on: RetryOn { connect: true, reset: true, ..RetryOn::default() },
+        on: FaultKinds { connect: true, reset: true, ..FaultKinds::default() },
         budget: Percent::whole(20),
         min_per_second: 3,
         backoff: Duration::from_millis(25),
@@ -308,6 +473,7 @@ pub(super) fn default_retry() -> Retry {
         try_timeout: None,
         unsafe_methods: false,
         buffer: 64 << 10,
+        hedge: None,
     }
 }
 
@@ -321,6 +487,9 @@ pub(super) fn parse_url(url: &str) -> Result<Endpoint, String> {
         base_path: base_path.to_owned(),
         weight: 1,
         zone: None,
+        priority: 0,
+        level: 0,
+        drain: false,
     };
     if let Some(path) = url.strip_prefix("unix:") {
         let path = path.strip_prefix("//").unwrap_or(path);

@@ -15,11 +15,13 @@ use super::head::{self, HeadError, HeadLimits};
 use crate::body::{Body, BodyError, Frame, Source};
 use crate::client::SendError;
 use crate::message::{Io, Response, Tunnel};
+use crate::pool::Held;
 
 /// An open connection that carries no exchange.
 pub struct Connection {
     io: Box<dyn Io>,
     read: BytesMut,
+    held: Held,
 }
 
 /// Where a connection goes that may carry another exchange.
@@ -32,7 +34,12 @@ const ANSWER: HeadLimits = HeadLimits { bytes: 256 * 1024, fields: head::MAX_FIE
 
 impl Connection {
     pub fn new(io: Box<dyn Io>) -> Connection {
-        Connection { io, read: BytesMut::new() }
+        Connection { io, read: BytesMut::new(), held: Held::new() }
+    }
+
+    /// What is to be given back when the connection ends.
+    pub fn holding(self, held: Held) -> Connection {
+        Connection { held, ..self }
     }
 
     /// True if the peer has closed it, or has said something that nobody asked for.
@@ -61,7 +68,7 @@ impl Connection {
         let mut out = Outgoing::with_capacity(512 + head.headers.bytes());
         head::write_request(&mut out.head, head, framing, upgrade);
         let upload = Upload { body, framing, out, left: body_left(framing), done: false, began: false, sent };
-        let mut exchange = Exchange { io: self.io, read: self.read, upload, unsendable: None };
+        let mut exchange = Exchange { io: self.io, read: self.read, held: self.held, upload, unsendable: None };
         let method = head.method.clone();
         let (answer, keep_alive) = poll_fn(|cx| exchange.poll_head(cx, &method)).await?;
         // Passed on, it would make a tunnel of a client's connection that goes on speaking HTTP.
@@ -76,6 +83,7 @@ impl Connection {
 struct Exchange {
     io: Box<dyn Io>,
     read: BytesMut,
+    held: Held,
     upload: Upload,
     /// Why no more of the request can be written; an answer may come for all that.
     unsendable: Option<io::Error>,
@@ -148,7 +156,7 @@ impl Exchange {
     fn into_response(self, answer: head::ParsedResponse, keep_alive: bool, home: Box<dyn Recycle>) -> Response {
         let head::ParsedResponse { head, body, .. } = answer;
         if head.status == StatusCode::SWITCHING_PROTOCOLS {
-            let tunnel = Tunnel { io: self.io, read: self.read.to_vec(), guard: Box::new(()) };
+            let tunnel = Tunnel { io: self.io, read: self.read.to_vec(), guard: Box::new(self.held) };
             return Response { head, body: Body::Empty, tunnel: Some(tunnel) };
         }
         let mut download = Download { exchange: Some(self), decoder: body, keep_alive, home: Some(home) };
@@ -263,7 +271,7 @@ impl Download {
     fn give_back(&mut self) {
         let (Some(exchange), Some(home)) = (self.exchange.take(), self.home.take()) else { return };
         if self.keep_alive && exchange.upload.done && exchange.read.is_empty() {
-            home.recycle(Connection { io: exchange.io, read: BytesMut::new() });
+            home.recycle(Connection { io: exchange.io, read: BytesMut::new(), held: exchange.held });
         }
     }
 }

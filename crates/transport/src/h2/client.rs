@@ -22,6 +22,7 @@ use super::stream::{Bytestream, Incoming, Outgoing, Unsent};
 use crate::body::{Body, BodyError, Frame, Source};
 use crate::client::SendError;
 use crate::message::{Io, Response, Tunnel};
+use crate::pool::Held;
 
 /// What is agreed on, or kept to, for a connection to an upstream.
 ///
@@ -87,8 +88,8 @@ struct Shared {
 }
 
 impl Connection {
-    /// Begins HTTP/2 on a stream, and drives it in a task of its own.
-    pub async fn handshake<I: Io + 'static>(io: I, settings: &Settings) -> Result<Connection, SendError> {
+    /// Begins HTTP/2 on a stream, and drives it in a task of its own, which gives back at its end what is held.
+    pub async fn handshake<I: Io + 'static>(io: I, settings: &Settings, held: Held) -> Result<Connection, SendError> {
         let shared = Rc::new(Shared {
             max_streams: settings.max_streams,
             open: Cell::new(0),
@@ -113,6 +114,7 @@ impl Connection {
         let driven = shared.clone();
         let mut silence = settings.ping.map(Silence::new);
         tokio::task::spawn_local(async move {
+            let _held = held;
             // Settings are the first thing an upstream says: they are here when it answers anything.
             let mut ping = connection.ping_pong();
             if let Some(ping) = &mut ping {

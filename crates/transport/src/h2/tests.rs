@@ -423,7 +423,7 @@ async fn upstream(
             }
         }
     });
-    let connection = Connection::handshake(near, &settings).await.unwrap();
+    let connection = Connection::handshake(near, &settings, Default::default()).await.unwrap();
     pause().await;
     (connection, shut)
 }
@@ -697,7 +697,7 @@ fn a_connection_that_falls_silent_gets_no_streams_and_is_given_up() {
             // It holds the connection and looks at it no more.
             std::future::pending::<()>().await;
         });
-        let connection = Connection::handshake(near, &asking(100)).await.unwrap();
+        let connection = Connection::handshake(near, &asking(100), Default::default()).await.unwrap();
         connection.settled().await;
         assert!(connection.capacity() > 0);
         let begin = std::time::Instant::now();
@@ -739,7 +739,7 @@ fn one_without_streams_is_not_asked() {
             let _ = timeout(Duration::from_millis(100), looking).await;
             std::future::pending::<()>().await;
         });
-        let connection = Connection::handshake(near, &asking(20)).await.unwrap();
+        let connection = Connection::handshake(near, &asking(20), Default::default()).await.unwrap();
         tokio::time::sleep(Duration::from_millis(400)).await;
         assert!(!connection.is_closed() && connection.capacity() > 0);
     });

@@ -4,6 +4,7 @@
 mod admin;
 mod cache;
 mod cli;
+mod ends;
 mod examples;
 mod h2peer;
 mod http;
