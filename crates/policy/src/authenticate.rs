@@ -116,9 +116,7 @@ impl Authenticate {
             && let Some(verified) = tokens.find(call, sole, outside).await?
         {
             presented = true;
-            if let Some(consumer) = &verified.consumer {
-                name(consumer)?;
-            }
+            name(&verified.consumer)?;
             call.claims = Some(verified.claims.clone());
             tokens.strip(call, &verified, sole);
         }

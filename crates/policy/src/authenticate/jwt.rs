@@ -49,10 +49,13 @@ pub struct JwtSpec {
     /// in any other field it stands alone.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub header: Option<String>,
-    /// The claim that says who calls, by the name of one of the `consumers`. Whoever issues tokens can so speak for
-    /// any of them. Default: `sub`.
+    /// The claim that says who calls, by the name of one of the `consumers`. Default: `sub`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub consumer_claim: Option<String>,
+    /// What is put before the claim to make the consumer's name. Without it an issuer can speak for any of the
+    /// `consumers`; with `partner:` only for those whose names begin so.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub consumer_prefix: Option<String>,
     /// What becomes of tokens that name none of the `consumers`. Default: `refuse`.
     #[serde(default)]
     pub unknown: Unknown,
@@ -74,7 +77,7 @@ pub enum Unknown {
     /// They are refused.
     #[default]
     Refuse,
-    /// The caller is a consumer of the name that the token says, for this call.
+    /// The caller is a consumer of the name that the token says, for this call. One without a name is refused.
     Allow,
 }
 
@@ -98,6 +101,7 @@ struct Issuer {
     /// In lower case.
     header: String,
     consumer_claim: String,
+    consumer_prefix: String,
     team_claim: Option<String>,
     unknown: Unknown,
     forward: bool,
@@ -129,6 +133,17 @@ impl Tokens {
             let Some(issuer) = spec.compile(&at, previous, env) else { continue };
             if issuers.iter().any(|it| it.name == issuer.name) {
                 env.error(format!("{at}.issuer"), format!("`{}` is the issuer of an earlier one", issuer.name));
+                continue;
+            }
+            let same = |it: &&Issuer| it.unknown == Unknown::Allow && it.consumer_prefix == issuer.consumer_prefix;
+            if issuer.unknown == Unknown::Allow
+                && let Some(other) = issuers.iter().find(same)
+            {
+                let message = format!(
+                    "`{}` could give others the same names; expected another `consumer-prefix` for each",
+                    other.name
+                );
+                env.error(format!("{at}.unknown"), message);
                 continue;
             }
             issuers.push(issuer);
@@ -298,27 +313,26 @@ impl Issuer {
         Ok((from.unwrap_or(0).saturating_sub(self.leeway), until.saturating_add(self.leeway)))
     }
 
+    /// Whom it speaks for. There always is one: what is kept or counted for each consumer must not be mixed up.
     fn consumer(
         &self,
         claims: &Claims,
         consumers: &HashMap<Arc<str>, Arc<Consumer>>,
-    ) -> Result<Option<Arc<Consumer>>, Rejected> {
+    ) -> Result<Arc<Consumer>, Rejected> {
         let text = |claim: &str| {
             let text = claims.get(claim).and_then(Value::as_str);
             text.filter(|it| !it.is_empty() && it.len() <= LONGEST_NAME && !it.contains(char::is_control))
         };
-        let name = text(&self.consumer_claim);
-        if let Some(known) = name.and_then(|name| consumers.get(name)) {
-            return Ok(Some(known.clone()));
+        let name = text(&self.consumer_claim).ok_or(Rejected::Subject)?;
+        let name = format!("{}{name}", self.consumer_prefix);
+        if let Some(known) = consumers.get(&*name) {
+            return Ok(known.clone());
         }
-        match (self.unknown, name) {
-            (Unknown::Refuse, _) => Err(Rejected::Subject),
-            (Unknown::Allow, None) => Ok(None),
-            (Unknown::Allow, Some(name)) => {
-                let team = self.team_claim.as_deref().and_then(text).map(Into::into);
-                Ok(Some(Arc::new(Consumer { index: Consumer::STRANGER, name: name.into(), team })))
-            }
+        if self.unknown == Unknown::Refuse {
+            return Err(Rejected::Subject);
         }
+        let team = self.team_claim.as_deref().and_then(text).map(Into::into);
+        Ok(Arc::new(Consumer { index: Consumer::STRANGER, name: name.into(), team }))
     }
 }
 
@@ -378,6 +392,7 @@ impl JwtSpec {
             leeway,
             header,
             consumer_claim,
+            consumer_prefix,
             unknown,
             team_claim,
             stale,
@@ -415,6 +430,7 @@ impl JwtSpec {
             leeway: leeway.map_or(30, |it| it.0.as_secs()),
             header,
             consumer_claim: consumer_claim.clone().unwrap_or_else(|| "sub".into()),
+            consumer_prefix: consumer_prefix.clone().unwrap_or_default(),
             team_claim: team_claim.clone(),
             unknown: *unknown,
             forward: *forward,

@@ -145,6 +145,19 @@ fn explain_wants_a_call_it_can_read() {
 }
 
 #[test]
+fn explain_says_what_a_running_gateway_would_have_to_ask() {
+    let example = concat!(env!("CARGO_MANIFEST_DIR"), "/../../examples/tokens-and-rules.yaml");
+    let folder = tempfile::tempdir().unwrap();
+    let explain = |field: &str| weir(folder.path(), &["explain", example, "GET", "/orders", "-H", field]);
+    // `{"alg":"RS256"}` and `{"iss":"https://idp.example.com/"}`, signed by nobody.
+    let token = "eyJhbGciOiJSUzI1NiJ9.eyJpc3MiOiJodHRwczovL2lkcC5leGFtcGxlLmNvbS8ifQ.AA";
+    let asked = ["authenticate  stops", "keys of the token's issuer are fetched by a running gateway", "--live"];
+    check(&explain(&format!("authorization: Bearer {token}")), 0, &asked);
+    check(&explain("x-api-key: wrong"), 0, &["401, www-authenticate: Bearer"]);
+    check(&explain("x-api-key: secret"), 0, &["authorize     passes", "research-agent (team research)"]);
+}
+
+#[test]
 fn explain_live_sends_the_call() {
     let folder = with_sample();
     let said = weir(folder.path(), &["explain", "GET", "/", "--live"]);

@@ -25,7 +25,7 @@ pub struct Verified {
     pub from: u64,
     pub until: u64,
     pub claims: Arc<Claims>,
-    pub consumer: Option<Arc<Consumer>>,
+    pub consumer: Arc<Consumer>,
 }
 
 /// SHA-256: nobody finds another token with the same.

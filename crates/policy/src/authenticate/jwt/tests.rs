@@ -15,7 +15,7 @@ use bytes::Bytes;
 use serde_json::json;
 
 use super::*;
-use crate::testing::{KEY, call, consumer, keys};
+use crate::testing::{KEY, call, keys};
 use crate::{Asked, Authenticate, Nowhere, OutsideError, Policy, Refusal, Stop, Told};
 
 const ISSUER: &str = "https://idp.test/";
@@ -342,8 +342,16 @@ fn callers_are_named_by_the_claim_that_the_document_says() {
     let mut call = bearer_call(&token, 0);
     assert_eq!(poll(&policy, &mut call, &Nowhere).unwrap(), Ok(Some("agent".into())));
     assert_eq!(call.consumer.unwrap().team, None);
-    check(&policy, &rsa.sign(&header, &with(claims(), json!({ "sub": "a\nb" }))), Ok(""));
-    assert_eq!(consumer("agent").team, None);
+    // Nobody is not let in as anybody.
+    for sub in [json!("a\nb"), json!(""), json!(7), json!(null)] {
+        let token = rsa.sign(&header, &with(claims(), json!({ "sub": sub })));
+        check(&policy, &token, Err("the token's subject is not known here"));
+    }
+
+    // An issuer for some of the consumers.
+    let policy = compile(jwt(json!({ "consumer-prefix": "ag" })), &keys).unwrap();
+    check(&policy, &rsa.sign(&header, &with(claims(), json!({ "sub": "ent" }))), Ok("agent"));
+    check(&policy, &rsa.sign(&header, &claims()), Err("the token's subject is not known here"));
 }
 
 #[test]
@@ -600,8 +608,13 @@ fn wrong_settings_are_told() {
     check(json!({ "header": "Cookie" }), ".header", "another meaning");
     check(json!({ "team-claim": "org" }), ".team-claim", "`unknown: allow`");
     assert!(serde_json::from_value::<JwtSpec>(jwt(json!({ "algorithms": ["none"] }))["jwt"][0].clone()).is_err());
-    let mut twice = jwt(json!({}));
-    let one = twice["jwt"][0].clone();
-    twice["jwt"].as_array_mut().unwrap().push(one);
-    assert_eq!(compile(twice, &files).unwrap_err()[0].0, "authenticate.jwt[1].issuer");
+    let two = |more: Value| {
+        let mut two = jwt(json!({ "unknown": "allow" }));
+        let one = with(two["jwt"][0].clone(), more);
+        two["jwt"].as_array_mut().unwrap().push(one);
+        compile(two, &files).map_err(|errors| errors[0].0.clone())
+    };
+    assert_eq!(two(json!({})).unwrap_err(), "authenticate.jwt[1].issuer");
+    assert_eq!(two(json!({ "issuer": "other" })).unwrap_err(), "authenticate.jwt[1].unknown");
+    assert!(two(json!({ "issuer": "other", "consumer-prefix": "other:" })).is_ok());
 }
