@@ -5,6 +5,7 @@
 //! and a token for every IP address.
 
 mod answer;
+mod cache;
 mod document;
 mod flows;
 mod node;
@@ -23,6 +24,7 @@ use config::{Address, AdminPlace};
 use tokio::sync::oneshot;
 use transport::listen::{self, Listening};
 
+pub use cache::Forget;
 pub use flows::{Flow, Flows, Kind};
 pub use node::{Health, Resources};
 pub use registry::{markdown, openapi};

@@ -12,6 +12,7 @@ mod explain;
 mod live;
 mod logging;
 mod notify;
+mod purge;
 mod reload;
 mod run;
 mod running;
@@ -44,6 +45,7 @@ enum Command {
     Explain(explain::Args),
     Top(top::Args),
     Reload(reload::Args),
+    Purge(purge::Args),
     Schema(schema::Args),
     Demo(demo::Args),
     Completions(completions::Args),
@@ -75,6 +77,7 @@ fn main() -> ExitCode {
         Command::Explain(args) => explain::run(&args),
         Command::Top(args) => top::run(&args),
         Command::Reload(args) => reload::run(&args),
+        Command::Purge(args) => purge::run(&args),
         Command::Schema(args) => schema::run(&args),
         Command::Demo(args) => demo::run(&args),
         Command::Completions(args) => completions::run(&args),

@@ -7,7 +7,7 @@ use serde_json::Value;
 
 use super::answer::{Answer, Asked, Problem};
 use super::server::decoded;
-use super::{document, flows, node, openapi as description, upstreams};
+use super::{cache, document, flows, node, openapi as description, upstreams};
 
 pub struct Resource {
     pub method: Method,
@@ -119,6 +119,8 @@ fn resources() -> Vec<Resource> {
             json::<upstreams::Upstreams>(), upstreams::all),
         get("/v1/upstreams/{upstream}", "upstream", "One upstream.",
             json::<upstreams::Upstream>(), upstreams::one),
+        post("/v1/cache/purge", "purge", "Forgets answers that the cache keeps: by URL, by prefix, by tag, or all.",
+            json::<cache::Forget>(), json::<cache::Forgotten>(), cache::purge),
         Resource { query: &[Parameter { name: "kind", summary: "Only these.", values: &["api", "route", "consumer"] }],
             ..get("/v1/flows", "flows", "Volume, velocity and variance of every api, route and consumer that was called.",
                 json::<flows::Flows>(), flows::all) },

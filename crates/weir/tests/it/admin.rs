@@ -11,6 +11,7 @@ use std::time::Duration;
 use serde_json::{Value, json};
 use testkit::eventually;
 
+use crate::cache::Origin;
 use crate::weir::{Running, get, weir};
 
 const TOKEN: &str = "a-token-for-this-test";
@@ -41,9 +42,13 @@ struct Node {
 
 impl Node {
     fn start(admin: &str) -> Node {
+        Node::on(&DOCUMENT.replace("ADMIN", admin))
+    }
+
+    fn on(document: &str) -> Node {
         let folder = tempfile::tempdir().unwrap();
         std::fs::write(folder.path().join("admin.token"), format!("{TOKEN}\n")).unwrap();
-        write(folder.path(), &DOCUMENT.replace("ADMIN", admin));
+        write(folder.path(), document);
         let weir = Running::start(folder.path(), &["run"]);
         let address = |line: String| {
             let word = line.split_whitespace().find_map(|word| word.strip_prefix("address=")).unwrap().to_owned();
@@ -231,6 +236,38 @@ fn methods_that_do_not_fit_are_told_which_do() {
     assert_eq!(node.ask("GET", "/v1/nothing", &bearer(), "").0, 404);
     let (status, head, _) = node.ask("HEAD", "/v1/health", &bearer(), "");
     assert!(status == 200 && !head.contains("transfer-encoding"), "{head}");
+}
+
+#[test]
+fn what_the_cache_keeps_can_be_forgotten() {
+    let origin = Origin::saying("cache-control: max-age=60\r\nsurrogate-key: news\r\n");
+    let api = format!("  hello: {{ upstream: 'http://{}', policies: {{ cache: {{}} }} }}\n", origin.address);
+    let node = Node::on(&format!("version: 1\nlisteners: {{ web: {{ address: '127.0.0.1:0' }} }}\napis:\n{api}"));
+    let place = node.admin.clone();
+    let purge = |args: &[&str]| weir(node.folder.path(), &[&["purge", "--node", &place], args].concat());
+    for (args, count) in [
+        (&["--tag", "news", "--api", "hello"][..], "2 answers"),
+        (&["--tag", "other"], "0 answers"),
+        (&["--all"], "2 answers"),
+    ] {
+        get(&node.web, "/a", "");
+        get(&node.web, "/b", "");
+        let said = purge(args);
+        assert!(
+            said.code == Some(0) && said.out == format!("{count} forgotten\n"),
+            "{args:?}: {}{}",
+            said.out,
+            said.err
+        );
+    }
+    let said = purge(&["--tag", "x", "--api", "none"]);
+    assert!(said.code == Some(1) && said.err.contains("no api is called `none`"), "{}", said.err);
+    assert_eq!(purge(&[]).code, Some(2));
+    assert_eq!(purge(&["--all", "--tag", "x"]).code, Some(2));
+    for wrong in [r#"{}"#, r#"{"url":""}"#, r#"{"all":true,"tag":"x"}"#, r#"{"tags":"x"}"#] {
+        let (status, told) = node.post("/v1/cache/purge", "application/json", wrong);
+        assert_eq!(status, 400, "{wrong}: {told}");
+    }
 }
 
 /// The socket of the node, where nothing else is said.

@@ -12,8 +12,8 @@ use proxy::{Purge, What};
 use testkit::{Answer, Gateway, PATIENCE, Raw, eventually};
 
 /// A service that answers as it is told, one thread a connection.
-struct Origin {
-    address: SocketAddr,
+pub struct Origin {
+    pub address: SocketAddr,
     requests: Arc<AtomicUsize>,
 }
 
@@ -52,7 +52,7 @@ impl Origin {
     }
 
     /// The same fields and the number of the request as the body, each time.
-    fn saying(fields: &'static str) -> Origin {
+    pub fn saying(fields: &'static str) -> Origin {
         Origin::start(move |asked, out| say(out, fields, &format!("answer {}", asked.number)))
     }
 
