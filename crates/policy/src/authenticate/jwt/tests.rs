@@ -424,6 +424,31 @@ fn secrets_are_shared_only_where_the_document_says_so() {
     assert!(compile(spec("env:SHORT"), &files).unwrap_err()[0].1.contains("at least 32 bytes"));
 }
 
+proptest::proptest! {
+    /// Whatever is sent, and whatever of a good token is changed: nothing breaks and nobody is let in.
+    #[test]
+    fn nothing_but_the_token_itself_is_taken(junk in ".{0,200}", at in 0usize..500, with in proptest::prelude::any::<char>()) {
+        thread_local! {
+            static GOOD: (Authenticate, String) = {
+                let ed = Signer::ed();
+                let token = ed.sign(&json!({ "alg": "EdDSA", "kid": "d" }), &claims());
+                (compile(jwt(json!({})), &[("file:keys", set(&[ed.jwk("d")]))]).unwrap(), token)
+            };
+        }
+        GOOD.with(|(policy, good)| {
+            let mut changed: Vec<char> = good.chars().collect();
+            let at = at % changed.len();
+            changed[at] = with;
+            let changed: String = changed.into_iter().collect();
+            for text in [junk, changed] {
+                let mut call = bearer_call(&text, 0);
+                let taken = poll(policy, &mut call, &Nowhere).unwrap().is_ok();
+                assert_eq!(taken, text == *good, "{text}");
+            }
+        });
+    }
+}
+
 // === Keys that are fetched ===
 
 fn remote() -> Value {
@@ -450,6 +475,31 @@ fn calls_wait_for_the_first_keys_and_for_one_fetch() {
         assert!(matches!(it.as_mut().poll(&mut context), Poll::Ready(Ok(()))));
     }
     assert_eq!(world.asked(), 1);
+}
+
+#[test]
+fn a_fetch_that_is_left_undone_keeps_nobody() {
+    struct Flag(std::sync::atomic::AtomicUsize);
+    impl std::task::Wake for Flag {
+        fn wake(self: Arc<Self>) {
+            self.0.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+        }
+    }
+    let flag = Arc::new(Flag(Default::default()));
+    let waker = Waker::from(flag.clone());
+    let rsa = Signer::rsa();
+    let token = rsa.sign(&json!({ "alg": "RS256", "kid": "r" }), &claims());
+    let policy = compile(remote(), &[]).unwrap();
+    let world = World::default();
+    let mut call = bearer_call(&token, 0);
+    let mut waiting = pin!(policy.request(&mut call, &world));
+    let mut context = Context::from_waker(&waker);
+    assert!(waiting.as_mut().poll(&mut context).is_pending());
+    world.0.borrow_mut().clear();
+    assert_eq!(flag.0.load(std::sync::atomic::Ordering::Relaxed), 1, "it is told");
+    assert!(matches!(waiting.as_mut().poll(&mut context), Poll::Ready(Err(_))));
+    assert_eq!(poll(&policy, &mut bearer_call(&token, 5), &world), None);
+    assert_eq!(world.asked(), 2);
 }
 
 #[test]
