@@ -43,6 +43,9 @@ pub struct Heavy {
     port: u16,
     #[arg(long, default_value_t = 3.0)]
     seconds: f64,
+    /// Megabytes a second that are taken; as many as come if it is not given.
+    #[arg(long)]
+    pace: Option<f64>,
 }
 
 /// What came of it. Latencies in microseconds.
@@ -176,6 +179,9 @@ pub async fn heavy(arguments: Heavy) -> Result<Outcome> {
         match read? {
             0 => break,
             read => bytes += read as u64,
+        }
+        if let Some(pace) = arguments.pace {
+            sleep_until(start + Duration::from_secs_f64(bytes as f64 / (pace * 1e6))).await;
         }
         if Instant::now() >= end {
             break;

@@ -14,15 +14,24 @@ pub struct Board(Vec<AtomicU32>);
 pub struct Balance {
     board: Arc<Board>,
     index: usize,
-    smoothed: Cell<f64>,
+    load: Cell<f64>,
     cpu: Cell<Duration>,
+    /// Looks since the last decision: what has moved must show in what is measured before more does.
+    looks: Cell<u32>,
+    /// How boldly connections are given away; grows while that does not help enough.
+    push: Cell<f64>,
     /// Connections that may still be handed over before the next measurement.
     quota: Cell<u32>,
     to: Cell<usize>,
 }
 
 /// How often a core looks at itself.
-pub const EVERY: Duration = Duration::from_millis(100);
+pub const EVERY: Duration = Duration::from_millis(50);
+/// Looks from one decision to the next.
+const LOOKS: u32 = 2;
+/// The share of what would be right that is given away at first, and at most.
+const CAREFUL: f64 = 0.5;
+const BOLD: f64 = 4.0;
 /// Nobody moves for less than this difference, in thousandths of a core.
 const NOTICEABLE: f64 = 80.0;
 
@@ -42,8 +51,10 @@ impl Balance {
         Balance {
             board,
             index,
-            smoothed: Cell::new(0.0),
+            load: Cell::new(0.0),
             cpu: Cell::new(Duration::ZERO),
+            looks: Cell::new(0),
+            push: Cell::new(CAREFUL),
             quota: Cell::new(0),
             to: Cell::new(0),
         }
@@ -52,14 +63,22 @@ impl Balance {
     /// Takes a measurement: CPU time of this thread so far, and how many connections could move.
     pub fn measure(&self, cpu: Duration, elapsed: Duration, connections: u32) {
         let used = cpu.saturating_sub(self.cpu.replace(cpu)).as_secs_f64() / elapsed.as_secs_f64().max(1e-6);
-        let smoothed = 0.6 * self.smoothed.get() + 0.4 * used * 1000.0;
-        self.smoothed.set(smoothed);
-        self.board.0[self.index].store(smoothed as u32, Ordering::Relaxed);
+        // A mean of two looks: with more, the measure would lag behind what was moved.
+        let load = 0.5 * self.load.get() + 0.5 * used * 1000.0;
+        self.load.set(load);
+        self.board.0[self.index].store(load as u32, Ordering::Relaxed);
+        self.looks.set(self.looks.get() + 1);
+        if self.looks.get() < LOOKS {
+            return;
+        }
+        self.looks.set(0);
         let others = self.board.0.iter().enumerate().filter(|(at, _)| *at != self.index);
         let idlest = others.map(|(at, load)| (load.load(Ordering::Relaxed), at)).min();
         let Some((least, to)) = idlest else { return };
         self.to.set(to);
-        self.quota.set(quota(smoothed, f64::from(least), connections));
+        let quota = quota(load, f64::from(least), connections, self.push.get());
+        self.push.set(if quota > 0 { (self.push.get() * 1.5).min(BOLD) } else { CAREFUL });
+        self.quota.set(quota);
     }
 
     /// The worker that should go on with a connection, if it is not this one.
@@ -74,43 +93,59 @@ impl Balance {
     }
 }
 
-/// A part of the connections that would close half of the gap, slowly enough not to swing.
-fn quota(mine: f64, least: f64, connections: u32) -> u32 {
+/// A part of the connections that would close half of the gap if they were all alike. Where one of them is the
+/// load, the others weigh less than that, and a larger part must go.
+fn quota(mine: f64, least: f64, connections: u32, push: f64) -> u32 {
     let gap = mine - least;
     if gap < NOTICEABLE || gap < mine * 0.1 {
         return 0;
     }
     let share = gap / (2.0 * mine.max(1.0));
-    (f64::from(connections) * share * 0.5).ceil() as u32
+    (f64::from(connections) * share * push).ceil() as u32
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    #[test]
-    fn the_busy_give_to_the_idle_until_they_are_alike() {
+    /// Two cores, with a stream on the first that takes `heavy` of it, and small connections that take 1 % each of
+    /// wherever they are. Gives the loads, and how many connections are where, after that many looks.
+    fn balanced(heavy: f64, (mut on_a, mut on_b): (u32, u32), looks: u32) -> (Vec<u32>, (u32, u32), u32) {
         let board = Board::new(2);
         let (a, b) = (Balance::new(board.clone(), 0), Balance::new(board.clone(), 1));
-        let tick = Duration::from_millis(100);
-        // A heavy stream takes 60 % of core 0; each of 60 small connections 1 % of the core it is on.
-        let (mut on_a, mut on_b) = (30u32, 30u32);
         let (mut cpu_a, mut cpu_b) = (Duration::ZERO, Duration::ZERO);
-        for _ in 0..60 {
-            cpu_a += tick.mul_f64((0.6 + 0.01 * f64::from(on_a)).min(1.0));
-            cpu_b += tick.mul_f64((0.01 * f64::from(on_b)).min(1.0));
-            a.measure(cpu_a, tick, on_a);
-            b.measure(cpu_b, tick, on_b);
+        let mut moved = 0;
+        for _ in 0..looks {
+            cpu_a += EVERY.mul_f64((heavy + 0.01 * f64::from(on_a)).min(1.0));
+            cpu_b += EVERY.mul_f64((0.01 * f64::from(on_b)).min(1.0));
+            a.measure(cpu_a, EVERY, on_a);
+            b.measure(cpu_b, EVERY, on_b);
             while on_a > 0 && a.hand_over().is_some() {
-                on_a -= 1;
-                on_b += 1;
+                (on_a, on_b, moved) = (on_a - 1, on_b + 1, moved + 1);
             }
             while on_b > 0 && b.hand_over().is_some() {
-                on_b -= 1;
-                on_a += 1;
+                (on_a, on_b, moved) = (on_a + 1, on_b - 1, moved + 1);
             }
         }
-        let loads = board.loads();
-        assert!(loads[0].abs_diff(loads[1]) < 130, "{loads:?}, {on_a} and {on_b} connections");
+        (board.loads(), (on_a, on_b), moved)
+    }
+
+    #[test]
+    fn the_busy_give_to_the_idle_until_they_are_alike() {
+        for (heavy, at_first) in [(0.6, (30, 30)), (0.4, (32, 32)), (0.2, (50, 0)), (0.0, (64, 0)), (0.0, (10, 40))] {
+            let (loads, at_last, moved) = balanced(heavy, at_first, 12);
+            assert!(loads[0].abs_diff(loads[1]) < 130, "{heavy} {at_first:?}: {loads:?} {at_last:?}");
+            // Once they are alike, nobody moves any more.
+            assert_eq!(
+                balanced(heavy, at_first, 30).2,
+                balanced(heavy, at_first, 60).2,
+                "{heavy} {at_first:?} {moved}"
+            );
+        }
+    }
+
+    #[test]
+    fn those_that_are_alike_stay() {
+        assert_eq!(balanced(0.0, (30, 34), 60).2, 0);
     }
 }

@@ -219,10 +219,10 @@ async fn work(
                 ticks += 1;
                 worker.measure(now.since(last));
                 last = now;
-                if ticks.is_multiple_of(2) {
+                if ticks.is_multiple_of(4) {
                     worker.recorder.borrow_mut().tick(now);
                 }
-                if ticks.is_multiple_of(10) {
+                if ticks.is_multiple_of(20) {
                     worker.sweep(now);
                 }
             }

@@ -14,6 +14,9 @@ const SCRATCH: usize = 64 * 1024;
 /// Pieces from this size on are written from where they lie.
 const COPY_BELOW: usize = 8 * 1024;
 
+/// Bytes that one body may move before all others on its core have their turn.
+const TURN: usize = 256 * 1024;
+
 thread_local! {
     /// Every connection of a core reads through this, so that one that waits holds nothing.
     static READ: RefCell<Box<[u8]>> = RefCell::new(vec![0; SCRATCH].into());
@@ -27,6 +30,24 @@ pub fn poll_read(io: &mut (impl Io + ?Sized), cx: &mut Context<'_>, buffer: &mut
         buffer.extend_from_slice(read.filled());
         Poll::Ready(Ok(read.filled().len()))
     })
+}
+
+/// How much of a core one body takes at a stretch.
+#[derive(Default)]
+pub struct Turn(usize);
+
+impl Turn {
+    /// Counts bytes that were moved. Pending, and to be asked again, when others should come first: not only tasks
+    /// that are ready, but what the sockets have for those that are not.
+    pub fn poll_moved(&mut self, bytes: usize, cx: &mut Context<'_>) -> Poll<()> {
+        self.0 += bytes;
+        if self.0 < TURN {
+            return Poll::Ready(());
+        }
+        self.0 = 0;
+        // Its first poll sets the task back behind the next look at the sockets.
+        std::pin::pin!(tokio::task::yield_now()).poll(cx)
+    }
 }
 
 /// What is to be written: small things gathered, then at most one large piece.
@@ -44,6 +65,11 @@ impl Outgoing {
 
     pub fn is_empty(&self) -> bool {
         self.written == self.head.len() && self.tail.is_empty()
+    }
+
+    /// Bytes that wait to be written.
+    pub fn len(&self) -> usize {
+        self.head.len() - self.written + self.tail.len()
     }
 
     /// True if another piece may be put in before the rest is written.

@@ -9,7 +9,7 @@ use std::task::{Context, Poll, ready};
 use base::{Method, RequestHead, StatusCode, Time};
 use bytes::BytesMut;
 
-use super::buffer::{self, Outgoing};
+use super::buffer::{self, Outgoing, Turn};
 use super::framing::{Decoded, Decoder, Framing};
 use super::head::{self, HeadError, HeadLimits};
 use crate::body::{Body, BodyError, Frame, Source};
@@ -67,7 +67,16 @@ impl Connection {
         };
         let mut out = Outgoing::with_capacity(512 + head.headers.bytes());
         head::write_request(&mut out.head, head, framing, upgrade);
-        let upload = Upload { body, framing, out, left: body_left(framing), done: false, began: false, sent };
+        let upload = Upload {
+            body,
+            framing,
+            out,
+            left: body_left(framing),
+            done: false,
+            turn: Turn::default(),
+            began: false,
+            sent,
+        };
         let mut exchange = Exchange { io: self.io, read: self.read, held: self.held, upload, unsendable: None };
         let method = head.method.clone();
         let (answer, keep_alive) = poll_fn(|cx| exchange.poll_head(cx, &method)).await?;
@@ -97,6 +106,7 @@ struct Upload {
     /// Bytes promised by Content-Length that were not yet taken from the body.
     left: u64,
     done: bool,
+    turn: Turn,
     /// Some of the request has reached the socket.
     began: bool,
     sent: Rc<Cell<Time>>,
@@ -188,6 +198,7 @@ impl Upload {
                     Poll::Pending => break,
                 }
             }
+            let bytes = self.out.len();
             let wrote = self.out.poll_write(io, cx);
             self.began = true;
             ready!(wrote).map_err(UploadError::Io)?;
@@ -196,6 +207,7 @@ impl Upload {
                 self.sent.set(Time::now());
                 return Poll::Ready(Ok(()));
             }
+            ready!(self.turn.poll_moved(bytes, cx));
             if !self.out.has_room() {
                 continue;
             }

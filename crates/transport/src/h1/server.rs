@@ -15,7 +15,7 @@ use bytes::BytesMut;
 use tokio::io::AsyncWriteExt;
 use tokio::time::{Instant, Sleep, sleep};
 
-use super::buffer::{self, Outgoing};
+use super::buffer::{self, Outgoing, Turn};
 use super::framing::{Decoded, Decoder, Framing};
 use super::head::{self, HeadError, HeadLimits, ParsedRequest, Persistence};
 use crate::body::{Body, BodyError, Frame, Source};
@@ -328,6 +328,7 @@ async fn write_response<I: Io>(
     }
     drop(head);
     let mut taken = false;
+    let mut turn = Turn::default();
     let mut timer: Option<Pin<Box<Sleep>>> = None;
     let written: Result<(), BodyError> = poll_fn(|cx| {
         loop {
@@ -364,6 +365,7 @@ async fn write_response<I: Io>(
                 }
             }
             let wire = &mut *wire.borrow_mut();
+            let bytes = wire.out.len();
             match wire.out.poll_write(&mut wire.io, cx) {
                 Poll::Ready(Ok(())) => timer = None,
                 Poll::Ready(Err(error)) => return Poll::Ready(Err(BodyError::Io(error))),
@@ -382,6 +384,7 @@ async fn write_response<I: Io>(
                 }
                 return Poll::Pending;
             }
+            ready!(turn.poll_moved(bytes, cx));
         }
     })
     .await;
