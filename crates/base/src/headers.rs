@@ -10,6 +10,8 @@ use std::fmt;
 pub struct Headers {
     arena: Vec<u8>,
     fields: Vec<Field>,
+    /// Which names may be among them, a bit for many: most lookups are for what is not there.
+    names: u64,
 }
 
 /// Where one field lies in the arena: its value follows its name.
@@ -26,7 +28,7 @@ impl Headers {
     }
 
     pub fn with_capacity(bytes: usize) -> Headers {
-        Headers { arena: Vec::with_capacity(bytes), fields: Vec::with_capacity(16) }
+        Headers { arena: Vec::with_capacity(bytes), fields: Vec::with_capacity(16), names: 0 }
     }
 
     /// A copy with room for so many more bytes and a few more fields, so that adding them moves nothing.
@@ -35,7 +37,7 @@ impl Headers {
         arena.extend_from_slice(&self.arena);
         let mut fields = Vec::with_capacity(self.fields.len() + 6);
         fields.extend_from_slice(&self.fields);
-        Headers { arena, fields }
+        Headers { arena, fields, names: self.names }
     }
 
     pub fn len(&self) -> usize {
@@ -56,6 +58,7 @@ impl Headers {
         self.arena.extend_from_slice(name.as_bytes());
         self.arena[start..].make_ascii_lowercase();
         self.arena.extend_from_slice(value);
+        self.names |= bit_of(name);
         self.fields.push(Field { start: start as u32, name: name.len() as u16, value: value.len() as u32 });
     }
 
@@ -67,6 +70,9 @@ impl Headers {
 
     /// Removes every field of that name; true if there was one.
     pub fn remove(&mut self, name: &str) -> bool {
+        if !self.may_have(name) {
+            return false;
+        }
         let before = self.fields.len();
         let arena = &self.arena;
         self.fields.retain(|field| !field.is(arena, name));
@@ -87,7 +93,7 @@ impl Headers {
 
     /// The value of the first field of that name.
     pub fn get(&self, name: &str) -> Option<&[u8]> {
-        self.fields.iter().find(|field| field.is(&self.arena, name)).map(|field| field.value(&self.arena))
+        self.candidates(name).iter().find(|field| field.is(&self.arena, name)).map(|field| field.value(&self.arena))
     }
 
     /// The value of the first field of that name, if it is visible ASCII or UTF-8.
@@ -96,11 +102,21 @@ impl Headers {
     }
 
     pub fn get_all<'a>(&'a self, name: &'a str) -> impl Iterator<Item = &'a [u8]> + 'a {
-        self.fields.iter().filter(move |field| field.is(&self.arena, name)).map(|field| field.value(&self.arena))
+        let named = self.candidates(name).iter().filter(move |field| field.is(&self.arena, name));
+        named.map(|field| field.value(&self.arena))
     }
 
     pub fn contains(&self, name: &str) -> bool {
-        self.fields.iter().any(|field| field.is(&self.arena, name))
+        self.candidates(name).iter().any(|field| field.is(&self.arena, name))
+    }
+
+    /// Fields that may have that name: none, or all.
+    fn candidates(&self, name: &str) -> &[Field] {
+        if self.may_have(name) { &self.fields } else { &[] }
+    }
+
+    fn may_have(&self, name: &str) -> bool {
+        self.names & bit_of(name) != 0
     }
 
     /// True if a comma-separated list field, over all its lines, has `token` (RFC 9110, 5.6.1).
@@ -136,6 +152,13 @@ impl Headers {
     pub fn is_value(value: &[u8]) -> bool {
         value == value.trim_ascii() && value.iter().all(|b| *b == b'\t' || (*b >= b' ' && *b != 0x7f))
     }
+}
+
+/// A bit for a name, the same in either case.
+fn bit_of(name: &str) -> u64 {
+    let (Some(first), Some(last)) = (name.as_bytes().first(), name.as_bytes().last()) else { return 1 };
+    let mixed = name.len() * 5 + usize::from(first | 0x20) + usize::from(last | 0x20) * 3;
+    1 << (mixed % 64)
 }
 
 impl Field {

@@ -314,16 +314,14 @@ impl Local {
         let tables = Tables { registry, shard };
         let api = exchange.api.as_deref().unwrap_or_default();
         let name = exchange.route.as_deref().unwrap_or_default();
-        let route = match routes.get_mut(api).and_then(|routes| routes.get_mut(name)) {
-            // A borrow that is returned from one arm only is beyond the borrow checker, hence the second look.
-            Some(_) => routes.get_mut(api).and_then(|routes| routes.get_mut(name)),
+        let operation = match routes.get_mut(api).and_then(|routes| routes.get_mut(name)) {
+            Some(route) => route.count(&tables, api, name, exchange),
             None => {
                 let cells = RouteCells::new(&tables, api, name);
                 let routes = routes.entry(api.into()).or_default();
-                Some(routes.entry(name.into()).or_insert(cells))
+                routes.entry(name.into()).or_insert(cells).count(&tables, api, name, exchange)
             }
         };
-        let operation = route.map(|route| route.count(&tables, api, name, exchange)).unwrap_or_default();
         if let Some(consumer) = &exchange.consumer {
             match consumers.get(consumer) {
                 Some(tally) => tally.count(exchange, operation),
@@ -342,11 +340,9 @@ impl Local {
             return;
         }
         let name = exchange.upstream.as_deref().unwrap_or_default();
-        if !upstreams.contains_key(name) {
-            upstreams.insert(name.into(), UpstreamCells::default());
-        }
-        if let Some(upstream) = upstreams.get_mut(name) {
-            upstream.count(&tables, name, exchange);
+        match upstreams.get_mut(name) {
+            Some(upstream) => upstream.count(&tables, name, exchange),
+            None => upstreams.entry(name.into()).or_default().count(&tables, name, exchange),
         }
     }
 }
