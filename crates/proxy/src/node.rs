@@ -126,6 +126,8 @@ impl Node {
             board,
         };
         node.commit(prepared);
+        let upstreams = node.upstreams.clone();
+        node.telemetry.gauges().read_upstreams(move || upstreams.families());
         node.telemetry.set_ready(true);
         Ok(node)
     }

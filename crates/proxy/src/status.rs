@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use arc_swap::ArcSwap;
 use base::Time;
+use telemetry::{UpstreamFamily, UpstreamRow};
 
 use crate::circuit::{Circuit, State};
 use crate::upstream::{EndpointState, Member};
@@ -99,6 +100,41 @@ impl Upstreams {
         status.collect()
     }
 
+    /// The same as numbers.
+    pub(crate) fn families(&self) -> Vec<UpstreamFamily> {
+        let all = self.status();
+        let of_upstreams = |name, help, counter, value: fn(&UpstreamStatus) -> u64| {
+            let row = |it: &UpstreamStatus| UpstreamRow { upstream: it.name.clone(), endpoint: None, value: value(it) };
+            UpstreamFamily { name, help, counter, rows: all.iter().map(row).collect() }
+        };
+        let of_endpoints = |name, help, counter, value: fn(&EndpointStatus) -> u64| {
+            let rows = all.iter().flat_map(|upstream| {
+                upstream.endpoints.iter().map(move |it| UpstreamRow {
+                    upstream: upstream.name.clone(),
+                    endpoint: Some(it.url.clone()),
+                    value: value(it),
+                })
+            });
+            UpstreamFamily { name, help, counter, rows: rows.collect() }
+        };
+        vec![
+            of_endpoints("weir_endpoint_ejected", "0 takes calls, 1 left out, 2 on trial", false, |it| {
+                it.ejection.number()
+            }),
+            of_endpoints("weir_endpoint_ejections", "Times an endpoint was left out", true, |it| it.ejections),
+            of_endpoints("weir_endpoint_draining", "Whether it gets no new calls", false, |it| it.draining.into()),
+            of_endpoints("weir_endpoint_in_flight", "Tries under way", false, |it| it.in_flight.into()),
+            of_endpoints("weir_endpoint_connections", "Connections open", false, |it| it.connections.into()),
+            of_upstreams("weir_upstream_breaker", "0 closed, 1 open, 2 on trial", false, |it| it.breaker.number()),
+            of_upstreams("weir_upstream_breaker_openings", "Times a breaker opened", true, |it| it.breaker_opened),
+            of_upstreams("weir_upstream_waiting", "Calls that wait for room", false, |it| it.waiting.into()),
+            of_upstreams("weir_upstream_refused_full", "Calls there was no room for", true, |it| it.refused_full),
+            of_upstreams("weir_upstream_refused_open", "Calls an open breaker refused", true, |it| it.refused_open),
+            of_upstreams("weir_hedges", "Tries made beside a slow one", true, |it| it.hedges),
+            of_upstreams("weir_hedges_won", "Those of them that answered first", true, |it| it.hedges_won),
+        ]
+    }
+
     /// The endpoint gets no new calls from now on; those under way end as they would. Holds until [`Upstreams::undrain`],
     /// over reloads too, for as long as documents have the endpoint. False if there is none such.
     pub fn drain(&self, upstream: &str, url: &str) -> bool {
@@ -150,6 +186,14 @@ impl EndpointStatus {
 }
 
 impl CircuitStatus {
+    fn number(self) -> u64 {
+        match self {
+            CircuitStatus::Closed => 0,
+            CircuitStatus::Open { .. } => 1,
+            CircuitStatus::OnTrial => 2,
+        }
+    }
+
     fn of(circuit: &Circuit, now: Time) -> CircuitStatus {
         match circuit.state(now) {
             State::Closed => CircuitStatus::Closed,

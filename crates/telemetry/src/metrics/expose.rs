@@ -11,7 +11,7 @@ use prometheus_client::metrics::MetricType;
 use prometheus_client::registry;
 
 use super::process::Process;
-use super::{CacheReading, Reading, Sample};
+use super::{CacheReading, Reading, Sample, UpstreamFamily};
 use crate::{Series, Shared, Subject};
 
 /// The whole exposition, `# EOF` included.
@@ -56,6 +56,7 @@ impl Collector for Scrape {
         let e = &mut encoder;
         let reading = shared.gauges.read();
         let CacheReading { bytes, entries, evicted } = reading.cache();
+        let upstreams = reading.upstreams();
         let Reading { healthy, reloads_good, reloads_bad, last_reload_good, revision, .. } = reading;
         gauge(e, "weir_active_requests", "Calls under way", [(vec![], shared.registry.active())])?;
         let connections = shared.registry.connections();
@@ -65,6 +66,18 @@ impl Collector for Scrape {
             (vec![("upstream", &**upstream), ("endpoint", &**endpoint)], i64::from(*healthy))
         });
         gauge(e, "weir_endpoint_healthy", "Whether an endpoint takes calls", healthy)?;
+        for UpstreamFamily { name, help, counter: is_counter, rows } in &upstreams {
+            let rows = rows.iter().map(|row| {
+                let mut labels = vec![("upstream", &*row.upstream)];
+                labels.extend(row.endpoint.as_deref().map(|endpoint| ("endpoint", endpoint)));
+                (labels, row.value)
+            });
+            if *is_counter {
+                counter(e, name, help, rows)?;
+            } else {
+                gauge(e, name, help, rows.map(|(labels, value)| (labels, value as i64)))?;
+            }
+        }
         gauge(e, "weir_cache_bytes", "Memory that stored answers take", [(vec![], bytes as i64)])?;
         gauge(e, "weir_cache_entries", "Stored answers", [(vec![], entries as i64)])?;
         counter(e, "weir_cache_evictions", "Stored answers dropped for want of memory", [(vec![], evicted)])?;

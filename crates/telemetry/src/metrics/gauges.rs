@@ -25,6 +25,33 @@ impl std::fmt::Debug for CacheReader {
     }
 }
 
+/// One metric of all upstreams, or of all their endpoints, at a moment.
+#[derive(Clone, Debug)]
+pub struct UpstreamFamily {
+    /// Without the `_total` of a counter.
+    pub name: &'static str,
+    pub help: &'static str,
+    pub counter: bool,
+    pub rows: Vec<UpstreamRow>,
+}
+
+#[derive(Clone, Debug)]
+pub struct UpstreamRow {
+    pub upstream: Arc<str>,
+    pub endpoint: Option<Arc<str>>,
+    pub value: u64,
+}
+
+/// Asked whenever somebody reads the metrics: who carries calls keeps the numbers for itself.
+#[derive(Clone)]
+struct UpstreamReader(Arc<dyn Fn() -> Vec<UpstreamFamily> + Send + Sync>);
+
+impl std::fmt::Debug for UpstreamReader {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("UpstreamReader")
+    }
+}
+
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Reading {
     pub(crate) healthy: BTreeMap<(Arc<str>, Arc<str>), bool>,
@@ -33,15 +60,25 @@ pub(crate) struct Reading {
     pub(crate) last_reload_good: bool,
     pub(crate) revision: String,
     cache: Option<CacheReader>,
+    upstreams: Option<UpstreamReader>,
 }
 
 impl Reading {
+    pub(crate) fn upstreams(&self) -> Vec<UpstreamFamily> {
+        self.upstreams.as_ref().map_or_else(Vec::new, |reader| reader.0())
+    }
+
     pub(crate) fn cache(&self) -> CacheReading {
         self.cache.as_ref().map_or_else(CacheReading::default, |reader| reader.0())
     }
 }
 
 impl Gauges {
+    /// Where to ask how upstreams are.
+    pub fn read_upstreams(&self, reader: impl Fn() -> Vec<UpstreamFamily> + Send + Sync + 'static) {
+        self.locked().upstreams = Some(UpstreamReader(Arc::new(reader)));
+    }
+
     pub fn endpoint(&self, upstream: &Arc<str>, endpoint: &Arc<str>, healthy: bool) {
         self.locked().healthy.insert((upstream.clone(), endpoint.clone()), healthy);
     }

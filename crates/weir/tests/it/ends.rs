@@ -1,5 +1,7 @@
 //! Endpoints that fail, are full, slow, far away or taken out: which calls go where, and which are refused.
 
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use proxy::{CircuitStatus, UpstreamStatus};
@@ -366,5 +368,83 @@ fn hedges_are_within_the_budget_and_only_for_what_may_be_repeated() {
         let mut raw = Raw::connect(gateway.web());
         (0..3).for_each(|_| assert_eq!(raw.send(request).answer().status, 200));
         assert_eq!(status(&gateway).hedges, expected, "{budget} {request}");
+    }
+}
+
+// === Processes ===
+
+/// A service in a process of its own.
+fn process() -> (crate::weir::Running, String) {
+    let folder = tempfile::tempdir().unwrap();
+    let document = "version: 1\nnode: { workers: 1 }\nadmin: { address: none }\nlisteners: { web: { address: '127.0.0.1:0' } }\napis: { a: { routes: [{ respond: { body: here } }] } }\n";
+    std::fs::write(folder.path().join("weir.yaml"), document).unwrap();
+    let running = crate::weir::Running::start(folder.path(), &["run", "weir.yaml"]);
+    let line = running.line("listening");
+    let address = line.split_whitespace().find_map(|word| word.strip_prefix("address=")).unwrap().to_owned();
+    (running, format!("http://{address}"))
+}
+
+#[test]
+fn a_killed_endpoint_costs_no_call_that_may_be_repeated() {
+    let ((doomed, first), (_spared, second)) = (process(), process());
+    // Nothing but defaults: what everybody gets.
+    let gateway = Gateway::start(&format!(
+        "upstreams: {{ s: {{ endpoints: ['{first}', '{second}'], balance: round-robin }} }}\napis: {{ a: {{ upstream: s }} }}\n"
+    ));
+    let (address, stop) = (gateway.web(), Arc::new(AtomicBool::new(false)));
+    let clients: Vec<_> = (0..4)
+        .map(|_| {
+            let stop = stop.clone();
+            std::thread::spawn(move || {
+                let (mut raw, mut calls) = (Raw::connect(address), Vec::new());
+                while !stop.load(Ordering::Relaxed) {
+                    let begun = Instant::now();
+                    calls.push((begun, raw.get("/", "").status));
+                }
+                calls
+            })
+        })
+        .collect();
+    let in_flight = |at: usize| status(&gateway).endpoints[at].connections;
+    eventually("both are called", || in_flight(0) > 0 && in_flight(1) > 0);
+    std::thread::sleep(Duration::from_millis(300));
+    let killed = Instant::now();
+    doomed.signal("KILL");
+    eventually("it is ejected", || status(&gateway).endpoints[0].ejections > 0);
+    std::thread::sleep(Duration::from_millis(700));
+    stop.store(true, Ordering::Relaxed);
+    let calls: Vec<_> = clients.into_iter().flat_map(|client| client.join().unwrap()).collect();
+    let (before, after): (Vec<_>, Vec<_>) = calls.into_iter().partition(|(begun, _)| *begun < killed);
+    assert!(before.len() > 50 && after.len() > 50, "{} calls before, {} after", before.len(), after.len());
+    let late = killed + Duration::from_millis(100);
+    let failed = |calls: &[(Instant, u16)], from| calls.iter().filter(|it| it.0 >= from && it.1 != 200).count();
+    assert_eq!(failed(&before, late), 0);
+    assert_eq!(failed(&after, late), 0, "of {} calls", after.len());
+    // Those that were on their way when it died are tried again too.
+    let torn = failed(&before, Instant::now() - Duration::from_secs(3600)) + failed(&after, killed);
+    assert_eq!(torn, 0, "of {} calls", before.len() + after.len());
+}
+
+#[test]
+fn what_happens_to_endpoints_is_told() {
+    let (a, b) = (named("a"), named("b"));
+    let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+    let urls = [a.url(), b.url()];
+    let document = document(&urls, ", retry: { attempts: 1 }, eject: { failures: 1, on: ['503'], for: 1h }");
+    let gateway = Gateway::start(&format!("{document}telemetry: {{ metrics: '{port}' }}\n"));
+    a.inject(fault("status=503"), 1);
+    let mut raw = Raw::connect(gateway.web());
+    (0..4).for_each(|_| drop(raw.get("/echo", "")));
+    gateway.node().upstreams().drain("s", &b.url());
+    let text = Raw::connect(port).get("/metrics", "").text();
+    for line in [
+        format!("weir_endpoint_ejected{{upstream=\"s\",endpoint=\"{}\"}} 1", a.url()),
+        format!("weir_endpoint_ejections_total{{upstream=\"s\",endpoint=\"{}\"}} 1", a.url()),
+        format!("weir_endpoint_draining{{upstream=\"s\",endpoint=\"{}\"}} 1", b.url()),
+        "weir_upstream_breaker{upstream=\"s\"} 0".to_owned(),
+        "weir_upstream_refused_full_total{upstream=\"s\"} 0".to_owned(),
+        "weir_hedges_total{upstream=\"s\"} 0".to_owned(),
+    ] {
+        assert!(text.lines().any(|it| it == line), "{line}\n{text}");
     }
 }

@@ -69,6 +69,14 @@ fn every_example_answers() {
                 example.check("/health", "", "200", "");
                 example.check("/echo", "x-api-key: secret\r\n", "200", "\"/echo\"");
             }
+            "resilience.yaml" => {
+                let ask = |status: u16| {
+                    example.check(&format!("/echo?fault=status={status}"), "", &status.to_string(), "");
+                };
+                // Half of its calls fail, of as many as it takes to tell.
+                (0..20).for_each(|n| ask(if n < 10 { 200 } else { 504 }));
+                example.check("/echo", "", "503", "urn:weir:problem:upstream-open");
+            }
             "rewrite.yaml" => {
                 example.check("/ping", "", "200", "pong");
                 example.check("/old/a", "", "308", "/api/a");
