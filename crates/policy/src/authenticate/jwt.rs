@@ -179,7 +179,8 @@ impl Tokens {
             known.check_time(wall)?;
             return Ok(Some(known));
         }
-        let verified = Arc::new(self.verify(call, field, token, hash, wall, outside).await?);
+        // Apart, so that the future of all the others stays small.
+        let verified = Arc::new(Box::pin(self.verify(call, field, token, hash, wall, outside)).await?);
         self.seen.put(verified.clone());
         Ok(Some(verified))
     }

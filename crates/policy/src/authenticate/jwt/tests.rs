@@ -478,6 +478,14 @@ fn calls_wait_for_the_first_keys_and_for_one_fetch() {
 }
 
 #[test]
+fn calls_that_need_no_verification_carry_little() {
+    let policy = compile(jwt(json!({})), &[("file:keys", set(&[Signer::ed().jwk("d")]))]).unwrap();
+    let mut call = call(&[]);
+    let size = size_of_val(&policy.request(&mut call, &Nowhere));
+    assert!(size <= 256, "{size} bytes");
+}
+
+#[test]
 fn a_fetch_that_is_left_undone_keeps_nobody() {
     struct Flag(std::sync::atomic::AtomicUsize);
     impl std::task::Wake for Flag {
