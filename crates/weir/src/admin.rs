@@ -28,7 +28,7 @@ pub use cache::Forget;
 pub use flows::{Flow, Flows, Kind};
 pub use node::{Health, Resources};
 pub use registry::{markdown, openapi};
-pub use upstreams::{Upstream, Upstreams};
+pub use upstreams::{CircuitState, Upstream, Upstreams, Which};
 
 use crate::running::Running;
 

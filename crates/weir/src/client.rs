@@ -155,6 +155,12 @@ fn read(answer: &[u8]) -> Option<Raw> {
     Some(Raw { status, body: answer[end + 4..].to_vec() })
 }
 
+/// As a segment of a path.
+pub fn encoded(text: &str) -> String {
+    let plain = |byte: u8| byte.is_ascii_alphanumeric() || b"-._~".contains(&byte);
+    text.bytes().map(|byte| if plain(byte) { char::from(byte).to_string() } else { format!("%{byte:02X}") }).collect()
+}
+
 fn parse(text: &str) -> Result<Place, Complaint> {
     if let Some(path) = text.strip_prefix("unix:").filter(|path| !path.is_empty()) {
         return Ok(Place::Unix(path.into()));

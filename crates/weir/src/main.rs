@@ -7,6 +7,7 @@ mod client;
 mod completions;
 mod demo;
 mod document;
+mod drain;
 mod exit;
 mod explain;
 mod live;
@@ -46,6 +47,8 @@ enum Command {
     Top(top::Args),
     Reload(reload::Args),
     Purge(purge::Args),
+    Drain(drain::DrainArgs),
+    Undrain(drain::UndrainArgs),
     Schema(schema::Args),
     Demo(demo::Args),
     Completions(completions::Args),
@@ -78,6 +81,8 @@ fn main() -> ExitCode {
         Command::Top(args) => top::run(&args),
         Command::Reload(args) => reload::run(&args),
         Command::Purge(args) => purge::run(&args),
+        Command::Drain(args) => drain::drain(&args),
+        Command::Undrain(args) => drain::undrain(&args),
         Command::Schema(args) => schema::run(&args),
         Command::Demo(args) => demo::run(&args),
         Command::Completions(args) => completions::run(&args),

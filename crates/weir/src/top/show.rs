@@ -3,7 +3,7 @@
 use clap::ValueEnum;
 
 use super::Seen;
-use crate::admin::{Flow, Kind};
+use crate::admin::{CircuitState, Flow, Kind};
 use crate::terminal::{Ink, Paint};
 
 #[derive(Clone, Copy, Debug)]
@@ -210,11 +210,12 @@ fn upstreams(seen: &Seen, width: usize, paint: Paint) -> Vec<String> {
     );
     let mut lines = vec![paint.paint(Ink::Heading, &title)];
     for upstream in &seen.upstreams {
-        let well = upstream.endpoints.iter().filter(|endpoint| endpoint.healthy != Some(false)).count();
+        let well = upstream.endpoints.iter().filter(|endpoint| endpoint.takes_calls()).count();
         let all = upstream.endpoints.len();
         let healthy = format!("{:>7}", format!("{well}/{all}"));
         let healthy = if well < all { paint.paint(Ink::Bad, &healthy) } else { healthy };
         let slowest = match upstream.segments.first() {
+            _ if upstream.breaker.state == CircuitState::Open => paint.paint(Ink::Bad, "the breaker is open"),
             Some(segment) => format!(
                 "{:<12} {:<8} {:>4.0}% {:>7} {:>7}",
                 segment.name,
@@ -350,11 +351,20 @@ mod tests {
         flows.extend((0..30).map(|at| flow("consumer", &format!("agent-{at}\x1b[2J"), f64::from(at), 0.0)));
         let Flows { flows } = serde_json::from_value(json!({ "flows": flows })).unwrap();
         let spread = json!({ "mean": 2.0, "p50": 1.5, "p90": 3.0, "p99": 1200.0, "variation": 0.8 });
+        let closed = json!({ "state": "closed", "open_seconds": null });
+        let endpoint = |url: &str, healthy: bool| {
+            json!({
+                "url": url, "zone": null, "priority": 0, "weight": 1, "healthy": healthy, "ejection": closed,
+                "ejections": 0, "draining": false, "in_flight": 0, "latency_millis": null, "connections": 0,
+            })
+        };
         let Upstreams { upstreams } = serde_json::from_value(json!({ "upstreams": [{
-            "name": "orders",
-            "endpoints": [{ "url": "a", "weight": 1, "zone": null, "healthy": false }, { "url": "b", "weight": 1, "zone": null, "healthy": null }],
+            "name": "orders", "breaker": closed, "breaker_opened": 0, "in_flight": 0, "waiting": 0, "connections": 0,
+            "refused_full": 0, "refused_open": 0, "hedges": 0, "hedges_won": 0,
+            "endpoints": [endpoint("a", false), endpoint("b", true)],
             "segments": [{ "name": "upstream", "layer": "upstream", "share": 0.93, "millis": spread }],
-        }] })).unwrap();
+        }] }))
+        .unwrap();
         Seen {
             health: serde_json::from_value(json!({
                 "ready": true, "version": "0.1.0", "revision": "0123456789ab", "document": "weir.yaml", "uptime_seconds": 192.0,

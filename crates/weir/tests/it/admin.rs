@@ -239,6 +239,38 @@ fn methods_that_do_not_fit_are_told_which_do() {
 }
 
 #[test]
+fn an_endpoint_is_drained_and_gets_calls_again() {
+    let (a, b) = (Origin::saying(""), Origin::saying(""));
+    let (a, b) = (format!("http://{}", a.address), format!("http://{}", b.address));
+    let node = Node::on(&format!(
+        "version: 1\nlisteners: {{ web: {{ address: '127.0.0.1:0' }} }}\n\
+         upstreams: {{ two parts: {{ endpoints: ['{a}', '{b}'], balance: round-robin }} }}\n\
+         apis: {{ hello: {{ upstream: two parts }} }}\n"
+    ));
+    let run = |args: &[&str]| weir(node.folder.path(), &[args, &["--node", &node.admin]].concat());
+    let draining = || {
+        let upstream = node.get("/v1/upstreams/two%20parts");
+        let endpoints = upstream["endpoints"].as_array().unwrap().clone();
+        endpoints.into_iter().map(|it| it["draining"].as_bool().unwrap()).collect::<Vec<_>>()
+    };
+    let said = run(&["drain", "two parts", &a, "--wait", "10"]);
+    assert!(said.code == Some(0) && said.out.contains("0 under way"), "{}{}", said.out, said.err);
+    assert_eq!(draining(), [true, false]);
+    let top = run(&["top", "--once"]);
+    assert!(top.out.contains("1/2"), "{}", top.out);
+    assert_eq!(run(&["reload"]).code, Some(0));
+    assert_eq!(draining(), [true, false], "a reload lets it have calls");
+    for _ in 0..4 {
+        assert!(get(&node.web, "/", "").contains("200 OK"));
+    }
+    assert_eq!(run(&["undrain", "two parts", &a]).code, Some(0));
+    assert_eq!(draining(), [false, false]);
+    let said = run(&["drain", "two parts", "http://none"]);
+    assert!(said.code == Some(1) && said.err.contains(&b), "{}", said.err);
+    assert_eq!(run(&["drain", "none", &a]).code, Some(1));
+}
+
+#[test]
 fn what_the_cache_keeps_can_be_forgotten() {
     let origin = Origin::saying("cache-control: max-age=60\r\nsurrogate-key: news\r\n");
     let api = format!("  hello: {{ upstream: 'http://{}', policies: {{ cache: {{}} }} }}\n", origin.address);
