@@ -30,7 +30,7 @@ use std::fmt;
 use std::sync::Arc;
 
 use base::{Call, Reply};
-use cel::common::types::{CelBool, CelDouble, CelInt, CelString, CelUInt};
+use cel::common::types::{CelBool, CelDouble, CelInt, CelNull, CelString, CelUInt};
 use cel::common::value::CowVal;
 use cel::{Context, Env, Program, Value};
 
@@ -46,6 +46,8 @@ pub enum Gives {
     Truth,
     Number,
     Text,
+    /// A string, a number, true, false or null.
+    Value,
 }
 
 /// What an expression may ask about: always the call, and the answer once there is one.
@@ -115,6 +117,20 @@ impl Expr {
 
     pub fn string(&self, scope: &Scope<'_>) -> Result<String, ExprError> {
         self.evaluate(scope, |value| value.downcast_ref::<CelString<'_>>().map(|it| it.inner().to_owned()))
+    }
+
+    pub fn value(&self, scope: &Scope<'_>) -> Result<serde_json::Value, ExprError> {
+        use serde_json::Value as Json;
+        self.evaluate(scope, |value| {
+            let text = value.downcast_ref::<CelString<'_>>().map(|it| Json::from(it.inner().to_owned()));
+            let truth = || value.downcast_ref::<CelBool>().map(|it| Json::from(*it.inner()));
+            let int = || value.downcast_ref::<CelInt>().map(|it| Json::from(*it.inner()));
+            let uint = || value.downcast_ref::<CelUInt>().map(|it| Json::from(*it.inner()));
+            // Neither infinity nor what is no number is a number of JSON.
+            let double = || value.downcast_ref::<CelDouble>().and_then(|it| serde_json::Number::from_f64(*it.inner()));
+            let null = || value.downcast_ref::<CelNull>().map(|_| Json::Null);
+            text.or_else(truth).or_else(int).or_else(uint).or_else(|| double().map(Json::Number)).or_else(null)
+        })
     }
 
     fn evaluate<T>(&self, scope: &Scope<'_>, take: impl FnOnce(&CowVal<'_, '_>) -> Option<T>) -> Result<T, ExprError> {

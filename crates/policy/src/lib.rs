@@ -24,6 +24,7 @@ mod headers;
 mod ip;
 mod limit;
 mod size;
+mod transform;
 
 #[cfg(test)]
 mod testing;
@@ -53,6 +54,9 @@ pub use policies::CompileEnv;
 pub use size::{SizeSpec, Sizes};
 pub use specs::{Setting, Spec};
 pub use stop::{Refusal, Stop};
+pub use transform::{
+    Transform, TransformBodySpec, TransformFieldsSpec, TransformRequestSpec, TransformResponseSpec, TransformSpec,
+};
 
 /// One thing done to calls on their way. Futures stay on the core that made them.
 ///

@@ -12,7 +12,7 @@ use crate::policies::{CompileEnv, compile, pick};
 use crate::specs::Setting;
 use crate::{
     Authenticate, Authorize, Cache, Compress, Cors, External, Filter, HeaderEdits, Ip, Limits, Outside, Policy, Sizes,
-    Stop, Usage,
+    Stop, Transform, Usage,
 };
 
 policies! {
@@ -55,6 +55,11 @@ policies! {
     // stage behind the policies uses them, so that an answer is known by the request as the upstream would see it.
     /// Answers that are given again without asking the upstream.
     cache: Cache,
+
+    // Changes by what is known: late, so that no policy decides by what they make of a call; before the edits, which
+    // have the last word.
+    /// Changes to requests and answers by expressions.
+    transform: Transform,
 
     // Edits: last, so that no policy decides by a field that the operator and not the caller wrote.
     /// Changes to the fields of requests and responses.

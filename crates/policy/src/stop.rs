@@ -31,6 +31,10 @@ pub enum Refusal {
     Undecided,
     /// The request's body is larger than it may be.
     ContentTooLarge,
+    /// The request's body is of a kind that cannot be taken here.
+    MediaType,
+    /// The request's body is not what it says it is.
+    ContentUnusable,
     /// Path and query are longer than they may be.
     TargetTooLong,
     /// The fields of the request are more, or larger, than they may be.

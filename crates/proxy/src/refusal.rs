@@ -67,6 +67,13 @@ impl Refusal {
             Refusal::Policy(Policy::ContentTooLarge) => {
                 (StatusCode::PAYLOAD_TOO_LARGE, "content-too-large", "The request's body is too large")
             }
+            Refusal::Policy(Policy::MediaType) => {
+                let status = StatusCode::UNSUPPORTED_MEDIA_TYPE;
+                (status, "unsupported-media-type", "The request's body is not of a type that is taken here")
+            }
+            Refusal::Policy(Policy::ContentUnusable) => {
+                (StatusCode::BAD_REQUEST, "content-unusable", "The request's body is not what its type says")
+            }
             Refusal::Policy(Policy::TargetTooLong) => {
                 (StatusCode::URI_TOO_LONG, "uri-too-long", "The request's path and query are too long")
             }
@@ -117,6 +124,7 @@ impl Refusal {
         match self.status().as_u16() {
             400 => "13",
             401 => "16",
+            415 => "3",
             403 => "7",
             404 | 405 | 501 => "12",
             413 | 414 | 429 | 431 => "8",

@@ -87,6 +87,10 @@ pub fn check(program: &Program, gives: Gives, reply: bool) -> Result<(), String>
         Gives::Truth => (fits(found, Kind::Bool), "true or false"),
         Gives::Number => (found.is_number() || found == Kind::Any, "a number"),
         Gives::Text => (fits(found, Kind::Text), "a string"),
+        Gives::Value => (
+            found.is_number() || found == Kind::Null || fits(found, Kind::Bool) || fits(found, Kind::Text),
+            "a string, a number, true, false or null",
+        ),
     };
     if fits { Ok(()) } else { Err(format!("gives {}, expected {wanted}", found.words())) }
 }

@@ -489,3 +489,62 @@ fn a_service_over_grpc_decides_as_it_does_for_envoy() {
     }
     assert_eq!(service.requests(), 2);
 }
+
+// === transform ===
+
+#[test]
+fn requests_and_answers_are_changed_by_expressions() {
+    let service = simulator();
+    let policies = r#"
+    policies:
+      compress: { encodings: [gzip], min: 0B }
+      transform:
+        request:
+          headers: { set: { x-host: request.host } }
+          query: { set: { from: request.address } }
+          body: { set: { /model: "'small'" }, remove: [/secret], limit: 1KiB }
+        response:
+          headers: { set: { x-path: request.path } }
+          body: { set: { /was: response.status }, remove: [/instance], limit: 2KiB }
+"#;
+    let gateway = Gateway::start(&format!("apis:\n  a:\n    upstream: '{}'{policies}", service.url()));
+    let post = |fields: &str, body: &str| {
+        let json = "host: t\r\ncontent-type: application/json\r\n";
+        format!("POST /echo?a=b HTTP/1.1\r\n{json}{fields}content-length: {}\r\n\r\n{body}", body.len())
+    };
+    let mut raw = Raw::connect(gateway.web());
+    let answer = raw.send(post("accept-encoding: gzip\r\n", r#"{"secret":1,"n":1.00}"#)).answer();
+    assert_eq!((answer.status, answer.complete), (200, true), "{answer:?}");
+    assert_eq!((answer.header("x-path"), answer.header("content-encoding")), (Some("/echo"), Some("gzip")));
+    let echo: serde_json::Value = serde_json::from_str(&gunzipped(&answer.body)).unwrap();
+    assert_eq!((&echo["was"], echo.get("instance"), &echo["query"]), (&200.into(), None, &"a=b&from=127.0.0.1".into()));
+    assert_eq!((&echo["body"], &echo["headers"]["x-host"]), (&r#"{"n":1.00,"model":"small"}"#.into(), &"t".into()));
+    assert_eq!(echo["headers"].get("accept-encoding"), None);
+
+    check(&raw.send(post("", "{]")).answer(), 400, "urn:weir:problem:content-unusable");
+    let text = "POST /echo HTTP/1.1\r\nhost: t\r\ncontent-type: text/plain\r\ncontent-length: 2\r\n\r\n{}";
+    check(&Raw::connect(gateway.web()).send(text).answer(), 415, "urn:weir:problem:unsupported-media-type");
+    let large = format!("{{\"a\":\"{}\"}}", "x".repeat(1024));
+    check(&Raw::connect(gateway.web()).send(post("", &large)).answer(), 413, "content-too-large");
+
+    // What is not JSON passes; an answer that says it is too large is replaced.
+    let mut raw = Raw::connect(gateway.web());
+    check(&raw.get("/bytes/5000", ""), 200, "0000");
+    let answer = raw.get("/echo", &format!("x-large: {}\r\n", "x".repeat(3000)));
+    check(&answer, 502, "urn:weir:problem:answer-too-large");
+    assert_eq!(answer.header("x-path"), Some("/echo"), "it passes the policies too");
+
+    client::run(async {
+        let mut http2 = client::http2(gateway.web()).await;
+        let (sender, body) = piped();
+        let request = Request::post(format!("{}/echo", gateway.url())).header("content-type", "application/json");
+        let answering = http2.send_request(request.body(body).unwrap());
+        for piece in ["{\"a\"", ":1", "}"] {
+            sender.send(Frame::data(Bytes::from(piece))).await.unwrap();
+        }
+        drop(sender);
+        let answer = answering.await.unwrap().into_body().collect().await.unwrap().to_bytes();
+        let echo: serde_json::Value = serde_json::from_slice(&answer).unwrap();
+        assert_eq!(echo["body"], r#"{"a":1,"model":"small"}"#);
+    });
+}
