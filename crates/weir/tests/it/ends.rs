@@ -251,7 +251,7 @@ fn a_drained_endpoint_finishes_and_gets_no_more() {
     assert_eq!(share("b", &who(&gateway, 10)), 10);
     assert!(held.answer().complete);
     // It holds over a reload.
-    gateway.apply(&document(&urls, ", slow-start: 1ms"));
+    gateway.apply(&document(&urls, ", timeouts: { connect: 4s }"));
     assert_eq!(share("b", &who(&gateway, 10)), 10);
     assert!(status(&gateway).endpoints[0].draining);
     upstreams.drain("s", &b.url());
@@ -324,7 +324,7 @@ fn a_new_endpoint_begins_with_a_part_of_its_share() {
 fn a_slow_try_is_hedged_and_the_first_answer_counts() {
     let (a, b) = (named("a"), named("b"));
     for protocol in ["http1", "http2"] {
-        let settings = format!(", protocol: {protocol}, retry: {{ attempts: 1, budget: 100%, hedge: 50ms }}");
+        let settings = format!(", protocol: {protocol}, retry: {{ attempts: 1, budget: 100%, hedge: 500ms }}");
         let gateway = gateway(&[&a, &b], &settings);
         let mut raw = Raw::connect(gateway.web());
         let before = [a.requests(), b.requests()];
