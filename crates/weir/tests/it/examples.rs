@@ -48,6 +48,19 @@ fn every_example_answers() {
         let example = Example::start(&name, &simulator);
         match name.as_str() {
             "hello.yaml" | "hello.toml" | "hello.json" => example.check("/echo", "", "200", "\"/echo\""),
+            "browsers.yaml" => {
+                let origin = "origin: https://app.example.com\r\n";
+                example.check("/echo", origin, "200", "access-control-allow-origin: https://app.example.com");
+                example.check("/echo", "", "200", "\"x-caller\":\"127.0.0.1\"");
+                example.check(
+                    "/slow-body?chunks=1&every=1ms",
+                    "accept-encoding: gzip\r\n",
+                    "200",
+                    "content-encoding: gzip",
+                );
+                example.check("/internal", "", "403", "forbidden");
+                example.check(&format!("/{}", "x".repeat(5000)), "", "414", "uri-too-long");
+            }
             "canary.yaml" => {
                 example.check("/orders", "x-beta: 1\r\n", "404", "");
                 assert_eq!(simulator.seen("/orders").len(), 1);
