@@ -45,6 +45,8 @@ enum Phase {
     Ended,
     /// There is nothing for the others.
     Passed,
+    /// Who fetched left before there was anything; another may.
+    Abandoned,
     Broken,
 }
 
@@ -63,6 +65,8 @@ pub enum Joined {
     Stream(Arc<Entry>, Reader),
     /// Nothing that others could use.
     Alone,
+    /// Who fetched left before it was known.
+    Again,
 }
 
 /// One who reads along.
@@ -80,6 +84,8 @@ pub struct Ticket {
     /// Of the key it was boarded for.
     shard: usize,
     hash: u64,
+    /// Bytes that are held for it before it is kept.
+    reserved: usize,
 }
 
 // === impl Flight ===
@@ -177,6 +183,7 @@ impl Waiting<'_> {
                 state.places[place].reading = Some(0);
                 Joined::Stream(head, Reader { flight: self.flight.clone(), place, left })
             }
+            Phase::Abandoned => Joined::Again,
             _ => Joined::Alone,
         };
         Poll::Ready(joined)
@@ -208,7 +215,7 @@ impl Reader {
         }
         match state.phase {
             Phase::Landed(_) | Phase::Ended => Poll::Ready(None),
-            Phase::Passed | Phase::Broken => Poll::Ready(Some(Err(()))),
+            Phase::Passed | Phase::Abandoned | Phase::Broken => Poll::Ready(Some(Err(()))),
             Phase::Waiting | Phase::Streaming(..) => {
                 state.places[self.place].waker = Some(cx.waker().clone());
                 Poll::Pending
@@ -237,7 +244,7 @@ impl Drop for Reader {
 
 impl Ticket {
     pub(crate) fn new(flight: Arc<Flight>, store: Arc<Store>, shard: usize, hash: u64) -> Ticket {
-        Ticket { flight, store, shard, hash }
+        Ticket { flight, store, shard, hash, reserved: 0 }
     }
 
     /// Nothing for the others. If it is likely to be so again, as from now, nobody waits the next time.
@@ -245,6 +252,16 @@ impl Ticket {
         if let Some(now) = again {
             self.store.note_pass(self.shard, self.hash, now);
         }
+        self.flight.become_of(Phase::Passed);
+    }
+
+    /// Takes room for a body that is on its way; false if too much is.
+    pub fn reserve(&mut self, bytes: usize) -> bool {
+        let had = self.store.reserve(bytes);
+        if had {
+            self.reserved += bytes;
+        }
+        had
     }
 
     /// Keeps the answer and gives it to all who wait.
@@ -333,10 +350,11 @@ impl Ticket {
 impl Drop for Ticket {
     fn drop(&mut self) {
         let broken = match self.flight.state().phase {
-            Phase::Waiting => Phase::Passed,
+            Phase::Waiting => Phase::Abandoned,
             _ => Phase::Broken,
         };
         self.flight.become_of(broken);
+        self.store.release(self.reserved);
     }
 }
 

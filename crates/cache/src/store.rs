@@ -28,6 +28,8 @@ pub struct Store {
     /// Bytes that may be used.
     memory: AtomicUsize,
     used: AtomicUsize,
+    /// Bytes of bodies on their way.
+    reserved: AtomicUsize,
     entries: AtomicUsize,
     evicted: AtomicU64,
     next: AtomicU64,
@@ -124,6 +126,7 @@ impl Store {
             hasher: RandomState::default(),
             memory: AtomicUsize::new(memory),
             used: AtomicUsize::new(0),
+            reserved: AtomicUsize::new(0),
             entries: AtomicUsize::new(0),
             evicted: AtomicU64::new(0),
             next: AtomicU64::new(1),
@@ -234,6 +237,17 @@ impl Store {
                 !flights.is_empty()
             });
         }
+    }
+
+    /// Bodies on their way may take as much again as a half of what is kept.
+    pub(crate) fn reserve(&self, bytes: usize) -> bool {
+        let most = self.memory.load(Relaxed) / 2;
+        let take = |reserved: usize| reserved.checked_add(bytes).filter(|sum| *sum <= most);
+        self.reserved.fetch_update(Relaxed, Relaxed, take).is_ok()
+    }
+
+    pub(crate) fn release(&self, bytes: usize) {
+        self.reserved.fetch_sub(bytes, Relaxed);
     }
 
     pub(crate) fn numbered(&self, mut entry: Entry) -> Entry {
@@ -599,15 +613,30 @@ mod tests {
         let Boarded::Lead(ticket) = store.board(&key(None, "/a"), false, NOW) else { panic!() };
         let flight = follow(&store);
         drop(ticket);
-        assert!(matches!(now(flight.join()), Some(Joined::Alone)));
+        assert!(matches!(now(flight.join()), Some(Joined::Again)));
 
         let Boarded::Lead(ticket) = store.board(&key(None, "/a"), false, NOW) else { panic!("a lost lead is no lead") };
+        let flight = follow(&store);
         ticket.pass(Some(NOW));
+        assert!(matches!(now(flight.join()), Some(Joined::Alone)));
         for _ in 0..2 {
             let boarded = store.board(&key(None, "/a"), false, NOW);
             assert!(matches!(boarded, Boarded::Lead(_)), "nobody waits for what nobody else could use");
             std::mem::forget(boarded);
         }
+    }
+
+    #[test]
+    fn bodies_on_their_way_are_bounded_too() {
+        let store = Store::new(1000);
+        let board = || match store.board(&key(None, "/a"), true, NOW) {
+            Boarded::Lead(ticket) => ticket,
+            other => panic!("{other:?}"),
+        };
+        let (mut one, mut other) = (board(), board());
+        assert!(one.reserve(300) && !other.reserve(201) && other.reserve(200) && !other.reserve(1));
+        drop(one);
+        assert!(other.reserve(300) && !other.reserve(usize::MAX));
     }
 
     fn read(reader: &mut crate::Reader) -> Vec<Option<Result<Bytes, ()>>> {

@@ -161,6 +161,8 @@ pub async fn fetch(
                 let reply = reply(&head, now, Status::collapsed(wanted.why));
                 return Ok(Response::new(reply, Body::source(Along(reader))));
             }
+            // One of those who waited goes in its place.
+            Joined::Again => {}
             // At once, and whatever the others do: waiting again would be waiting in a row.
             _ => apart = true,
         }
@@ -232,6 +234,9 @@ async fn lead(
     let mut response = match result {
         Ok(response) => response,
         Err(refusal) => {
+            if let Some(ticket) = ticket {
+                ticket.pass(None);
+            }
             let Some(response) = stands_in(None) else { return Err(refusal) };
             trip.note(|exchange| (exchange.cache, exchange.error) = (Some(Cached::Stale), None));
             return Ok(response);
@@ -241,6 +246,9 @@ async fn lead(
     if matches!(status.as_u16(), 500 | 502 | 503 | 504)
         && let Some(instead) = stands_in(Some(status))
     {
+        if let Some(ticket) = ticket {
+            ticket.pass(None);
+        }
         trip.note(|exchange| exchange.cache = Some(Cached::Stale));
         return Ok(instead);
     }
@@ -305,7 +313,7 @@ async fn lead(
 
 /// The body on its way to the client and into memory: at once if it is all there, in a task of its own else, so that it
 /// is read at its own pace by all who want it, whoever of them is slow or leaves.
-async fn keep(ticket: Ticket, head: Entry, mut body: Body, most: usize, way: &Way<'_>) -> Body {
+async fn keep(mut ticket: Ticket, head: Entry, mut body: Body, most: usize, way: &Way<'_>) -> Body {
     let (length, mut pieces, mut size) = (body.length(), Vec::new(), 0);
     loop {
         let ready = std::future::poll_fn(|cx| Poll::Ready(body.poll_frame(cx))).await;
@@ -327,7 +335,8 @@ async fn keep(ticket: Ticket, head: Entry, mut body: Body, most: usize, way: &Wa
             Poll::Pending => break,
         }
     }
-    if !way.worker.outside.has_room() {
+    let held = length.map_or(most, |length| usize::try_from(length).unwrap_or(most));
+    if !way.worker.outside.has_room() || !ticket.reserve(held) {
         ticket.pass(None);
         return Resumed::body(pieces, None, body);
     }

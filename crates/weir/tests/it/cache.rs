@@ -356,6 +356,37 @@ fn those_who_waited_for_what_is_not_theirs_go_on_together() {
 }
 
 #[test]
+fn if_the_one_who_asked_leaves_one_of_the_others_asks() {
+    let (release, first_gone) = (Arc::new(Barrier::new(2)), Arc::new(AtomicBool::new(false)));
+    let (released, gone) = (release.clone(), first_gone.clone());
+    let origin = Origin::start(move |asked, out| {
+        if asked.number == 0 {
+            // It never gets an answer.
+            released.wait();
+            gone.store(true, SeqCst);
+            return;
+        }
+        thread::sleep(Duration::from_millis(200));
+        say(out, "cache-control: max-age=60\r\n", "body");
+    });
+    let gateway = before(&origin, "{}");
+    let mut first = Raw::connect(gateway.web());
+    first.send("GET /a HTTP/1.1\r\nhost: test\r\n\r\n");
+    eventually("the first has asked", || origin.requests() == 1);
+    let address = gateway.web();
+    let others: Vec<_> = (0..5).map(|_| thread::spawn(move || Raw::connect(address).get("/a", "").text())).collect();
+    // However many of them wait by now, no more than one may ask.
+    thread::sleep(Duration::from_millis(200));
+    drop(first);
+    for other in others {
+        assert_eq!(other.join().unwrap(), "body");
+    }
+    release.wait();
+    eventually("the first is done with", || first_gone.load(SeqCst));
+    assert_eq!(origin.requests(), 2);
+}
+
+#[test]
 fn a_body_on_its_way_is_read_along_though_the_one_who_asked_has_left() {
     let (go_on, count) = (Arc::new(Barrier::new(2)), Arc::new(AtomicUsize::new(0)));
     let (went_on, counted) = (go_on.clone(), count.clone());
