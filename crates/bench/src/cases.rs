@@ -39,6 +39,13 @@ pub fn run(runner: &Runner, case: Case) -> Result<()> {
             }
             None => skipped(runner, case),
         },
+        Case::Cache => {
+            let mut peers = vec![peers::nginx("nginx-cache.conf")?];
+            if let Some(weir) = runner.weir() {
+                peers.push(peers::weir(weir, "weir", "bench/weir/cache.yaml", &[]));
+            }
+            rounds(runner, case, &peers, get)
+        }
         Case::Post => rounds(runner, case, &runner.peers("bench/weir/bare.yaml")?, post),
         Case::Sse => rounds(runner, case, &runner.peers("bench/weir/bare.yaml")?, sse),
         Case::H2 => rounds(runner, case, &runner.peers("bench/weir/bare.yaml")?, h2),

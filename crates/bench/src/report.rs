@@ -68,6 +68,7 @@ fn bars(findings: &Findings) -> Vec<Bar> {
         (Case::Get, "wrk", "small GET, CPU per request over", "haproxy", 1.1, cpu),
         (Case::Get, "wrk", "small GET, CPU per request over", "envoy", 0.4, cpu),
         (Case::Policies, "wrk", "with key, limit, metrics and access log, over bare", "nginx", 1.35, cpu),
+        (Case::Cache, "wrk", "small GET from the cache, CPU per request over", "nginx", 1.0, cpu),
         (Case::Post, "wrk", "POST 4 KB, CPU per request over", "nginx", 0.95, cpu),
         (Case::Sse, "bench", "streams, CPU per event over", "nginx", 1.0, cpu),
         (Case::Sse, "bench", "streams, CPU per event over", "haproxy", 1.0, cpu),

@@ -46,6 +46,8 @@ pub enum Case {
     Get,
     /// The same with API key, limit, metrics and access log on Weir's side.
     Policies,
+    /// The same small GET from the cache, 1 KB.
+    Cache,
     /// 4 KB in, 1 KB out.
     Post,
     /// 200 event streams, one event each 10 ms.
@@ -61,8 +63,17 @@ pub enum Case {
 }
 
 impl Case {
-    pub const ALL: [Self; 8] =
-        [Self::Get, Self::Policies, Self::Post, Self::Sse, Self::H2, Self::Idle, Self::Cores, Self::Reload];
+    pub const ALL: [Self; 9] = [
+        Self::Get,
+        Self::Policies,
+        Self::Cache,
+        Self::Post,
+        Self::Sse,
+        Self::H2,
+        Self::Idle,
+        Self::Cores,
+        Self::Reload,
+    ];
 }
 
 impl std::fmt::Display for Case {
