@@ -18,7 +18,6 @@ use crate::answer;
 use crate::attempt::{self, Way};
 use crate::forward;
 use crate::known::{self, Known};
-use crate::meter::Meter;
 use crate::refusal::{self, Refusal};
 use crate::tap;
 use crate::trip::Trip;
@@ -33,13 +32,39 @@ pub struct Gateway {
 
 impl Handler for Gateway {
     async fn handle(&self, request: Request) -> Response {
-        match self.worker.meter() {
-            None => self.answer(request, None).await,
-            // Seldom, and so apart: the future of all the others stays small.
-            Some(meter) => {
-                Box::pin(async move { meter.measure(self.answer(request, Some(meter.clone()))).await }).await
-            }
+        let local = self.worker.local();
+        let Request { mut head, mut body, peer, arrival, upgrade } = request;
+        if let Some(protocol) = &upgrade {
+            forward::as_upgrade(&mut head, protocol, [self.worker.random(), self.worker.random()]);
         }
+        let client = forward::client_of(&peer, &head.headers, &self.listener.trusted());
+        let mut call = Call::new(head, client, arrival.head_read, SystemTime::now());
+        call.length = body.length();
+        let mut trip = Trip::begin(&self.worker, begin(&call, arrival, &self.worker));
+        trip.meter = self.worker.meter();
+
+        let served = match trip.meter.clone() {
+            None => self.serve(&local, &mut trip, &mut call, &mut body, upgrade.as_deref()).await,
+            // Seldom, and so apart: the future of all the others stays as small as it was.
+            Some(meter) => {
+                let serve = self.serve(&local, &mut trip, &mut call, &mut body, upgrade.as_deref());
+                Box::pin(meter.measure(serve)).await
+            }
+        };
+        let mut response = match served {
+            Ok(response) => response,
+            // What stopped the request's body is the reason, not that the upstream did not get all of it.
+            Err(halt) => halted(trip.stopped().map_or(halt, Halt::from), &mut trip, &call),
+        };
+        answer::date(&mut response);
+        // Refused calls too: what policies queued for the client must reach it.
+        if let Err(stop) = trip.outwards(&mut response) {
+            response = halted(stop.into(), &mut trip, &call);
+            answer::date(&mut response);
+            // What stands in for an answer is not stopped again.
+            let _ = trip.outwards(&mut response);
+        }
+        tap::attach(response, trip)
     }
 
     fn refuse(&self, status: StatusCode, why: &'static str, peer: &Arc<Peer>, arrival: Arrival) -> Response {
@@ -64,34 +89,6 @@ fn halted(halt: Halt, trip: &mut Trip, call: &Call) -> Response {
 }
 
 impl Gateway {
-    async fn answer(&self, request: Request, meter: Option<Meter>) -> Response {
-        let local = self.worker.local();
-        let Request { mut head, mut body, peer, arrival, upgrade } = request;
-        if let Some(protocol) = &upgrade {
-            forward::as_upgrade(&mut head, protocol, [self.worker.random(), self.worker.random()]);
-        }
-        let client = forward::client_of(&peer, &head.headers, &self.listener.trusted());
-        let mut call = Call::new(head, client, arrival.head_read, SystemTime::now());
-        call.length = body.length();
-        let mut trip = Trip::begin(&self.worker, begin(&call, arrival, &self.worker));
-        trip.meter = meter;
-
-        let mut response = match self.serve(&local, &mut trip, &mut call, &mut body, upgrade.as_deref()).await {
-            Ok(response) => response,
-            // What stopped the request's body is the reason, not that the upstream did not get all of it.
-            Err(halt) => halted(trip.stopped().map_or(halt, Halt::from), &mut trip, &call),
-        };
-        answer::date(&mut response);
-        // Refused calls too: what policies queued for the client must reach it.
-        if let Err(stop) = trip.outwards(&mut response) {
-            response = halted(stop.into(), &mut trip, &call);
-            answer::date(&mut response);
-            // What stands in for an answer is not stopped again.
-            let _ = trip.outwards(&mut response);
-        }
-        tap::attach(response, trip)
-    }
-
     async fn serve(
         &self,
         local: &Rc<Local>,
