@@ -625,8 +625,11 @@ section! {
 #[derive(Clone, Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, rename_all = "kebab-case")]
 pub struct Otlp {
-    /// `http://127.0.0.1:4318`.
+    /// `http://127.0.0.1:4318`, or `https://...`.
     pub endpoint: String,
+    /// TLS towards an endpoint with `https://`.
+    #[serde(default)]
+    pub tls: ClientTls,
     /// `http` (default) or `grpc`.
     pub protocol: Option<OtlpProtocol>,
     /// Sent along, by name.

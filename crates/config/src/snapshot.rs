@@ -497,6 +497,9 @@ pub enum AccessLog {
 pub struct Otlp {
     /// `http://127.0.0.1:4318`.
     pub endpoint: String,
+    pub tls: Option<ClientTls>,
+    /// The endpoint's name or address, to be verified.
+    pub host: String,
     pub protocol: OtlpProtocol,
     pub headers: Vec<(String, Secret)>,
     /// How often metrics are sent.

@@ -15,6 +15,7 @@ use base::Time;
 use cache::{Purge, Store};
 use config::{Address, Destination, Snapshot, Upstream};
 use rustls::{ClientConfig, ServerConfig};
+use rustls_pki_types::ServerName;
 use telemetry::{Recorder, Telemetry};
 use tokio::runtime::Handle;
 use tokio::sync::{mpsc, oneshot};
@@ -89,6 +90,7 @@ struct Prepared {
     generation: Arc<Generation>,
     sockets: Vec<(Arc<str>, Arc<Listening>)>,
     bound: HashMap<Arc<str>, Bound>,
+    telemetry: telemetry::Settings,
 }
 
 impl Node {
@@ -106,7 +108,7 @@ impl Node {
         let names = Arc::new(Names::new(resolver(), runtime));
         let workers = snapshot.node.workers;
         let prepared = prepare(&snapshot, workers, None, &HashMap::new(), listeners, &names)?;
-        let (telemetry, recorders) = Telemetry::start(settings(&snapshot), workers, metrics)
+        let (telemetry, recorders) = Telemetry::start(prepared.telemetry.clone(), workers, metrics)
             .map_err(|error| wrong("telemetry", chain(&error)))?;
         telemetry.gauges().loaded(&snapshot.revision.hash);
         let store = Store::new(snapshot.node.cache_memory);
@@ -143,7 +145,7 @@ impl Node {
         }
         let (workers, old) = (self.workers.len(), Some(&*self.generation));
         let result = prepare(&snapshot, workers, old, &self.bound, Vec::new(), &self.names).and_then(|prepared| {
-            match self.telemetry.reconfigure(settings(&snapshot)) {
+            match self.telemetry.reconfigure(prepared.telemetry.clone()) {
                 Ok(()) => Ok(prepared),
                 Err(error) => Err(vec![Problem { at: "telemetry".into(), message: chain(&error) }]),
             }
@@ -273,7 +275,7 @@ impl Node {
 
     /// The second half: nothing here can fail.
     fn commit(&mut self, prepared: Prepared) {
-        let Prepared { generation, sockets, bound } = prepared;
+        let Prepared { generation, sockets, bound, telemetry: _ } = prepared;
         put_in_force(&generation);
         let watch = generation.snapshot.upstreams.iter().enumerate().map(|(at, upstream)| {
             (upstream.clone(), generation.members[at].load().to_vec(), generation.client_tls[at].clone())
@@ -325,6 +327,7 @@ pub fn check(snapshot: &Snapshot) -> Vec<Problem> {
     let mut problems = Vec::new();
     server_tls(snapshot, None, &mut problems);
     client_tls(snapshot, &mut problems);
+    settings(snapshot, &mut problems);
     problems
 }
 
@@ -340,6 +343,7 @@ fn prepare(
     let mut problems = Vec::new();
     let server_configs = server_tls(snapshot, old, &mut problems);
     let client_tls = client_tls(snapshot, &mut problems);
+    let telemetry = settings(snapshot, &mut problems);
     let mut sockets = Vec::new();
     let mut now_bound = HashMap::new();
     for listener in &snapshot.listeners {
@@ -395,7 +399,7 @@ fn prepare(
     let members = snapshot.upstreams.iter().map(|upstream| ArcSwap::from_pointee(members(upstream, old, names)));
     let members = members.collect();
     let generation = Arc::new(Generation { snapshot: snapshot.clone(), upstreams, members, client_tls, server_tls });
-    Ok(Prepared { generation, sockets, bound: now_bound })
+    Ok(Prepared { generation, sockets, bound: now_bound, telemetry })
 }
 
 fn server_tls(
@@ -452,6 +456,32 @@ fn client_tls(snapshot: &Snapshot, problems: &mut Vec<Problem>) -> Vec<Option<Ar
         built(input.build(&provider()), &at, problems)
     });
     configs.collect()
+}
+
+fn collector_tls(
+    tls: &config::ClientTls,
+    host: String,
+    protocol: config::OtlpProtocol,
+    problems: &mut Vec<Problem>,
+) -> Option<telemetry::Tls> {
+    let input = tls::ClientTls {
+        authorities: tls.authorities.as_deref(),
+        certificate: tls.certificate.as_ref().map(identity),
+        verify: tls.verify,
+        alpn: match protocol {
+            config::OtlpProtocol::Http => &[tls::Alpn::Http1],
+            config::OtlpProtocol::Grpc => &[tls::Alpn::H2],
+        },
+    };
+    let config = built(input.build(&provider()), &tls.at, problems)?;
+    let name = tls.name.clone().unwrap_or(host);
+    match ServerName::try_from(name) {
+        Ok(name) => Some(telemetry::Tls { config, name }),
+        Err(_) => {
+            problems.push(Problem { at: format!("{}.name", tls.at), message: "expected a name or an address".into() });
+            None
+        }
+    }
 }
 
 fn identity(certificate: &config::Certificate) -> tls::Identity<'_> {
@@ -603,7 +633,7 @@ fn resolver() -> Resolver {
         .unwrap_or_else(|error| unreachable!("a server given by address needs nothing of the system: {}", error.reason))
 }
 
-fn settings(snapshot: &Snapshot) -> telemetry::Settings {
+fn settings(snapshot: &Snapshot, problems: &mut Vec<Problem>) -> telemetry::Settings {
     let told = &snapshot.telemetry;
     telemetry::Settings {
         metrics: told.metrics,
@@ -612,12 +642,13 @@ fn settings(snapshot: &Snapshot) -> telemetry::Settings {
             config::AccessLog::File(path) => telemetry::AccessLog::File(path),
         }),
         otlp: told.otlp.clone().map(|otlp| {
-            let config::Otlp { endpoint, protocol, headers, every, traces, metrics, resource } = otlp;
+            let config::Otlp { endpoint, tls, host, protocol, headers, every, traces, metrics, resource } = otlp;
+            let tls = tls.and_then(|tls| collector_tls(&tls, host, protocol, problems));
             let protocol = match protocol {
                 config::OtlpProtocol::Http => telemetry::OtlpProtocol::Http,
                 config::OtlpProtocol::Grpc => telemetry::OtlpProtocol::Grpc,
             };
-            telemetry::Otlp { endpoint, protocol, headers, every, traces, metrics, resource }
+            telemetry::Otlp { endpoint, tls, protocol, headers, every, traces, metrics, resource }
         }),
         max_series: told.max_series,
     }

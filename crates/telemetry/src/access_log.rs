@@ -3,12 +3,14 @@
 //! A worker fills a buffer and hands it over when it is full or old. If the writer is behind, the buffer
 //! is dropped and its lines are counted: a slow disk costs lines, never latency.
 
-use std::fs::{File, OpenOptions};
+use std::collections::VecDeque;
+use std::fs::{self, File, OpenOptions};
 use std::io::{self, Write};
+use std::os::unix::fs::{FileTypeExt, OpenOptionsExt};
 use std::path::PathBuf;
-use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
-use std::sync::mpsc::{Receiver, SyncSender};
+use std::sync::mpsc::{Receiver, SyncSender, TrySendError};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use awareness::Exchange;
@@ -16,13 +18,26 @@ use base::{Date, Time};
 
 use crate::{AccessLog, Shared};
 
-/// What the writer is told.
+/// What comes to the writer through its queue.
 pub(crate) enum Message {
     Lines(Vec<u8>),
+    Order(Order),
+}
+
+/// What the writer is told.
+pub(crate) enum Order {
     Target(Option<Target>),
     Reopen,
-    /// Answered when all that came before is written.
+    /// Answered.
     Stop(SyncSender<()>),
+}
+
+/// Where orders are given.
+pub(crate) struct Desk {
+    queue: SyncSender<Message>,
+    /// Those that found no room in the queue: a writer that hangs lets it fill, and whoever gives an order must not hang
+    /// with it.
+    orders: Arc<Mutex<VecDeque<Order>>>,
 }
 
 /// An opened log.
@@ -40,6 +55,7 @@ pub(crate) struct Buffer {
 
 pub(crate) struct Writer {
     target: Option<Target>,
+    orders: Arc<Mutex<VecDeque<Order>>>,
     shared: Arc<Shared>,
     /// The last write stopped within a line, so the next begins a new one.
     torn: bool,
@@ -58,8 +74,15 @@ impl Target {
         match log {
             AccessLog::Stdout => Ok(Target::Stdout),
             AccessLog::File(path) => {
-                let file = OpenOptions::new().create(true).append(true).open(path)?;
-                Ok(Target::File(path.clone(), file))
+                let mut options = OpenOptions::new();
+                // A pipe that nobody reads would hold up whoever opens it to write; one that is read too slowly, who writes.
+                if fs::metadata(path).is_ok_and(|found| found.file_type().is_fifo()) {
+                    let flags = rustix::fs::OFlags::NONBLOCK.bits() as i32;
+                    options.read(true).write(true).custom_flags(flags);
+                } else {
+                    options.create(true).append(true);
+                }
+                Ok(Target::File(path.clone(), options.open(path)?))
             }
         }
     }
@@ -73,6 +96,31 @@ impl Target {
                 Ok(written)
             }
             Target::File(_, file) => file.write(bytes),
+        }
+    }
+}
+
+// === impl Desk ===
+
+impl Desk {
+    pub(crate) fn new(queue: SyncSender<Message>) -> Desk {
+        Desk { queue, orders: Arc::default() }
+    }
+
+    pub(crate) fn queue(&self) -> SyncSender<Message> {
+        self.queue.clone()
+    }
+
+    /// Never waits. If there is room in the queue the order follows what came before it; if not, it is looked at as
+    /// soon as the writer has done with what it is at.
+    pub(crate) fn tell(&self, order: Order) {
+        let mut orders = self.orders.lock().unwrap_or_else(PoisonError::into_inner);
+        // None overtakes another.
+        if !orders.is_empty() {
+            return orders.push_back(order);
+        }
+        if let Err(TrySendError::Full(Message::Order(order))) = self.queue.try_send(Message::Order(order)) {
+            orders.push_back(order);
         }
     }
 }
@@ -118,25 +166,48 @@ impl Buffer {
 // === impl Writer ===
 
 impl Writer {
-    pub(crate) fn new(target: Option<Target>, shared: Arc<Shared>) -> Writer {
-        Writer { target, shared, torn: false, failing: false }
+    pub(crate) fn new(desk: &Desk, shared: Arc<Shared>) -> Writer {
+        Writer { target: None, orders: desk.orders.clone(), shared, torn: false, failing: false }
     }
 
     pub(crate) fn run(mut self, messages: &Receiver<Message>) {
         while let Ok(message) = messages.recv() {
             match message {
                 Message::Lines(lines) => self.write(&lines),
-                Message::Target(target) => {
-                    self.target = target;
-                    self.torn = false;
+                Message::Order(order) => {
+                    if self.obey(order, messages) {
+                        return;
+                    }
                 }
-                Message::Reopen => self.reopen(),
-                Message::Stop(done) => {
-                    let _ = done.send(());
+            }
+            let given = std::mem::take(&mut *self.orders.lock().unwrap_or_else(PoisonError::into_inner));
+            for order in given {
+                if self.obey(order, messages) {
                     return;
                 }
             }
         }
+    }
+
+    /// True if it was the last.
+    fn obey(&mut self, order: Order, messages: &Receiver<Message>) -> bool {
+        match order {
+            Order::Target(target) => {
+                self.target = target;
+                self.torn = false;
+            }
+            Order::Reopen => self.reopen(),
+            Order::Stop(done) => {
+                for message in messages.try_iter() {
+                    if let Message::Lines(lines) = message {
+                        self.write(&lines);
+                    }
+                }
+                let _ = done.send(());
+                return true;
+            }
+        }
+        false
     }
 
     fn reopen(&mut self) {

@@ -21,6 +21,6 @@ pub use flows::{Segment, Series};
 pub use metrics::{CacheReading, Cgroup, Gauge, Gauges, Operation, Process, Subject, UpstreamFamily, UpstreamRow};
 pub use observer::Observer;
 pub use recorder::Recorder;
-pub use settings::{AccessLog, Otlp, OtlpProtocol, Settings};
+pub use settings::{AccessLog, Otlp, OtlpProtocol, Settings, Tls};
 pub(crate) use start::Shared;
 pub use start::{StartError, Telemetry};

@@ -16,10 +16,13 @@ use opentelemetry_proto::tonic::collector::trace::v1::ExportTraceServiceResponse
 use opentelemetry_proto::tonic::common::v1::{AnyValue, InstrumentationScope, KeyValue, any_value::Value};
 use opentelemetry_proto::tonic::resource::v1::Resource;
 use prost::Message;
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::net::TcpStream;
 use tokio::sync::mpsc;
 use tokio::time::{Instant, sleep_until, timeout};
+use tokio_rustls::TlsConnector;
 
-use crate::{Otlp, OtlpProtocol, Shared};
+use crate::{Otlp, OtlpProtocol, Shared, Tls};
 
 /// Where to export to, and what.
 pub(crate) struct Collector {
@@ -49,11 +52,19 @@ struct ExportError {
     retry: bool,
 }
 
+/// TCP, or TLS over it.
+trait Stream: AsyncRead + AsyncWrite + Unpin + Send {}
+impl<T: AsyncRead + AsyncWrite + Unpin + Send> Stream for T {}
+
 impl Collector {
     pub(crate) fn new(settings: Otlp) -> Result<Collector, String> {
         let endpoint = &settings.endpoint;
-        let Some(rest) = endpoint.strip_prefix("http://") else {
-            return Err(format!("`{endpoint}` is not supported; an endpoint begins with `http://`"));
+        let rest = match settings.tls {
+            None => endpoint.strip_prefix("http://"),
+            Some(_) => endpoint.strip_prefix("https://"),
+        };
+        let Some(rest) = rest else {
+            return Err(format!("`{endpoint}` is not supported; an endpoint begins with `http://` or `https://`"));
         };
         let (authority, path) = rest.split_once('/').unwrap_or((rest, ""));
         if authority.is_empty() || authority.contains(|c: char| c.is_whitespace() || c == '@') {
@@ -68,7 +79,16 @@ impl Collector {
     /// Host and port to connect to.
     fn address(&self) -> String {
         let has_port = self.authority.rsplit_once(':').is_some_and(|(_, port)| !port.contains(']'));
-        if has_port { self.authority.clone() } else { format!("{}:80", self.authority) }
+        let port = if self.settings.tls.is_some() { 443 } else { 80 };
+        if has_port { self.authority.clone() } else { format!("{}:{port}", self.authority) }
+    }
+
+    async fn connect(&self) -> Result<Box<dyn Stream>, ExportError> {
+        let stream = TcpStream::connect(self.address()).await.map_err(ExportError::retry)?;
+        let Some(Tls { config, name }) = &self.settings.tls else { return Ok(Box::new(stream)) };
+        let connector = TlsConnector::from(config.clone());
+        let stream = connector.connect(name.clone(), stream).await;
+        Ok(Box::new(stream.map_err(|error| ExportError::retry(format!("TLS handshake failed: {error}")))?))
     }
 
     fn resource(&self) -> Resource {

@@ -5,9 +5,12 @@
 use std::collections::HashMap;
 use std::net::SocketAddr;
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::Duration;
 
 use base::Secret;
+use tokio_rustls::rustls::ClientConfig;
+use tokio_rustls::rustls::pki_types::ServerName;
 
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Settings {
@@ -29,6 +32,8 @@ pub enum AccessLog {
 pub struct Otlp {
     /// `http://127.0.0.1:4318`.
     pub endpoint: String,
+    /// For an endpoint with `https://`.
+    pub tls: Option<Tls>,
     pub protocol: OtlpProtocol,
     pub headers: Vec<(String, Secret)>,
     /// How often metrics are sent.
@@ -38,6 +43,21 @@ pub struct Otlp {
     /// Attributes of the resource beside `service.name`.
     pub resource: HashMap<String, String>,
 }
+
+/// How the collector is known. Its configuration offers what the protocol needs: `h2` for gRPC.
+#[derive(Clone, Debug)]
+pub struct Tls {
+    pub config: Arc<ClientConfig>,
+    pub name: ServerName<'static>,
+}
+
+impl PartialEq for Tls {
+    fn eq(&self, other: &Tls) -> bool {
+        Arc::ptr_eq(&self.config, &other.config) && self.name == other.name
+    }
+}
+
+impl Eq for Tls {}
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum OtlpProtocol {

@@ -3,7 +3,7 @@
 use std::io;
 use std::net::{SocketAddr, TcpListener};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
-use std::sync::mpsc::{SyncSender, sync_channel};
+use std::sync::mpsc::sync_channel;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, SystemTime};
@@ -11,7 +11,7 @@ use std::time::{Duration, SystemTime};
 use tokio::sync::mpsc;
 use tokio::task::JoinHandle as Task;
 
-use crate::access_log::{self, Buffer, Message, Target, Writer};
+use crate::access_log::{self, Buffer, Desk, Order, Target, Writer};
 use crate::flows::{self, Flows};
 use crate::metrics::{Gauges, Local, Registry, render};
 use crate::otlp::{Collector, Exporter};
@@ -20,7 +20,7 @@ use crate::{Observer, Recorder, Settings, endpoint};
 /// The process's telemetry; one.
 pub struct Telemetry {
     shared: Arc<Shared>,
-    log: SyncSender<Message>,
+    log: Desk,
     commands: mpsc::UnboundedSender<Command>,
     state: Mutex<State>,
 }
@@ -59,7 +59,7 @@ pub(crate) struct Shared {
 
 enum Command {
     Listen(Option<TcpListener>),
-    Export(Option<Collector>),
+    Export(Option<Box<Collector>>),
     Stop,
 }
 
@@ -97,7 +97,8 @@ impl Telemetry {
         let (commands, inbox) = mpsc::unbounded_channel();
         let (exporter, exchanges) = mpsc::channel(EXPORT_QUEUE);
 
-        let writer = Writer::new(None, shared.clone());
+        let desk = Desk::new(log);
+        let writer = Writer::new(&desk, shared.clone());
         let log_thread = spawn("weir-log", move || writer.run(&lines))?;
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(StartError::Thread)?;
         let served = shared.clone();
@@ -106,11 +107,11 @@ impl Telemetry {
         let recorders = (0..workers)
             .map(|worker| {
                 let local = Local::new(shared.registry.clone(), worker);
-                Recorder::new(local, Buffer::new(log.clone()), exporter.clone(), shared.clone())
+                Recorder::new(local, Buffer::new(desk.queue()), exporter.clone(), shared.clone())
             })
             .collect();
         let state = State { settings: settings.clone(), socket: None, threads: vec![main, log_thread] };
-        let telemetry = Telemetry { shared, log, commands, state: Mutex::new(state) };
+        let telemetry = Telemetry { shared, log: desk, commands, state: Mutex::new(state) };
         telemetry.commit(settings, prepared);
         Ok((telemetry, recorders))
     }
@@ -129,8 +130,8 @@ impl Telemetry {
         shared.registry.max_series.store(settings.max_series, Relaxed);
         shared.log_on.store(target.is_some(), Relaxed);
         shared.traces_on.store(settings.otlp.as_ref().is_some_and(|otlp| otlp.traces), Relaxed);
-        let _ = self.log.send(Message::Target(target));
-        let _ = self.commands.send(Command::Export(collector));
+        self.log.tell(Order::Target(target));
+        let _ = self.commands.send(Command::Export(collector.map(Box::new)));
         let mut state = self.locked();
         if let Some(listener) = listener {
             state.socket = listener.as_ref().and_then(|listener| listener.try_clone().ok());
@@ -141,7 +142,7 @@ impl Telemetry {
 
     /// Opens the access log anew, after somebody moved it away.
     pub fn reopen_logs(&self) {
-        let _ = self.log.send(Message::Reopen);
+        self.log.tell(Order::Reopen);
     }
 
     /// What others set.
@@ -184,7 +185,7 @@ impl Telemetry {
     pub fn flush_and_stop(self) {
         let (done, finished) = sync_channel(1);
         let _ = self.commands.send(Command::Stop);
-        let _ = self.log.send(Message::Stop(done));
+        self.log.tell(Order::Stop(done));
         // A disk that hangs must not hold up the end of the process.
         let logs_done = finished.recv_timeout(STOP).is_ok();
         let threads = std::mem::take(&mut self.locked().threads);
@@ -262,7 +263,7 @@ async fn run(
                 serving = listener.map(|listener| tokio::spawn(endpoint::serve(listener, shared.clone())));
             }
             Command::Export(collector) => {
-                let _ = collectors.send(collector);
+                let _ = collectors.send(collector.map(|collector| *collector));
             }
             Command::Stop => break,
         }

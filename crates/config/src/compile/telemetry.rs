@@ -7,7 +7,7 @@ use base::{Headers, Percent, Secret};
 use super::upstreams::parse_url;
 use super::{Context, key};
 use crate::document;
-use crate::snapshot::{AccessLog, Otlp, OtlpProtocol, Telemetry};
+use crate::snapshot::{AccessLog, Destination, Endpoint, Otlp, OtlpProtocol, Telemetry};
 
 impl Context<'_> {
     pub(super) fn telemetry(&mut self, written: document::Telemetry) -> Telemetry {
@@ -38,10 +38,22 @@ impl Context<'_> {
     }
 
     fn otlp(&mut self, written: document::Otlp) -> Otlp {
-        let document::Otlp { endpoint, protocol, headers, every, traces, metrics, resource } = written;
-        if let Err(message) = parse_url(&endpoint) {
-            self.error("telemetry.otlp.endpoint", message);
+        let document::Otlp { endpoint, tls, protocol, headers, every, traces, metrics, resource } = written;
+        let (mut host, mut secure) = (String::new(), false);
+        match parse_url(&endpoint) {
+            Ok(Endpoint { address, tls, .. }) => {
+                secure = tls;
+                match address {
+                    Destination::Name { host: name, .. } => host = name,
+                    Destination::Ip(address) => host = address.ip().to_string(),
+                    Destination::Unix(_) => {
+                        self.error("telemetry.otlp.endpoint", "a collector is reached over `http://` or `https://`");
+                    }
+                }
+            }
+            Err(message) => self.error("telemetry.otlp.endpoint", message),
         }
+        let tls = self.client_tls("telemetry.otlp.tls", tls, secure);
         let mut sent = Vec::new();
         for (name, reference) in headers.0 {
             let at = key("telemetry.otlp.headers", &name);
@@ -58,6 +70,8 @@ impl Context<'_> {
         }
         Otlp {
             endpoint: endpoint.trim_end_matches('/').to_owned(),
+            tls,
+            host,
             protocol: match protocol {
                 None | Some(document::OtlpProtocol::Http) => OtlpProtocol::Http,
                 Some(document::OtlpProtocol::Grpc) => OtlpProtocol::Grpc,

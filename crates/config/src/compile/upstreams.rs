@@ -254,7 +254,7 @@ impl Context<'_> {
         }
     }
 
-    fn client_tls(&mut self, at: &str, tls: document::ClientTls, secure: bool) -> Option<ClientTls> {
+    pub(super) fn client_tls(&mut self, at: &str, tls: document::ClientTls, secure: bool) -> Option<ClientTls> {
         let document::ClientTls { authorities, certificate, name, verify } = tls;
         let authorities = authorities.and_then(|reference| self.certificates(&format!("{at}.authorities"), &reference));
         let certificate = certificate.and_then(|written| self.certificate(&format!("{at}.certificate"), &written));

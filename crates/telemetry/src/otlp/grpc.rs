@@ -4,7 +4,6 @@ use std::future;
 
 use bytes::{BufMut, Bytes, BytesMut};
 use http::{HeaderMap, HeaderValue, Request};
-use tokio::net::TcpStream;
 
 use super::{Collector, ExportError, Signal};
 
@@ -14,7 +13,8 @@ pub(super) async fn call(collector: &Collector, signal: Signal, body: &[u8]) -> 
         Signal::Traces => "/opentelemetry.proto.collector.trace.v1.TraceService/Export",
         Signal::Metrics => "/opentelemetry.proto.collector.metrics.v1.MetricsService/Export",
     };
-    let mut request = Request::post(format!("http://{}{path}", collector.authority))
+    let scheme = if collector.settings.tls.is_some() { "https" } else { "http" };
+    let mut request = Request::post(format!("{scheme}://{}{path}", collector.authority))
         .version(http::Version::HTTP_2)
         .header("content-type", "application/grpc")
         .header("te", "trailers");
@@ -25,7 +25,7 @@ pub(super) async fn call(collector: &Collector, signal: Signal, body: &[u8]) -> 
     }
     let request = request.body(()).map_err(ExportError::fatal)?;
 
-    let stream = TcpStream::connect(collector.address()).await.map_err(ExportError::retry)?;
+    let stream = collector.connect().await?;
     let (sender, connection) = h2::client::handshake(stream).await.map_err(ExportError::retry)?;
     // The connection is driven here, beside the call, so that it ends with it.
     tokio::select! {

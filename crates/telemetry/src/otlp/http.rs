@@ -1,7 +1,8 @@
 //! OTLP/HTTP: one POST a connection. Exports are seconds apart, so a kept connection would be a stale one.
 
+use std::io;
+
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::TcpStream;
 
 use super::{Collector, ExportError, Signal};
 
@@ -27,11 +28,17 @@ pub(super) async fn post(collector: &Collector, signal: Signal, body: &[u8]) -> 
     }
     head.extend_from_slice(b"\r\n");
 
-    let mut stream = TcpStream::connect(collector.address()).await.map_err(ExportError::retry)?;
+    let mut stream = collector.connect().await?;
     stream.write_all(&head).await.map_err(ExportError::retry)?;
     stream.write_all(body).await.map_err(ExportError::retry)?;
+    stream.flush().await.map_err(ExportError::retry)?;
     let mut answer = Vec::new();
-    stream.take(ANSWER).read_to_end(&mut answer).await.map_err(ExportError::retry)?;
+    match stream.take(ANSWER).read_to_end(&mut answer).await {
+        Ok(_) => {}
+        // Many close without the word that TLS has for it; what matters of the answer is its head.
+        Err(error) if error.kind() == io::ErrorKind::UnexpectedEof && !answer.is_empty() => {}
+        Err(error) => return Err(ExportError::retry(error)),
+    }
 
     let end = answer.windows(4).position(|end| end == b"\r\n\r\n");
     let (head, body) = match end {

@@ -168,6 +168,7 @@ fn check_export(protocol: OtlpProtocol) {
     let (address, got) = collector(grpc);
     let otlp = Otlp {
         endpoint: format!("http://{address}"),
+        tls: None,
         protocol,
         headers: vec![("X-Key".into(), base::Secret::new(*b"k"))],
         every: Duration::from_secs(3600),

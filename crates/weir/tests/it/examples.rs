@@ -3,14 +3,15 @@
 use std::path::Path;
 
 use simulator::{Options, Simulator};
+use testkit::{Folder, curl};
 
 use crate::weir::{Running, get};
 
 const EXAMPLES: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../../examples");
 
 struct Example {
-    _weir: Running,
-    _folder: tempfile::TempDir,
+    weir: Running,
+    folder: Folder,
     address: String,
 }
 
@@ -20,17 +21,21 @@ impl Example {
         for port in ["9000", "9001"] {
             text = text.replace(&format!("127.0.0.1:{port}"), &simulator.address().to_string());
         }
-        let folder = tempfile::tempdir().unwrap();
+        let folder = Folder::new();
         let text = match name.rsplit_once('.').unwrap().1 {
+            _ if name == "tls.yaml" => {
+                folder.authority("ca").issue("web", &["localhost", "127.0.0.1"]);
+                text.replace("127.0.0.1:8443", "127.0.0.1:0").replace("127.0.0.1:8080", "127.0.0.1:0")
+            }
             "toml" => text + "\n[listeners.web]\naddress = \"127.0.0.1:0\"\n",
             "json" => text.replacen('{', "{ \"listeners\": { \"web\": { \"address\": \"127.0.0.1:0\" } },", 1),
             _ => text + "\nlisteners: { web: { address: '127.0.0.1:0' } }\n",
         };
-        std::fs::write(folder.path().join(name), text).unwrap();
-        let weir = Running::start(folder.path(), &["run", name]);
-        let line = weir.line("listening");
+        folder.write(name, text);
+        let weir = Running::start(folder.base(), &["run", name]);
+        let line = weir.line("listener=web");
         let address = line.split_whitespace().find_map(|word| word.strip_prefix("address=")).unwrap().to_owned();
-        Example { _weir: weir, _folder: folder, address }
+        Example { weir, folder, address }
     }
 
     #[track_caller]
@@ -89,6 +94,23 @@ fn every_example_answers() {
                 // Half of its calls fail, of as many as it takes to tell.
                 (0..20).for_each(|n| ask(if n < 10 { 200 } else { 504 }));
                 example.check("/echo", "", "503", "urn:weir:problem:upstream-open");
+            }
+            "tls.yaml" => {
+                let port = example.address.rsplit_once(':').unwrap().1;
+                let authority = example.folder.path("ca.crt");
+                let url = format!("https://localhost:{port}/echo");
+                let said = curl(&[
+                    "--cacert",
+                    authority.to_str().unwrap(),
+                    "--resolve",
+                    &format!("localhost:{port}:127.0.0.1"),
+                    &url,
+                ]);
+                assert!(said.answer.status == 200 && said.answer.text().contains("\"/echo\""), "{said:?}");
+                let line = example.weir.line("listener=plain");
+                let plain = line.split_whitespace().find_map(|word| word.strip_prefix("address=")).unwrap();
+                let answer = get(plain, "/a?b", "");
+                assert!(answer.contains("location: https://127.0.0.1:8443/a?b"), "{answer}");
             }
             "rewrite.yaml" => {
                 example.check("/ping", "", "200", "pong");

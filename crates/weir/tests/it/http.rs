@@ -174,7 +174,25 @@ fn a_client_that_expects_100_gets_it_when_the_body_is_wanted() {
     check(&said.answer, 200, "3145728");
     assert!(said.verbose.contains("100 Continue"), "{}", said.verbose);
 
-    // What is refused here is refused before the body: no 100, and the body need not be sent.
+    // What is refused here is refused before the body: no 100, and the body need not be sent. So is what no upstream
+    // can be found for.
+    let limited = Gateway::start(
+        "apis: { a: { upstream: 'http://127.0.0.1:1', retry: { attempts: 1 }, policies: { limit: [{ per: all, rate: 1/h, burst: 1 }] } } }\n",
+    );
+    let url_of = |gateway: &Gateway| format!("{}/sink", gateway.url());
+    for status in [502, 429] {
+        let said = curl(&[
+            "-H",
+            "expect: 100-continue",
+            "--expect100-timeout",
+            "20",
+            "--data-binary",
+            &data,
+            &url_of(&limited),
+        ]);
+        assert_eq!(said.answer.status, status, "{said:?}");
+        assert!(!said.verbose.contains("100 Continue"), "{}", said.verbose);
+    }
     let mut raw = Raw::connect(gateway.web());
     let refused = "POST /a/../b HTTP/1.1\r\nhost: t\r\nexpect: 100-continue\r\ncontent-length: 1000000\r\n\r\n";
     assert_eq!(raw.send(refused).answer().status, 400);

@@ -1,8 +1,11 @@
 //! A running gateway whose document changes under it.
 
 use std::path::Path;
+use std::process::Command;
 use std::thread;
 use std::time::{Duration, Instant};
+
+use testkit::{Raw, eventually};
 
 use crate::weir::{Running, get};
 
@@ -64,6 +67,77 @@ fn a_hangup_reads_it_again() {
     let (weir, _) = start(folder.path());
     weir.signal("HUP");
     weir.line("in force");
+    weir.signal("TERM");
+    weir.line("stopped");
+    assert_eq!(weir.end(), Some(0));
+}
+
+fn write_logged(folder: &Path, log: &str, body: &str) {
+    let text = format!(
+        "version: 1\nlisteners: {{ web: {{ address: '127.0.0.1:0' }} }}\ntelemetry: {{ access-log: '{log}' }}\napis: {{ a: {{ routes: [{{ respond: {{ body: {body} }} }}] }} }}\n"
+    );
+    std::fs::write(folder.join("weir.yaml"), text).unwrap();
+}
+
+#[test]
+fn a_log_that_was_moved_away_is_opened_again() {
+    let folder = tempfile::tempdir().unwrap();
+    let log = folder.path().join("access.log");
+    let moved = folder.path().join("access.log.1");
+    write_logged(folder.path(), "file:access.log", "here");
+    let (weir, address) = start(folder.path());
+    let logged = |path: &Path| std::fs::read_to_string(path).unwrap_or_default();
+    get(&address, "/first", "");
+    eventually("the first is logged", || logged(&log).contains("/first"));
+    std::fs::rename(&log, &moved).unwrap();
+    get(&address, "/second", "");
+    eventually("the second goes where the file went", || logged(&moved).contains("/second"));
+    weir.signal("USR1");
+    eventually("it is opened again", || log.exists());
+    get(&address, "/third", "");
+    eventually("the third is logged", || logged(&log).contains("/third"));
+    assert!(!logged(&moved).contains("/third"));
+    weir.signal("TERM");
+    assert_eq!(weir.end(), Some(0));
+}
+
+/// More lines than all that could take them in: a pipe's buffer, and the queue.
+fn fill(address: &str) {
+    let path = format!("/{}", "x".repeat(8000));
+    let mut raw = Raw::connect(address.parse().unwrap());
+    for _ in 0..400 {
+        assert_eq!(raw.get(&path, "").status, 200);
+    }
+}
+
+#[test]
+fn a_log_that_nobody_reads_holds_up_nothing() {
+    let folder = tempfile::tempdir().unwrap();
+    let pipe = folder.path().join("pipe");
+    assert!(Command::new("mkfifo").arg(&pipe).status().unwrap().success());
+    write_logged(folder.path(), "file:pipe", "first");
+    let (weir, address) = start(folder.path());
+    fill(&address);
+    weir.signal("HUP");
+    weir.line("in force");
+    weir.signal("USR1");
+    assert!(get(&address, "/", "").ends_with("first"));
+    weir.signal("TERM");
+    weir.line("stopped");
+    assert_eq!(weir.end(), Some(0));
+}
+
+#[test]
+fn a_standard_output_that_nobody_reads_holds_up_nothing() {
+    let folder = tempfile::tempdir().unwrap();
+    write_logged(folder.path(), "stdout", "first");
+    let (weir, _output) = Running::start_unread(folder.path(), &["run"]);
+    let line = weir.line("listening");
+    let address = line.split_whitespace().find_map(|word| word.strip_prefix("address=")).unwrap().to_owned();
+    fill(&address);
+    weir.signal("HUP");
+    weir.line("in force");
+    assert!(get(&address, "/", "").ends_with("first"));
     weir.signal("TERM");
     weir.line("stopped");
     assert_eq!(weir.end(), Some(0));

@@ -1,8 +1,10 @@
 //! TLS on both sides: OpenSSL (curl) towards the gateway, a service over rustls behind it.
 
+use std::time::Duration;
+
 use testkit::curl::{Said, curl};
 use testkit::tls::Service;
-use testkit::{Folder, Gateway};
+use testkit::{Folder, Gateway, eventually};
 
 /// `https://HOST:PORT/path` for curl, which is told where HOST is.
 fn https(gateway: &Gateway, folder: &Folder, host: &str, more: &[&str]) -> Said {
@@ -192,4 +194,36 @@ fn a_proxy_header_comes_before_the_handshake() {
     );
     assert_eq!(https(&gateway, &folder, "a.test", &["--haproxy-protocol"]).answer.text(), "here");
     assert_ne!(https(&gateway, &folder, "a.test", &[]).code, 0);
+}
+
+#[test]
+fn a_collector_is_reached_over_tls() {
+    let folder = Folder::new();
+    let authority = folder.authority("ca");
+    authority.issue("collector", &["127.0.0.1"]);
+    authority.issue("us", &["weir"]);
+    folder.authority("other");
+    for (protocol, alpn) in [("http", "http/1.1"), ("grpc", "h2")] {
+        // It wants to see a certificate of ours.
+        let collector = Service::start(&folder, "collector", &[alpn], Some("ca"));
+        let document = |tls: &str| {
+            format!(
+                "telemetry: {{ otlp: {{ endpoint: 'https://{}', protocol: {protocol}, every: 100ms, tls: {{ {tls} }} }} }}\napis: {{ a: {{ routes: [{{ respond: {{ body: here }} }}] }} }}\n",
+                collector.address()
+            )
+        };
+        let ours = "authorities: file:ca.crt, certificate: { cert: file:us.crt, key: file:us.key }";
+        let trusting = Gateway::start_in(&folder, &document(ours));
+        eventually("it gets something", || collector.requests() > 0);
+        drop(trusting);
+        let before = collector.requests();
+        let wary = Gateway::start_in(&folder, &document(&ours.replace("ca.crt", "other.crt")));
+        std::thread::sleep(Duration::from_millis(500));
+        drop(wary);
+        assert_eq!(collector.requests(), before, "it is not who we know");
+    }
+    let wrong = "telemetry: { otlp: { endpoint: 'https://127.0.0.1:1', tls: { authorities: file:us.key } } }\napis: { a: { routes: [{ respond: { body: here } }] } }\n";
+    let mut gateway = Gateway::start_in(&folder, "apis: { a: { routes: [{ respond: { body: here } }] } }\n");
+    let told = gateway.try_apply(wrong).unwrap_err();
+    assert!(told[0].contains("telemetry.otlp.tls.authorities"), "{told:?}");
 }

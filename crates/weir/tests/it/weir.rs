@@ -3,7 +3,7 @@
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::TcpStream;
 use std::path::Path;
-use std::process::{Child, Command, Output, Stdio};
+use std::process::{Child, ChildStdout, Command, Output, Stdio};
 use std::sync::mpsc::{self, Receiver};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -44,9 +44,24 @@ impl Running {
         let mut command = command(folder, args);
         command.envs(variables.iter().copied());
         let mut child = command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+        let stdout = child.stdout.take().unwrap();
+        Running::listen(child, Some(stdout))
+    }
+
+    /// With a standard output that fills up.
+    pub fn start_unread(folder: &Path, args: &[&str]) -> (Running, ChildStdout) {
+        let mut child =
+            command(folder, args).stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+        let stdout = child.stdout.take().unwrap();
+        (Running::listen(child, None), stdout)
+    }
+
+    fn listen(mut child: Child, stdout: Option<ChildStdout>) -> Running {
         let (sender, lines) = mpsc::channel();
-        let outputs: [Box<dyn Read + Send>; 2] =
-            [Box::new(child.stdout.take().unwrap()), Box::new(child.stderr.take().unwrap())];
+        let mut outputs: Vec<Box<dyn Read + Send>> = vec![Box::new(child.stderr.take().unwrap())];
+        if let Some(stdout) = stdout {
+            outputs.push(Box::new(stdout));
+        }
         for output in outputs {
             let sender = sender.clone();
             thread::spawn(move || {
