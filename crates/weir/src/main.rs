@@ -72,6 +72,9 @@ Exit codes:
 Colours are used on terminals only, and never if NO_COLOR is set.";
 
 fn main() -> ExitCode {
+    // The allocator asks for pages of 2 MiB, one for each thread and more: half of what an idle node would hold.
+    // Where the kernel cannot be told so, it only holds more.
+    let _ = rustix::thread::disable_transparent_huge_pages(true);
     // Fails only if there is one already, and nothing before this line installs one.
     let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
     let exit = match Cli::parse().command {
