@@ -51,7 +51,7 @@ pub fn respond(respond: &Respond) -> Response {
 
 /// Says when an answer was made, where nobody has said so yet (RFC 9110, 6.6.1): our own, and those of upstreams
 /// that have no clock.
-pub fn date(response: &mut Response) {
+pub fn date(response: &mut Response, now: SystemTime) {
     thread_local! {
         /// The text of one second.
         static TEXT: Cell<(u64, [u8; 29])> = const { Cell::new((u64::MAX, [0; 29])) };
@@ -59,7 +59,7 @@ pub fn date(response: &mut Response) {
     if response.head.headers.contains("date") || response.head.status.is_informational() {
         return;
     }
-    let now = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs());
+    let now = now.duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs());
     let (second, mut text) = TEXT.get();
     if second != now {
         text = Date::of_seconds(now).to_http();
@@ -119,6 +119,6 @@ pub fn unreadable(
     if status != StatusCode::BAD_REQUEST {
         response = refusal::render_status(status, why);
     }
-    date(&mut response);
+    date(&mut response, SystemTime::now());
     tap::attach(response, Trip::begin(worker, exchange))
 }

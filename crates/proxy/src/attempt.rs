@@ -11,7 +11,7 @@ use awareness::{Attempt, Outcome, SpanId, Stamp, Timeline};
 use base::{Call, Method, RequestHead, StatusCode, Time};
 use bytes::Bytes;
 use config::router::Found;
-use config::{FaultKinds, Forward, HedgeAfter, Retry, Timeouts};
+use config::{FaultKinds, Forward, HedgeAfter, Retry, Rewrite, Timeouts};
 use smallvec::SmallVec;
 use transport::{Body, BodyError, ConnectError, Frame, Response, SendError};
 
@@ -55,8 +55,8 @@ struct Tries<'a> {
     /// Of the whole call.
     deadline: Option<Time>,
     /// As the caller named them: for each endpoint they are rewritten from the beginning.
-    target: String,
-    authority: String,
+    /// Target and authority as they came, where an endpoint is told others.
+    original: Option<(String, String)>,
     /// What is left of the request's body, where it is not kept for another try.
     body: Body,
     replay: Option<Replay>,
@@ -118,10 +118,12 @@ pub async fn send(way: Way<'_>, call: &mut Call, body: &mut Body, trip: &mut Tri
 
     let repeatable = retry.attempts > 1 || retry.hedge.is_some();
     let replay = (repeatable && !body.is_empty()).then(|| Replay::new(std::mem::take(&mut body), retry.buffer));
+    let Rewrite { path, host } = &forward.rewrite;
+    let rewrites =
+        path.is_some() || host.is_some() || upstream.endpoints.iter().any(|it| !it.config.base_path.is_empty());
     let mut tries = Tries {
         deadline,
-        target: call.head.target.clone(),
-        authority: call.head.authority.clone(),
+        original: rewrites.then(|| (call.head.target.clone(), call.head.authority.clone())),
         way,
         upstream,
         body,
@@ -245,11 +247,13 @@ impl Tries<'_> {
         let number = trip.attempt(attempt);
 
         let (rewrite, found) = (&self.way.forward.rewrite, self.way.found);
-        head.target.clone_from(&self.target);
-        head.authority.clone_from(&self.authority);
-        let at = &endpoint.config;
-        forward::rewrite_target(head, rewrite, &at.base_path, found.prefix_len, &found.params);
-        forward::rewrite_host(head, rewrite, &at.authority);
+        if let Some((target, authority)) = &self.original {
+            head.target.clone_from(target);
+            head.authority.clone_from(authority);
+            let at = &endpoint.config;
+            forward::rewrite_target(head, rewrite, &at.base_path, found.prefix_len, &found.params);
+            forward::rewrite_host(head, rewrite, &at.authority);
+        }
         (number, now)
     }
 

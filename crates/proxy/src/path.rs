@@ -56,11 +56,11 @@ impl Handler for Gateway {
             // What stopped the request's body is the reason, not that the upstream did not get all of it.
             Err(halt) => halted(trip.stopped().map_or(halt, Halt::from), &mut trip, &call),
         };
-        answer::date(&mut response);
+        answer::date(&mut response, call.wall);
         // Refused calls too: what policies queued for the client must reach it.
         if let Err(stop) = trip.outwards(&mut response) {
             response = halted(stop.into(), &mut trip, &call);
-            answer::date(&mut response);
+            answer::date(&mut response, call.wall);
             // What stands in for an answer is not stopped again.
             let _ = trip.outwards(&mut response);
         }

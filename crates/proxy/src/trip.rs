@@ -1,7 +1,6 @@
 //! One call under way: its record and its passage through the policies. Settles and is booked when dropped,
 //! wherever the call ends: after the last byte, at a refusal, when the client leaves.
 
-use std::cell::Cell;
 use std::rc::Rc;
 use std::sync::Arc;
 
@@ -11,6 +10,7 @@ use config::Route;
 use policy::{Filter as _, Passage, Steps, Stop, Usage};
 use transport::{Body, Response};
 
+use crate::count::Bytes;
 use crate::deadline::Timers;
 use crate::filtered::{Stopped, filtered};
 use crate::meter::Meter;
@@ -24,7 +24,7 @@ pub struct Trip {
     pub exchange: Option<Box<Exchange>>,
     passage: Option<Passage>,
     /// Bytes of the request's body that have passed.
-    bytes_in: Option<Rc<Cell<u64>>>,
+    bytes_in: Option<Bytes>,
     /// The place at the endpoint that is at work for this call.
     busy: Option<Seat>,
     complete: bool,
@@ -157,7 +157,7 @@ impl Trip {
     }
 
     /// Where the bytes of the request's body are counted.
-    pub fn reads(&mut self, bytes: Rc<Cell<u64>>) {
+    pub fn reads(&mut self, bytes: Bytes) {
         self.bytes_in = Some(bytes);
     }
 
