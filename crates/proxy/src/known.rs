@@ -136,9 +136,17 @@ pub async fn fetch(
     let openly = wanted.own.is_some() || wanted.noted.authorization;
     let flight = wanted.own.as_ref().unwrap_or(&wanted.key);
     let mut apart = wanted.asks.no_cache;
+    let mut turns = 16;
     let ticket = loop {
         let flight = match way.worker.store.board(flight, apart, Time::now()) {
             Boarded::Lead(ticket) => break Some(ticket),
+            // Another core is at it for a moment, as when all who waited hear that nobody asks any more. The upstream
+            // is far enough to look again, after the other tasks of this core.
+            Boarded::Alone if turns > 0 => {
+                turns -= 1;
+                tokio::task::yield_now().await;
+                continue;
+            }
             Boarded::Alone => break None,
             Boarded::Follow(flight) => flight,
         };
