@@ -17,6 +17,8 @@ use tokio::task::JoinSet;
 use transport::dns::{Name, Names};
 use transport::{Body, Frame, Place, Pool, Protocol, Target, tls};
 
+use crate::node::chain;
+
 /// The outside world as one core sees it.
 pub struct World {
     asker: Rc<Asker>,
@@ -232,15 +234,4 @@ fn trusted(host: &str) -> Result<(Arc<ClientConfig>, ServerName<'static>), Outsi
     let config = CONFIG.clone().map_err(OutsideError::Connect)?;
     let name = tls::server_name(host.trim_matches(['[', ']']));
     Ok((config, name.map_err(|error| OutsideError::Connect(error.to_string()))?))
-}
-
-fn chain(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut source = error.source();
-    while let Some(cause) = source {
-        text.push_str(": ");
-        text.push_str(&cause.to_string());
-        source = cause.source();
-    }
-    text
 }
