@@ -1,4 +1,4 @@
-//! The words every part of Weir speaks: calls and replies, headers, time, units, secrets.
+//! The words every part of Weir speaks: calls and replies, headers, time, units, secrets, usage.
 //!
 //! Everything depends on this crate, so it stays small: a type comes here when three crates need it.
 //! It knows no runtime, no server and no storage.
@@ -11,6 +11,7 @@ mod network;
 mod secret;
 mod time;
 mod units;
+mod usage;
 
 pub use call::{Call, Claims, Client, Consumer, Peer, Place, Reply, RequestHead, ResponseHead, Scheme, TlsInfo};
 pub use date::Date;
@@ -21,3 +22,4 @@ pub use network::Network;
 pub use secret::{Secret, SecretRef};
 pub use time::Time;
 pub use units::{Percent, Rate, Size, Span, UnitError};
+pub use usage::TokenUsage;
