@@ -1,0 +1,204 @@
+//! Whose words a body speaks, and what is asked with them.
+
+use std::fmt;
+
+/// The wire format of a model API: how requests, answers, streams and errors are written.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Dialect {
+    /// `POST …/chat/completions`, spoken by OpenAI and by most others beside their own.
+    OpenAiChat,
+    /// `POST …/responses`.
+    OpenAiResponses,
+    /// `POST …/embeddings`.
+    OpenAiEmbeddings,
+    /// `POST …/messages` and `…/messages/count_tokens`.
+    Anthropic,
+    /// `POST …/models/{model}:generateContent` and `:streamGenerateContent`.
+    Gemini,
+    /// `POST …/model/{model}/converse` and `…/converse-stream`.
+    Bedrock,
+}
+
+/// What is asked of a provider.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Operation {
+    /// An answer to a conversation, whole or as a stream.
+    Generate,
+    /// Vectors for texts.
+    Embed,
+    /// How many tokens a request would be.
+    CountTokens,
+    /// Which models there are, or one of them.
+    Models,
+}
+
+/// What method and path say of a call.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Target {
+    pub dialect: Dialect,
+    pub operation: Operation,
+    /// Where the dialect has the model in the path, as Gemini, Bedrock and deployments of Azure have it.
+    pub model: Option<String>,
+    /// Where the path asks for a stream; elsewhere the body does ([`Peek::stream`](crate::Peek::stream)).
+    pub stream: bool,
+}
+
+impl Dialect {
+    pub const ALL: [Dialect; 6] = [
+        Dialect::OpenAiChat,
+        Dialect::OpenAiResponses,
+        Dialect::OpenAiEmbeddings,
+        Dialect::Anthropic,
+        Dialect::Gemini,
+        Dialect::Bedrock,
+    ];
+
+    /// Its name in documents, metrics and messages.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Dialect::OpenAiChat => "openai-chat",
+            Dialect::OpenAiResponses => "openai-responses",
+            Dialect::OpenAiEmbeddings => "openai-embeddings",
+            Dialect::Anthropic => "anthropic",
+            Dialect::Gemini => "gemini",
+            Dialect::Bedrock => "bedrock",
+        }
+    }
+
+    pub fn from_name(name: &str) -> Option<Dialect> {
+        Dialect::ALL.into_iter().find(|dialect| dialect.name() == name)
+    }
+
+    /// The media type of its streams.
+    pub const fn stream_type(self) -> &'static str {
+        match self {
+            Dialect::Bedrock => "application/vnd.amazon.eventstream",
+            _ => "text/event-stream",
+        }
+    }
+}
+
+impl fmt::Display for Dialect {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.name())
+    }
+}
+
+/// Which operation of which dialect a request is for. Only the end of the path counts, since what stands before it is
+/// where somebody has put the API.
+pub fn target(method: &str, path: &str) -> Option<Target> {
+    use Dialect::{Anthropic, Bedrock, Gemini, OpenAiChat, OpenAiEmbeddings, OpenAiResponses};
+    use Operation::{CountTokens, Embed, Generate, Models};
+
+    let path = path.split('?').next().unwrap_or_default().trim_end_matches('/');
+    let mut steps = path.rsplit('/');
+    let (last, before) = (steps.next()?, steps.next().unwrap_or_default());
+    let is_post = method == "POST";
+    let asks = |dialect, operation, model: Option<String>, stream| Some(Target { dialect, operation, model, stream });
+
+    if is_post && before == "models" {
+        let (model, verb) = last.rsplit_once(':')?;
+        let model = Some(decode(model));
+        return match verb {
+            "generateContent" => asks(Gemini, Generate, model, false),
+            "streamGenerateContent" => asks(Gemini, Generate, model, true),
+            "countTokens" => asks(Gemini, CountTokens, model, false),
+            _ => None,
+        };
+    }
+    if is_post && matches!(last, "converse" | "converse-stream") {
+        let model = path.rsplit_once("/model/")?.1.strip_suffix(last)?.strip_suffix('/')?;
+        return asks(Bedrock, Generate, Some(decode(model)), last == "converse-stream");
+    }
+    // Azure's older addresses: `/openai/deployments/{deployment}/chat/completions`.
+    let deployment = |end: &str| {
+        let (_, deployment) = path.strip_suffix(end)?.rsplit_once("/deployments/")?;
+        (!deployment.contains('/')).then(|| decode(deployment))
+    };
+    match (method, before, last) {
+        ("POST", "chat", "completions") => asks(OpenAiChat, Generate, deployment("/chat/completions"), false),
+        ("POST", _, "responses") => asks(OpenAiResponses, Generate, None, false),
+        ("POST", _, "embeddings") => asks(OpenAiEmbeddings, Embed, deployment("/embeddings"), false),
+        ("POST", _, "messages") => asks(Anthropic, Generate, None, false),
+        ("POST", "messages", "count_tokens") => asks(Anthropic, CountTokens, None, false),
+        ("GET", _, "models") => asks(OpenAiChat, Models, None, false),
+        ("GET", "models", model) => asks(OpenAiChat, Models, Some(decode(model)), false),
+        _ => None,
+    }
+}
+
+/// Resolves percent signs; what is not one stays.
+fn decode(step: &str) -> String {
+    let bytes = step.as_bytes();
+    let mut out = Vec::with_capacity(bytes.len());
+    let mut at = 0;
+    while at < bytes.len() {
+        let hex = |offset: usize| bytes.get(at + offset).and_then(|byte| char::from(*byte).to_digit(16));
+        match (bytes[at], hex(1), hex(2)) {
+            (b'%', Some(high), Some(low)) => {
+                // Two digits make one byte.
+                out.push((high * 16 + low) as u8);
+                at += 3;
+            }
+            (byte, ..) => {
+                out.push(byte);
+                at += 1;
+            }
+        }
+    }
+    String::from_utf8(out).unwrap_or_else(|_| step.to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_path_says_what_is_asked() {
+        let check = |method: &str, path: &str, expected: Option<(Dialect, Operation, Option<&str>, bool)>| {
+            let expected = expected.map(|(dialect, operation, model, stream)| Target {
+                dialect,
+                operation,
+                model: model.map(str::to_owned),
+                stream,
+            });
+            assert_eq!(target(method, path), expected, "{method} {path}");
+        };
+        use Dialect::*;
+        use Operation::*;
+        check("POST", "/v1/chat/completions", Some((OpenAiChat, Generate, None, false)));
+        check("POST", "/brain/v1/chat/completions/?x=1", Some((OpenAiChat, Generate, None, false)));
+        check(
+            "POST",
+            "/openai/deployments/gpt%2D4o/chat/completions?api-version=1",
+            Some((OpenAiChat, Generate, Some("gpt-4o"), false)),
+        );
+        check("POST", "/v1/responses", Some((OpenAiResponses, Generate, None, false)));
+        check("POST", "/v1/embeddings", Some((OpenAiEmbeddings, Embed, None, false)));
+        check("POST", "/v1/messages", Some((Anthropic, Generate, None, false)));
+        check("POST", "/v1/messages/count_tokens", Some((Anthropic, CountTokens, None, false)));
+        check("GET", "/v1/models", Some((OpenAiChat, Models, None, false)));
+        check("GET", "/v1/models/a", Some((OpenAiChat, Models, Some("a"), false)));
+        check(
+            "POST",
+            "/v1beta/models/gemini-2.5-pro:generateContent",
+            Some((Gemini, Generate, Some("gemini-2.5-pro"), false)),
+        );
+        check("POST", "/v1beta/models/g:streamGenerateContent?alt=sse", Some((Gemini, Generate, Some("g"), true)));
+        check("POST", "/v1beta/models/g:countTokens", Some((Gemini, CountTokens, Some("g"), false)));
+        check("POST", "/v1beta/models/g:embedContent", None);
+        check(
+            "POST",
+            "/model/anthropic.claude%3A0/converse",
+            Some((Bedrock, Generate, Some("anthropic.claude:0"), false)),
+        );
+        check(
+            "POST",
+            "/model/arn:aws:bedrock:eu-1:1:inference-profile/x/converse-stream",
+            Some((Bedrock, Generate, Some("arn:aws:bedrock:eu-1:1:inference-profile/x"), true)),
+        );
+        check("GET", "/v1/chat/completions", None);
+        check("POST", "/v1/completions", None);
+        check("POST", "/", None);
+    }
+}

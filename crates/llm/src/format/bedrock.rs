@@ -1,0 +1,92 @@
+//! Amazon Bedrock's Converse. Model and stream stand in the path.
+
+use base::TokenUsage;
+
+use crate::json::{self, Cursor, Value};
+use crate::malformed::Malformed;
+use crate::peek::Peek;
+use crate::stream::Stop;
+
+pub(crate) fn peek(cursor: &mut Cursor<'_>, peek: &mut Peek) -> Result<(), Malformed> {
+    cursor.object("an object", |cursor, key, _| {
+        match &**key {
+            "messages" => messages(cursor, peek)?,
+            "inferenceConfig" => maybe_object(cursor, |cursor, key| match key {
+                "maxTokens" => {
+                    peek.max_output = cursor.maybe_count()?;
+                    Ok(())
+                }
+                _ => cursor.skip(),
+            })?,
+            "toolConfig" => maybe_object(cursor, |cursor, key| match key {
+                "tools" => peek.tools(cursor),
+                _ => cursor.skip(),
+            })?,
+            "outputConfig" => maybe_object(cursor, |cursor, key| match key {
+                "textFormat" => {
+                    peek.wants.json_schema |= cursor.maybe_range()?.is_some();
+                    Ok(())
+                }
+                _ => cursor.skip(),
+            })?,
+            "requestMetadata" => peek.metadata = cursor.maybe_range()?,
+            _ => cursor.skip()?,
+        }
+        Ok(())
+    })
+}
+
+fn messages(cursor: &mut Cursor<'_>, peek: &mut Peek) -> Result<(), Malformed> {
+    cursor.array("an array of messages", |cursor| {
+        peek.messages += 1;
+        cursor.object("a message, which is an object", |cursor, key, _| match &**key {
+            // A block says by its one key what it is.
+            "content" => cursor.array("an array of blocks", |cursor| {
+                cursor.object("a block, which is an object", |cursor, key, _| {
+                    peek.part(if key == "video" { "image" } else { key });
+                    cursor.skip()
+                })
+            }),
+            _ => cursor.skip(),
+        })
+    })
+}
+
+fn maybe_object<'a>(
+    cursor: &mut Cursor<'a>,
+    mut field: impl FnMut(&mut Cursor<'a>, &str) -> Result<(), Malformed>,
+) -> Result<(), Malformed> {
+    match cursor.null() {
+        true => Ok(()),
+        false => cursor.object("an object", |cursor, key, _| field(cursor, key)),
+    }
+}
+
+pub(crate) fn stop(word: &str) -> Stop {
+    match word {
+        "max_tokens" | "model_context_window_exceeded" => Stop::Length,
+        "stop_sequence" => Stop::Sequence,
+        "tool_use" => Stop::Tools,
+        "guardrail_intervened" | "content_filtered" => Stop::Filter,
+        _ => Stop::End,
+    }
+}
+
+/// The counts stand beside each other.
+fn read_usage(value: Value<'_>) -> Option<TokenUsage> {
+    let mut fields = value.fields("an object").ok()?;
+    let mut count = |key: &str| fields.count(key).ok().flatten();
+    Some(TokenUsage {
+        input: count("inputTokens")?,
+        output: count("outputTokens").unwrap_or(0),
+        cached_read: count("cacheReadInputTokens").unwrap_or(0),
+        cached_write_5m: count("cacheWriteInputTokens").unwrap_or(0),
+        ..TokenUsage::default()
+    })
+}
+
+/// Usage and end of a whole answer.
+pub(crate) fn glance(body: &[u8]) -> (Option<TokenUsage>, Option<Stop>) {
+    let usage = json::find(body, &["usage"]).and_then(read_usage);
+    (usage, super::word(body, &["stopReason"], stop))
+}

@@ -1,0 +1,50 @@
+//! Picks one thing out of JSON that is trusted to be well-formed: what a provider sent.
+
+use super::cursor::{Cursor, Kind};
+use super::value::Value;
+use crate::malformed::Malformed;
+
+/// The value at a path of keys. `None` if it is not there or not to be understood.
+pub(crate) fn find<'a>(body: &'a [u8], path: &[&str]) -> Option<Value<'a>> {
+    let mut found = None;
+    let mut cursor = Cursor::new(body).ok()?;
+    // What comes after it may be broken, for all that matters here.
+    let _ = descend(&mut cursor, path, &mut found);
+    found
+}
+
+/// The bytes of the strings below the given keys, in the value at the beginning of `json`, at any depth.
+pub(crate) fn strings(json: &[u8], keys: &[&str]) -> usize {
+    let Ok(mut cursor) = Cursor::new(json) else { return 0 };
+    let mut sum = 0;
+    let _ = gather(&mut cursor, keys, &mut sum);
+    sum
+}
+
+fn descend<'a>(cursor: &mut Cursor<'a>, path: &[&str], found: &mut Option<Value<'a>>) -> Result<(), Malformed> {
+    let Some((step, rest)) = path.split_first() else {
+        *found = Some(Value::read(cursor)?);
+        return Ok(());
+    };
+    if cursor.kind()? != Kind::Object {
+        return cursor.skip();
+    }
+    cursor.object("an object", |cursor, key, _| match key == step {
+        true => descend(cursor, rest, found),
+        false => cursor.skip(),
+    })
+}
+
+fn gather(cursor: &mut Cursor<'_>, keys: &[&str], sum: &mut usize) -> Result<(), Malformed> {
+    match cursor.kind()? {
+        Kind::Object => cursor.object("an object", |cursor, key, _| match cursor.kind()? {
+            Kind::String if keys.contains(&&**key) => {
+                *sum += cursor.string("a string")?.raw.len();
+                Ok(())
+            }
+            _ => gather(cursor, keys, sum),
+        }),
+        Kind::Array => cursor.array("an array", |cursor| gather(cursor, keys, sum)),
+        _ => cursor.skip(),
+    }
+}

@@ -1,0 +1,69 @@
+//! A stream whose dialect stays the same: its bytes pass untouched, and what they say is picked out of them.
+//!
+//! No event is parsed for its own sake. A search finds the one field that matters; only what it finds is read.
+
+use super::{Options, Seen};
+use crate::dialect::Dialect;
+use crate::format;
+use crate::sse::{Frame, Frames, Piece};
+
+#[derive(Debug)]
+pub(super) struct Meter {
+    dialect: Dialect,
+    frames: Frames,
+    hide_usage: bool,
+}
+
+impl Meter {
+    pub(super) fn new(dialect: Dialect, options: &Options<'_>) -> Meter {
+        let hide_usage = options.hide_usage && dialect == Dialect::OpenAiChat;
+        Meter { dialect, frames: Frames::new(options.max_event), hide_usage }
+    }
+
+    pub(super) fn push(&mut self, bytes: &[u8], seen: &mut Seen, to: &mut Vec<u8>) {
+        let Meter { dialect, frames, hide_usage } = self;
+        if !*hide_usage {
+            to.extend_from_slice(bytes);
+        }
+        frames.push(bytes, |piece| match piece {
+            Piece::Whole(event) => {
+                let frame = Frame::parse(event);
+                watch(*dialect, &frame, seen);
+                if *hide_usage && !format::openai_chat::is_usage_only(&frame.data) {
+                    to.extend_from_slice(event);
+                }
+            }
+            Piece::Overlong(part) if *hide_usage => to.extend_from_slice(part),
+            Piece::Overlong(_) => {}
+        });
+    }
+
+    pub(super) fn finish(&mut self, seen: &mut Seen, to: &mut Vec<u8>) {
+        let rest = self.frames.rest();
+        if rest.is_empty() {
+            return;
+        }
+        // The last event may lack its blank line.
+        watch(self.dialect, &Frame::parse(rest), seen);
+        if self.hide_usage {
+            to.extend_from_slice(rest);
+        }
+    }
+
+    pub(super) fn is_between(&self) -> bool {
+        self.frames.is_between()
+    }
+}
+
+fn watch(dialect: Dialect, frame: &Frame<'_>, seen: &mut Seen) {
+    match dialect {
+        Dialect::OpenAiChat => format::openai_chat::watch(frame, seen),
+        Dialect::OpenAiResponses => format::openai_responses::watch(frame, seen),
+        Dialect::Anthropic => format::anthropic::watch(frame, seen),
+        Dialect::Gemini => format::gemini::watch(frame, seen),
+        // Has no streams.
+        Dialect::OpenAiEmbeddings => {}
+        // Has other frames.
+        Dialect::Bedrock => {}
+    }
+}

@@ -1,0 +1,283 @@
+//! An answer that comes in pieces: metered where both sides speak the same dialect, translated where they do not.
+
+mod meter;
+
+use base::TokenUsage;
+
+use crate::dialect::Dialect;
+use crate::error;
+use crate::json::Value;
+use meter::Meter;
+
+/// One streamed answer, on its way from a provider to a caller.
+///
+/// The bytes of the provider go in, those for the caller come out, with as little delay as possible: nothing is held back
+/// but events that are not complete where they must be changed.
+#[derive(Debug)]
+pub struct Stream {
+    caller: Dialect,
+    meter: Meter,
+    seen: Seen,
+    /// Nothing more is written: the stream has ended with an error.
+    over: bool,
+}
+
+#[derive(Clone, Copy, Debug)]
+pub struct Options<'o> {
+    /// The caller did not ask for the usage but the gateway did: the event that tells it is kept back.
+    pub hide_usage: bool,
+    /// What the caller is told the model is.
+    pub model: &'o str,
+    /// An id for the answer, where the provider gives none.
+    pub id: &'o str,
+    /// Seconds since 1970, where the provider does not say when.
+    pub now: u64,
+    /// Bytes of one event. A larger one is an error where it must be translated; else it passes without being looked at.
+    pub max_event: usize,
+}
+
+/// What has been learned of an answer so far.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Seen {
+    /// As the provider has last reported it.
+    pub usage: Option<TokenUsage>,
+    /// That report is the final one. If it is not, `usage` may know only the prompt, and the answer is to be estimated
+    /// by [`text`](Seen::text).
+    pub settled: bool,
+    /// Bytes of text, thoughts and arguments that the model has produced.
+    pub text: u64,
+    /// Events that brought some: mostly one token each, sometimes several. The first is the first token.
+    pub deltas: u64,
+    /// Why the model stopped.
+    pub stop: Option<Stop>,
+    /// A proper end has come: `[DONE]`, `message_stop` or its like.
+    pub done: bool,
+    /// How it failed, if it did.
+    pub fault: Option<Fault>,
+}
+
+/// Why a model stopped.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Stop {
+    /// It had said what it had to say.
+    End,
+    /// It said one of the words at which it was to stop.
+    Sequence,
+    /// The limit of tokens, or the end of the context.
+    Length,
+    /// It wants tools to be called.
+    Tools,
+    /// The provider keeps back the rest.
+    Filter,
+    /// The model does not want to.
+    Refusal,
+    /// It paused in a long turn and wants to be asked to go on.
+    Pause,
+}
+
+/// How a stream failed.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Fault {
+    /// The provider said so.
+    Provider { kind: error::Kind, message: String },
+    /// It ended without a proper end.
+    Cut,
+    /// What came cannot be understood, so it cannot be translated.
+    Garbled(String),
+    /// An event was larger than is taken.
+    Overlong,
+    /// The gateway ended it: [`Stream::fail`].
+    Ended,
+}
+
+impl Stream {
+    /// `None` if nothing translates the one into the other.
+    pub fn new(caller: Dialect, provider: Dialect, options: &Options<'_>) -> Option<Stream> {
+        if caller != provider {
+            return None;
+        }
+        let meter = Meter::new(provider, options);
+        Some(Stream { caller, meter, seen: Seen::default(), over: false })
+    }
+
+    /// Takes bytes of the provider; appends those for the caller.
+    pub fn push(&mut self, bytes: &[u8], to: &mut Vec<u8>) {
+        if !self.over {
+            self.meter.push(bytes, &mut self.seen, to);
+        }
+    }
+
+    /// The provider's bytes are at an end. If they had no proper one, the caller is told by an error event.
+    pub fn finish(&mut self, to: &mut Vec<u8>) {
+        if self.over {
+            return;
+        }
+        self.meter.finish(&mut self.seen, to);
+        // Servers that are only like OpenAI's sometimes leave out `[DONE]`.
+        let ended = self.seen.done || self.seen.stop.is_some() || self.seen.fault.is_some();
+        if !ended {
+            self.end(
+                Fault::Cut,
+                502,
+                error::Kind::Upstream,
+                "the provider's stream ended in the middle of the answer",
+                to,
+            );
+        }
+        self.over = true;
+    }
+
+    /// Ends the stream on the gateway's account: a time limit, a guard, a budget. Nothing comes after it.
+    pub fn fail(&mut self, status: u16, kind: error::Kind, message: &str, to: &mut Vec<u8>) {
+        if !self.over {
+            self.end(Fault::Ended, status, kind, message, to);
+        }
+    }
+
+    pub fn seen(&self) -> &Seen {
+        &self.seen
+    }
+
+    fn end(&mut self, fault: Fault, status: u16, kind: error::Kind, message: &str, to: &mut Vec<u8>) {
+        self.over = true;
+        self.seen.fault.get_or_insert(fault);
+        // An event that was cut in the middle would swallow ours.
+        if !self.meter.is_between() {
+            to.extend_from_slice(b"\n\n");
+        }
+        error::event(self.caller, status, kind, message, to);
+    }
+}
+
+// === impl Fault ===
+
+impl Fault {
+    /// What a provider's error object says: `type`, `code` or `status`, and `message`.
+    pub(crate) fn of(error: Option<Value<'_>>) -> Fault {
+        let mut fault = (error::Kind::Upstream, String::from("the provider reports an error"));
+        if let Some(Ok(mut fields)) = error.map(|error| error.fields("an object")) {
+            let word =
+                ["type", "code", "status"].iter().find_map(|key| error::Kind::of_word(fields.take(key)?.as_str()?));
+            fault.0 = word.unwrap_or(fault.0);
+            if let Ok(Some(message)) = fields.string("message") {
+                fault.1 = message.into_owned();
+            }
+        }
+        Fault::Provider { kind: fault.0, message: fault.1 }
+    }
+}
+
+impl Default for Options<'_> {
+    fn default() -> Self {
+        Options { hide_usage: false, model: "", id: "", now: 0, max_event: 8 << 20 }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const CHAT: &str = concat!(
+        "data: {\"id\":\"c\",\"choices\":[{\"index\":0,\"delta\":{\"role\":\"assistant\",\"content\":\"\"},\"finish_reason\":null}],\"usage\":null}\n\n",
+        "data: {\"choices\":[{\"index\":0,\"delta\":{\"content\":\"usage\"},\"finish_reason\":null}],\"usage\":null}\n\n",
+        ": a comment\n\n",
+        "data: {\"choices\":[{\"index\":0,\"delta\":{\"content\":\" \\\"usage\\\":{\"},\"finish_reason\":null}]}\n\n",
+        "data: {\"choices\":[{\"index\":0,\"delta\":{},\"finish_reason\":\"length\"}]}\n\n",
+        "data: {\"choices\":[],\"usage\":{\"prompt_tokens\":10,\"completion_tokens\":5,\"total_tokens\":15,\"prompt_tokens_details\":{\"cached_tokens\":4},\"completion_tokens_details\":{\"reasoning_tokens\":2}}}\n\n",
+        "data: [DONE]\n\n",
+    );
+    const ANTHROPIC: &str = concat!(
+        "event: message_start\ndata: {\"type\":\"message_start\",\"message\":{\"id\":\"m\",\"usage\":{\"input_tokens\":3,\"cache_read_input_tokens\":7,\"cache_creation_input_tokens\":5,\"cache_creation\":{\"ephemeral_5m_input_tokens\":3,\"ephemeral_1h_input_tokens\":2},\"output_tokens\":1}}}\n\n",
+        "event: ping\ndata: {\"type\":\"ping\"}\n\n",
+        "event: content_block_start\ndata: {\"type\":\"content_block_start\",\"index\":0,\"content_block\":{\"type\":\"text\",\"text\":\"\"}}\n\n",
+        "event: content_block_delta\ndata: {\"type\":\"content_block_delta\",\"index\":0,\"delta\":{\"type\":\"text_delta\",\"text\":\"hello\"}}\n\n",
+        "event: message_delta\ndata: {\"type\":\"message_delta\",\"delta\":{\"stop_reason\":\"tool_use\"},\"usage\":{\"output_tokens\":9}}\n\n",
+        "event: message_stop\ndata: {\"type\":\"message_stop\"}\n\n",
+    );
+
+    fn run(dialect: Dialect, stream: &str, size: usize, options: &Options<'_>) -> (String, Seen) {
+        let mut meter = Stream::new(dialect, dialect, options).unwrap();
+        let mut out = Vec::new();
+        for chunk in stream.as_bytes().chunks(size) {
+            meter.push(chunk, &mut out);
+        }
+        meter.finish(&mut out);
+        (String::from_utf8(out).unwrap(), meter.seen().clone())
+    }
+
+    #[test]
+    fn a_stream_of_the_same_dialect_passes_untouched_and_is_understood() {
+        for size in 1..CHAT.len() {
+            let (out, seen) = run(Dialect::OpenAiChat, CHAT, size, &Options::default());
+            assert_eq!(out, CHAT);
+            let usage = TokenUsage { input: 6, cached_read: 4, output: 3, reasoning: 2, ..TokenUsage::default() };
+            assert_eq!(seen.usage, Some(usage), "{size}");
+            assert!(seen.settled && seen.done && seen.fault.is_none());
+            assert_eq!((seen.stop, seen.deltas, seen.text), (Some(Stop::Length), 2, 5 + 12));
+        }
+        for size in 1..ANTHROPIC.len() {
+            let (out, seen) = run(Dialect::Anthropic, ANTHROPIC, size, &Options::default());
+            assert_eq!(out, ANTHROPIC);
+            let usage = TokenUsage {
+                input: 3,
+                cached_read: 7,
+                cached_write_5m: 3,
+                cached_write_1h: 2,
+                output: 9,
+                ..TokenUsage::default()
+            };
+            assert_eq!(seen.usage, Some(usage), "{size}");
+            assert!(seen.settled && seen.done);
+            assert_eq!((seen.stop, seen.deltas, seen.text), (Some(Stop::Tools), 1, 5));
+        }
+    }
+
+    #[test]
+    fn usage_the_caller_did_not_ask_for_is_kept_back() {
+        let hide = Options { hide_usage: true, ..Options::default() };
+        let start = CHAT.find("data: {\"choices\":[],").unwrap();
+        let expected = format!("{}data: [DONE]\n\n", &CHAT[..start]);
+        for size in 1..CHAT.len() {
+            let (out, seen) = run(Dialect::OpenAiChat, CHAT, size, &hide);
+            assert_eq!(out, expected, "{size}");
+            assert!(seen.settled);
+        }
+        // A server that tells the usage with the last choice: that event is the caller's.
+        let both =
+            "data: {\"choices\":[{\"delta\":{},\"finish_reason\":\"stop\"}],\"usage\":{\"prompt_tokens\":1}}\n\n";
+        assert_eq!(run(Dialect::OpenAiChat, both, 7, &hide).0, both);
+    }
+
+    #[test]
+    fn a_stream_that_is_cut_ends_with_an_error() {
+        let cut = &CHAT[..CHAT.find("data: {\"choices\":[{\"index\":0,\"delta\":{},").unwrap() - 10];
+        for size in 1..cut.len() {
+            let (out, seen) = run(Dialect::OpenAiChat, cut, size, &Options::default());
+            let error = out.strip_prefix(cut).unwrap();
+            assert!(error.starts_with("\n\ndata: {\"error\":{\"message\":\"the provider's stream ended"), "{error}");
+            assert_eq!((seen.fault, seen.done, seen.settled), (Some(Fault::Cut), false, false));
+        }
+        // Without `[DONE]`, but the model had finished.
+        let undone = CHAT.strip_suffix("data: [DONE]\n\n").unwrap();
+        let (out, seen) = run(Dialect::OpenAiChat, undone, 50, &Options::default());
+        assert_eq!(out, undone);
+        assert_eq!((seen.fault, seen.done), (None, false));
+    }
+
+    #[test]
+    fn an_error_of_the_provider_is_seen() {
+        let stream = "event: error\ndata: {\"type\":\"error\",\"error\":{\"type\":\"overloaded_error\",\"message\":\"Overloaded\"}}\n\n";
+        let (out, seen) = run(Dialect::Anthropic, stream, 9, &Options::default());
+        assert_eq!(out, stream);
+        let fault = Fault::Provider { kind: error::Kind::Overloaded, message: "Overloaded".into() };
+        assert_eq!(seen.fault, Some(fault));
+    }
+
+    #[test]
+    fn an_event_that_is_too_large_passes_and_the_rest_is_understood() {
+        let large = format!("data: {{\"choices\":[],\"x\":\"{}\"}}\n\n{CHAT}", "y".repeat(100_000));
+        let options = Options { max_event: 1000, ..Options::default() };
+        let (out, seen) = run(Dialect::OpenAiChat, &large, 4096, &options);
+        assert!(out == large && seen.settled && seen.done);
+    }
+}

@@ -1,0 +1,145 @@
+//! From one dialect into another: requests on their way out, answers and errors on their way back.
+//!
+//! `from` is always the caller's dialect and `to` the provider's, also for what comes back.
+
+use std::fmt;
+
+use base::TokenUsage;
+
+use crate::dialect::Dialect;
+use crate::error;
+use crate::format;
+use crate::malformed::Malformed;
+use crate::peek::peek;
+use crate::splice::{Splice, splice};
+use crate::stream::Stop;
+
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Options<'o> {
+    /// The provider's name for the model, to be put where its dialect has it.
+    pub model: &'o str,
+    /// A request of which something would be lost is refused.
+    pub strict: bool,
+    /// Whether the answer is to be a stream, where the caller's dialect says that by the path.
+    pub stream: bool,
+    /// Ask for the usage of a stream of chat completions even if the caller does not.
+    pub include_usage: bool,
+    /// The most tokens of an answer, where the provider's dialect must have it and the caller does not say.
+    pub max_output: Option<u64>,
+    /// An id for an answer, where the provider gives none.
+    pub id: &'o str,
+    /// Seconds since 1970, where the provider does not say when.
+    pub now: u64,
+}
+
+/// A request in the provider's words.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Translated {
+    pub body: Vec<u8>,
+    /// Whether the answer is to be a stream: where the dialect says that by the path, this is how to know.
+    pub stream: bool,
+    /// What could not be carried.
+    pub lost: Vec<Lost>,
+}
+
+/// Something that the provider's dialect has no words for.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Lost {
+    /// Where it stands in the caller's body: `messages[2].content[0]`, `logit_bias`.
+    pub path: String,
+}
+
+/// Why a request was not translated.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Refused {
+    Malformed(Malformed),
+    /// With [`Options::strict`].
+    Lost(Vec<Lost>),
+    /// Nothing translates this dialect into that.
+    Pair(Dialect, Dialect),
+}
+
+/// An answer in the caller's words.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Answer {
+    pub body: Vec<u8>,
+    pub usage: Option<TokenUsage>,
+    pub stop: Option<Stop>,
+}
+
+/// A provider's error in the caller's words.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Failure {
+    pub body: Vec<u8>,
+    pub kind: error::Kind,
+    /// What the provider said, or that it said nothing that can be understood.
+    pub message: String,
+}
+
+/// A request of the caller's, for the provider. Of one dialect on both sides only the model changes.
+pub fn request(from: Dialect, to: Dialect, body: &[u8], options: &Options<'_>) -> Result<Translated, Refused> {
+    if from == to {
+        let found = peek(from, body).map_err(Refused::Malformed)?;
+        let change = Splice { model: Some(options.model), include_usage: options.include_usage };
+        let stream = options.stream || found.stream;
+        return Ok(Translated { body: splice(body, &found, &change).into_owned(), stream, lost: Vec::new() });
+    }
+    Err(Refused::Pair(from, to))
+}
+
+/// An answer of the provider's (a success, whole), for the caller.
+pub fn answer(from: Dialect, to: Dialect, body: &[u8], options: &Options<'_>) -> Result<Answer, Malformed> {
+    let _ = options;
+    if from == to {
+        let (usage, stop) = format::glance(to, body);
+        return Ok(Answer { body: body.to_vec(), usage, stop });
+    }
+    Err(Malformed::new("an answer of another dialect", 0, "one that can be translated"))
+}
+
+/// Usage and end of an answer whose body goes on as it is.
+pub fn glance(dialect: Dialect, body: &[u8]) -> (Option<TokenUsage>, Option<Stop>) {
+    format::glance(dialect, body)
+}
+
+/// A provider's error, for the caller: also where the provider answers with a page of HTML, or nothing.
+pub fn error(from: Dialect, to: Dialect, status: u16, body: &[u8]) -> Failure {
+    let read = format::read_error(body);
+    let understood = read.is_some();
+    let (word, message) = read.unwrap_or_default();
+    let kind = word.as_deref().and_then(error::Kind::of_word).unwrap_or(error::Kind::of_status(status));
+    let message = match message.is_empty() {
+        true => format!("the provider answered with status {status} and nothing that can be understood"),
+        false => message,
+    };
+    let body = match from == to && understood {
+        true => body.to_vec(),
+        false => error::body(from, status, kind, &message),
+    };
+    Failure { body, kind, message }
+}
+
+// === impl Lost ===
+
+impl fmt::Display for Lost {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.path)
+    }
+}
+
+// === impl Refused ===
+
+impl fmt::Display for Refused {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Refused::Malformed(malformed) => malformed.fmt(f),
+            Refused::Lost(lost) => {
+                let all: Vec<&str> = lost.iter().map(|lost| lost.path.as_str()).collect();
+                write!(f, "the provider's dialect has no words for {}", all.join(", "))
+            }
+            Refused::Pair(from, to) => write!(f, "{from} cannot be translated into {to}"),
+        }
+    }
+}
+
+impl std::error::Error for Refused {}
