@@ -21,5 +21,5 @@ pub use ipnet::IpNet;
 pub use network::Network;
 pub use secret::{Secret, SecretRef};
 pub use time::Time;
-pub use units::{Percent, Rate, Size, Span, UnitError};
+pub use units::{ByteRate, Percent, Rate, Size, Span, UnitError};
 pub use usage::TokenUsage;

@@ -25,6 +25,13 @@ pub struct Rate {
     pub per: Duration,
 }
 
+/// Bytes per time: `10MiB/s`, `1GiB/h`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct ByteRate {
+    pub bytes: u64,
+    pub per: Duration,
+}
+
 /// A share: `20%`, `0.5%`; kept in millionths.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Percent(u32);
@@ -146,10 +153,8 @@ impl FromStr for Rate {
         };
         let (amount, per) = text.trim().split_once('/').ok_or_else(wrong)?;
         let amount: u64 = amount.trim().parse().map_err(|_| wrong())?;
-        let per = per.trim();
-        let per = if per.starts_with(|c: char| c.is_ascii_digit()) { per.to_owned() } else { format!("1{per}") };
-        let Span(per) = per.parse().map_err(|_| wrong())?;
-        if amount == 0 || per.is_zero() {
+        let per = parse_per(per).ok_or_else(wrong)?;
+        if amount == 0 {
             return Err(wrong());
         }
         Ok(Rate { amount, per })
@@ -158,12 +163,49 @@ impl FromStr for Rate {
 
 impl fmt::Display for Rate {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let per = Span(self.per).to_string();
-        let unit = per.strip_prefix('1').filter(|rest| {
-            rest.starts_with(|c: char| c.is_ascii_alphabetic()) && !rest.contains(|c: char| c.is_ascii_digit())
-        });
-        write!(f, "{}/{}", self.amount, unit.unwrap_or(&per))
+        write!(f, "{}/", self.amount)?;
+        show_per(self.per, f)
     }
+}
+
+// === impl ByteRate ===
+
+impl FromStr for ByteRate {
+    type Err = UnitError;
+
+    fn from_str(text: &str) -> Result<ByteRate, UnitError> {
+        let wrong =
+            || UnitError(format!("`{text}` is no number of bytes per time; expected one such as `10MiB/s`, `1GiB/h`"));
+        let (bytes, per) = text.trim().split_once('/').ok_or_else(wrong)?;
+        let Size(bytes) = bytes.parse().map_err(|_| wrong())?;
+        let per = parse_per(per).ok_or_else(wrong)?;
+        if bytes == 0 {
+            return Err(wrong());
+        }
+        Ok(ByteRate { bytes, per })
+    }
+}
+
+impl fmt::Display for ByteRate {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}/", Size(self.bytes))?;
+        show_per(self.per, f)
+    }
+}
+
+/// What stands behind the slash: `s`, `10s`.
+fn parse_per(text: &str) -> Option<Duration> {
+    let text = text.trim();
+    let text = if text.starts_with(|c: char| c.is_ascii_digit()) { text.to_owned() } else { format!("1{text}") };
+    text.parse().ok().map(|Span(per)| per).filter(|per| !per.is_zero())
+}
+
+fn show_per(per: Duration, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+    let per = Span(per).to_string();
+    let unit = per.strip_prefix('1').filter(|rest| {
+        rest.starts_with(|c: char| c.is_ascii_alphabetic()) && !rest.contains(|c: char| c.is_ascii_digit())
+    });
+    f.write_str(unit.unwrap_or(&per))
 }
 
 // === impl Percent ===
@@ -211,7 +253,7 @@ impl fmt::Display for Percent {
     }
 }
 
-// === all four ===
+// === all five ===
 
 impl fmt::Display for UnitError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -278,6 +320,12 @@ quantity!(
     "an amount per time, such as `100/s`, `6000/m`, `1/10s`",
     ["100/s", "6000/m"]
 );
+quantity!(
+    ByteRate,
+    r"^\d+ ?(B|kB|KB|MB|GB|KiB|MiB|GiB) ?/ ?(\d*(ms|s|m|h|d))+$",
+    "a number of bytes per time, such as `10MiB/s`, `1GiB/h`",
+    ["10MiB/s", "1GiB/h"]
+);
 quantity!(Percent, r"^\d+(\.\d+)? ?%$", "a percentage with its sign, such as `20%` or `0.5%`", ["20%", "0.5%"]);
 
 #[cfg(test)]
@@ -324,6 +372,14 @@ mod tests {
             ("100", None),
             ("100/0s", None),
             ("/s", None),
+        ]);
+        round::<ByteRate>(&[
+            ("10MiB/s", Some("10MiB/s")),
+            ("1024KiB / 10s", Some("1MiB/10s")),
+            ("10/s", None),
+            ("0B/s", None),
+            ("10MiB", None),
+            ("10MiB/0s", None),
         ]);
         round::<Percent>(&[
             ("20%", Some("20%")),

@@ -112,8 +112,6 @@ fn stands_in(field: &str) -> Option<&'static str> {
         "url" | "endpoint" | "upstream" => Some("http://missing"),
         "id" | "hash" => Some("missing"),
         "per" => Some("all"),
-        // With room for any weight.
-        "rate" => Some("1000000/s"),
         _ => None,
     }
 }

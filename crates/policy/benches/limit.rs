@@ -13,7 +13,7 @@ use policy::{CompileEnv, LimitSpec, Limits, Per, Policies, Policy, RuleSpec, Set
 
 fn limits(rules: &[Per]) -> Option<Arc<Limits>> {
     let rate = Rate { amount: 1_000_000, per: std::time::Duration::from_secs(1) };
-    let rule = |per: &Per| RuleSpec { per: *per, rate, burst: None, weight: 1, name: None, keys: 65536 };
+    let rule = |per: &Per| RuleSpec { rate: Some(rate), ..RuleSpec::new(per.clone()) };
     let limit = Some(Setting::On(LimitSpec(rules.iter().map(rule).collect())));
     let mut env = CompileEnv::new(Arc::default(), "policies");
     Policies::compile(&Specs { limit, ..Specs::default() }, &mut env).limit

@@ -31,7 +31,7 @@ mod testing;
 
 use std::sync::Arc;
 
-use base::{Call, Reply, RequestHead, StatusCode};
+use base::{Call, Reply, RequestHead, StatusCode, Time};
 
 pub use crate::cache::{Cache, CacheSpec, QuerySpec, StaleSpec};
 pub use authenticate::{
@@ -46,7 +46,7 @@ pub use external::{External, ExternalHttpSpec, ExternalSpec, Fail};
 pub use filter::{Filter, Filters};
 pub use headers::{EditsSpec, HeaderEdits, HeadersSpec};
 pub use ip::{Ip, IpSpec};
-pub use limit::{LimitSpec, Limits, Per, RuleSpec};
+pub use limit::{BurstSpec, LimitSpec, Limits, Per, PerSpec, RuleSpec, WeightSpec};
 pub use order::{Policies, Specs};
 pub use outside::{Asked, Nowhere, Outside, OutsideError, Told};
 pub use passage::{Passage, Steps};
@@ -112,4 +112,6 @@ pub struct Usage {
     pub bytes_out: u64,
     /// What the client was told; `None` if it left before.
     pub status: Option<StatusCode>,
+    /// When that was.
+    pub finished: Time,
 }

@@ -1,67 +1,27 @@
-//! How many calls per time.
+//! How much is let through, over time or at a time.
 //!
-//! A call is admitted if every rule admits it, and is charged to all of them or to none. Callers
-//! learn what is left by the fields of draft-ietf-httpapi-ratelimit-headers.
+//! A call is admitted if every rule admits it, and is charged to all of them or to none. What it comes to may be known
+//! only when it is over: it is charged an estimate, and its end corrects that. Callers learn what is left by the fields
+//! of draft-ietf-httpapi-ratelimit-headers-11.
 
 mod cells;
+mod flying;
 mod gcra;
+mod key;
+mod rule;
+mod spec;
 
 use std::fmt::Write;
-use std::hash::BuildHasher;
-use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use base::{Call, Rate, Reply};
-use schemars::JsonSchema;
-use serde::{Deserialize, Serialize};
+use base::{Call, Reply};
 use smallvec::SmallVec;
 
-use crate::{CompileEnv, Outside, Policy, Refusal, Spec, Stop};
-use cells::{Cells, KeyHash};
-use gcra::{Gcra, Left, Taken, Wait};
-
-/// The rules; a call must be within all of them.
-#[derive(Clone, Debug, Default, PartialEq, Deserialize, Serialize, JsonSchema)]
-#[serde(transparent)]
-pub struct LimitSpec(pub Vec<RuleSpec>);
-
-/// So many calls per time for each of something.
-#[derive(Clone, Debug, PartialEq, Deserialize, Serialize, JsonSchema)]
-#[serde(deny_unknown_fields, rename_all = "kebab-case")]
-pub struct RuleSpec {
-    /// Whose calls are counted together.
-    pub per: Per,
-    /// How much is let through over time, such as `100/s`.
-    pub rate: Rate,
-    /// How much may come at once after a rest; the amount of the rate if it is not given.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub burst: Option<u64>,
-    /// How much one call counts.
-    #[serde(default = "default_weight")]
-    pub weight: u64,
-    /// What the rule is called in `RateLimit` and `RateLimit-Policy`: letters, digits, `-`, `_` and `.`;
-    /// what it is per if it is not given.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub name: Option<String>,
-    /// How many keys are remembered at a time, at 16 bytes each. Beyond, those that owe least are forgotten.
-    #[serde(default = "default_keys")]
-    pub keys: u64,
-}
-
-/// Whose calls are counted together.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
-#[serde(rename_all = "kebab-case")]
-pub enum Per {
-    /// Each consumer's; those of callers that are not known are counted by their address.
-    Consumer,
-    /// Each caller's address; for IPv6 each network of 64 bits, since whoever has one address there has them all.
-    Address,
-    /// Each route's, whoever calls.
-    Route,
-    /// All calls that come under the limit, whoever calls.
-    All,
-}
+use crate::{CompileEnv, Outside, Policy, Refusal, Stop, Usage};
+use gcra::{Left, Wait};
+use rule::{Charge, Rule, Wanted};
+pub use spec::{BurstSpec, LimitSpec, Per, PerSpec, RuleSpec, WeightSpec};
 
 /// The policy.
 #[derive(Debug)]
@@ -69,11 +29,15 @@ pub struct Limits {
     /// Shared by all the routes for which the limit is written.
     rules: Arc<Rules>,
     /// Which of them this is.
-    route: u64,
+    route: [u8; 8],
 }
 
-/// What is left to the caller under each rule.
-pub type Memo = SmallVec<[Left; 4]>;
+/// What is left to the caller under each rule, and what is to be put right at the call's end.
+pub struct Memo {
+    left: SmallVec<[Left; 4]>,
+    /// Where any rule wants to hear of the end; as the rules.
+    charges: Option<Box<[Charge]>>,
+}
 
 #[derive(Debug)]
 struct Rules {
@@ -81,34 +45,15 @@ struct Rules {
     rules: SmallVec<[Rule; 2]>,
     /// The value of `RateLimit-Policy`.
     policy: String,
-}
-
-#[derive(Debug)]
-struct Rule {
-    spec: RuleSpec,
-    name: String,
-    gcra: Gcra,
-    cells: Arc<Cells>,
-}
-
-#[derive(Hash)]
-enum Key<'a> {
-    Consumer(&'a str),
-    Address(u64),
-    Route(u64),
-    All,
+    /// Whether any of them wants to hear of a call's end.
+    settle: bool,
 }
 
 // === impl Limits ===
 
 impl Limits {
-    fn key(&self, rule: &Rule, call: &Call) -> KeyHash {
-        rule.cells.hash(match (rule.spec.per, &call.consumer) {
-            (Per::Consumer, Some(consumer)) => Key::Consumer(&consumer.name),
-            (Per::Consumer, None) | (Per::Address, _) => Key::Address(network(call.client.addr)),
-            (Per::Route, _) => Key::Route(self.route),
-            (Per::All, _) => Key::All,
-        })
+    fn wanted(&self, call: &Call) -> SmallVec<[Wanted; 4]> {
+        self.rules.rules.iter().map(|rule| rule.wanted(&self.route, call)).collect()
     }
 
     fn refuse(Wait(nanos): Wait) -> Stop {
@@ -132,29 +77,26 @@ impl Policy for Limits {
         let mut kept: Vec<&Rule> = previous.iter().flat_map(|it| &it.rules).collect();
         let mut rules: SmallVec<[Rule; 2]> = SmallVec::new();
         for (at, spec) in specs.iter().enumerate() {
-            let Some(gcra) = spec.check(at, env) else { continue };
             let name = spec.name(&rules);
-            if rules.iter().any(|rule| rule.name == name) {
-                env.error(format!("limit[{at}].name"), format!("`{name}` is the name of an earlier rule"));
+            let Some(rule) = Rule::compile(spec, name, at, &mut kept, env) else { continue };
+            if rules.iter().any(|earlier| earlier.name == rule.name) {
+                env.error(format!("limit[{at}].name"), format!("`{}` is the name of an earlier rule", rule.name));
                 continue;
             }
-            let cells = match kept.iter().position(|rule| rule.spec == *spec) {
-                Some(same) => kept.swap_remove(same).cells.clone(),
-                None => Arc::new(Cells::new(if spec.per == Per::All { 1 } else { spec.keys })),
-            };
-            rules.push(Rule { spec: spec.clone(), name, gcra, cells });
+            rules.push(rule);
         }
         if env.errors.len() > before {
             return None;
         }
-        let policy = policy_field(&rules);
-        let rules = Arc::new(Rules { scope: env.scope.clone(), rules, policy });
+        let policy = rules.iter().map(Rule::policy_item).collect::<Vec<_>>().join(", ");
+        let settle = rules.iter().any(Rule::settles);
+        let rules = Arc::new(Rules { scope: env.scope.clone(), rules, policy, settle });
         Some(Limits { rules, route: route_of(&env.scope) })
     }
 
     /// The limit for a route under the place where it is written: its state is that of all of them.
     fn inherited(limits: &Arc<Limits>, scope: &str) -> Arc<Limits> {
-        if limits.rules.rules.iter().all(|rule| rule.spec.per != Per::Route) {
+        if limits.rules.rules.iter().all(|rule| !rule.spec.per.0.contains(&Per::Route)) {
             return limits.clone();
         }
         Arc::new(Limits { rules: limits.rules.clone(), route: route_of(scope) })
@@ -163,158 +105,73 @@ impl Policy for Limits {
     async fn request(&self, call: &mut Call, _: &dyn Outside) -> Result<Memo, Stop> {
         let now = call.now.nanos();
         let rules = &self.rules.rules;
+        let wanted = self.wanted(call);
         // Asking all before taking of any: a call that is refused anyway does not stand in others' way.
         if rules.len() > 1 {
-            let waits = rules.iter().filter_map(|rule| {
-                let arrival = rule.cells.read(self.key(rule, call));
-                rule.gcra.take(arrival, now).err()
-            });
+            let waits = rules.iter().zip(&wanted).filter_map(|(rule, wanted)| rule.wait(wanted, now));
             if let Some(wait) = waits.max_by_key(|Wait(nanos)| *nanos) {
                 return Err(Limits::refuse(wait));
             }
         }
-        let mut taken: SmallVec<[(KeyHash, Taken); 4]> = SmallVec::new();
-        let mut memo = Memo::new();
-        for rule in rules {
-            let key = self.key(rule, call);
-            let take = |arrival| rule.gcra.take(arrival, now).map(|taken| (taken.after, taken));
-            match rule.cells.update(key, take) {
-                Ok(it) => {
-                    taken.push((key, it));
-                    memo.push(rule.gcra.left(it.after, now));
+        let mut charges: SmallVec<[Charge; 4]> = SmallVec::new();
+        let mut left = SmallVec::new();
+        for (rule, wanted) in rules.iter().zip(&wanted) {
+            match rule.take(wanted, now) {
+                Ok((charge, rest)) => {
+                    charges.push(charge);
+                    left.push(rest);
                 }
                 Err(wait) => {
                     // Another call was faster since we asked.
-                    for (rule, (key, taken)) in rules.iter().zip(taken) {
-                        rule.give_back(key, taken);
+                    for (rule, charge) in rules.iter().zip(charges) {
+                        rule.give_back(charge, now);
                     }
                     return Err(Limits::refuse(wait));
                 }
             }
         }
-        Ok(memo)
+        let charges = self.rules.settle.then(|| charges.as_slice().into());
+        Ok(Memo { left, charges })
     }
 
     fn refused(&self, call: &Call) -> Option<Memo> {
-        let left = |rule: &Rule| rule.gcra.left(rule.cells.read(self.key(rule, call)), call.now.nanos());
-        Some(self.rules.rules.iter().map(left).collect())
+        let wanted = self.wanted(call);
+        let left = self.rules.rules.iter().zip(&wanted).map(|(rule, wanted)| rule.left(wanted, call.now.nanos()));
+        Some(Memo { left: left.collect(), charges: None })
     }
 
     /// Adds to what the upstream may say of its own limits: both fields are lists.
     fn response(&self, memo: &mut Memo, reply: &mut Reply) {
         let mut field = String::with_capacity(48);
-        for (rule, Left { units, full_in }) in self.rules.rules.iter().zip(memo) {
+        for (rule, Left { units, full_in }) in self.rules.rules.iter().zip(&memo.left) {
             let comma = if field.is_empty() { "" } else { ", " };
             // Writing to a string cannot fail.
-            let _ = write!(field, "{comma}\"{}\";r={units};t={full_in}", rule.name);
+            let _ = write!(field, "{comma}\"{}\";r={}", rule.name, (*units).min(LARGEST));
+            if rule.is_over_time() {
+                let _ = write!(field, ";t={full_in}");
+            }
         }
         reply.headers.append("ratelimit-policy", &self.rules.policy);
         reply.headers.append("ratelimit", field);
     }
-}
 
-/// The address as it counts: an IPv4 address, or the first 64 bits of an IPv6 one.
-fn network(addr: IpAddr) -> u64 {
-    match addr.to_canonical() {
-        IpAddr::V4(addr) => u64::from(addr.to_bits()),
-        IpAddr::V6(addr) => (addr.to_bits() >> 64) as u64,
+    fn settle(&self, memo: Memo, usage: Usage) {
+        for (rule, charge) in self.rules.rules.iter().zip(memo.charges.iter().flatten()) {
+            rule.settle(*charge, &usage);
+        }
     }
 }
 
-/// The same for the same route over reloads.
-fn route_of(scope: &str) -> u64 {
-    foldhash::quality::FixedState::default().hash_one(scope)
+/// The largest integer of structured fields (RFC 9651, 3.3.1).
+const LARGEST: u64 = 999_999_999_999_999;
+
+/// The same for the same route over reloads, and on all nodes.
+fn route_of(scope: &str) -> [u8; 8] {
+    let digest = aws_lc_rs::digest::digest(&aws_lc_rs::digest::SHA256, scope.as_bytes());
+    let mut route = [0; 8];
+    route.copy_from_slice(&digest.as_ref()[..8]);
+    route
 }
-
-/// Names, quotas and windows: the burst, and the time in which all of it comes back.
-fn policy_field(rules: &[Rule]) -> String {
-    let item = |rule: &Rule| {
-        let window = rule.gcra.window().map(|seconds| format!(";w={seconds}")).unwrap_or_default();
-        format!("\"{}\";q={}{window}", rule.name, rule.spec.burst())
-    };
-    rules.iter().map(item).collect::<Vec<_>>().join(", ")
-}
-
-// === impl Rule ===
-
-impl Rule {
-    fn give_back(&self, key: KeyHash, taken: Taken) {
-        let Ok(()) = self
-            .cells
-            .update(key, |arrival| Ok::<_, std::convert::Infallible>((self.gcra.give_back(arrival, taken), ())));
-    }
-}
-
-// === impl RuleSpec ===
-
-impl RuleSpec {
-    fn burst(&self) -> u64 {
-        self.burst.unwrap_or(self.rate.amount)
-    }
-
-    fn name(&self, earlier: &[Rule]) -> String {
-        if let Some(name) = &self.name {
-            return name.clone();
-        }
-        let per = match self.per {
-            Per::Consumer => "consumer",
-            Per::Address => "address",
-            Per::Route => "route",
-            Per::All => "all",
-        };
-        let same = earlier.iter().filter(|rule| rule.spec.name.is_none() && rule.spec.per == self.per).count();
-        if same == 0 { per.to_owned() } else { format!("{per}-{}", same + 1) }
-    }
-
-    fn check(&self, at: usize, env: &mut CompileEnv<'_>) -> Option<Gcra> {
-        let before = env.errors.len();
-        let path = |field: &str| format!("limit[{at}].{field}");
-        if self.weight == 0 {
-            env.error(path("weight"), "a call that counts nothing is not limited; expected 1 or more");
-        }
-        if self.burst == Some(0) {
-            env.error(path("burst"), "nothing would pass; expected 1 or more");
-        }
-        if self.weight > self.burst().max(1) {
-            let burst = self.burst();
-            env.error(
-                path("weight"),
-                format!("one call counts {} of a burst of {burst}; expected no more", self.weight),
-            );
-        }
-        if !(1..=MAX_KEYS).contains(&self.keys) {
-            env.error(path("keys"), format!("expected a number from 1 to {MAX_KEYS}"));
-        }
-        let named =
-            |name: &str| !name.is_empty() && name.bytes().all(|b| b.is_ascii_alphanumeric() || b"-_.".contains(&b));
-        if self.name.as_ref().is_some_and(|name| !named(name)) {
-            env.error(path("name"), "expected letters, digits, `-`, `_` and `.`, such as `per-day`");
-        }
-        let gcra = Gcra::new(self.rate, self.burst(), self.weight);
-        if gcra.is_none() {
-            env.error(
-                path("burst"),
-                format!("would take more than a century to come back at {}; expected less", self.rate),
-            );
-        }
-        gcra.filter(|_| env.errors.len() == before)
-    }
-}
-
-impl Spec for LimitSpec {
-    const EXPECTED: &'static str = "`none`, or a list of rules, such as `[{ per: consumer, rate: 100/s }]`";
-    const LIST: bool = true;
-}
-
-fn default_weight() -> u64 {
-    1
-}
-
-fn default_keys() -> u64 {
-    65536
-}
-
-const MAX_KEYS: u64 = 1 << 24;
 
 #[cfg(test)]
 mod tests {
@@ -322,7 +179,7 @@ mod tests {
     use crate::Nowhere;
     use crate::testing::{call, compile, consumer, errors, ready};
     use crate::{Policies, Specs};
-    use base::{StatusCode, Time};
+    use base::{Consumer, StatusCode, Time};
 
     fn limits(rules: &str) -> Arc<Limits> {
         compile(&format!(r#"{{"limit":{rules}}}"#)).limit.unwrap()
@@ -361,6 +218,183 @@ mod tests {
         check("address", "2001:db8::1", "2001:db8:0:1::1", false);
         check("route", "a", "b", true);
         check("all", "a", "10.0.0.1", true);
+        // In no team.
+        check("team", "a", "b", true);
+    }
+
+    #[test]
+    fn teams_fields_claims_and_combinations_tell_calls_apart() {
+        let member = |name: &str, team: &str| {
+            let mut call = from(name);
+            call.consumer = Some(Arc::new(Consumer { index: 0, name: name.into(), team: Some(team.into()) }));
+            call
+        };
+        let tenant = |values: &[&str]| call(&values.iter().map(|it| ("X-Tenant", *it)).collect::<Vec<_>>());
+        let claims = |json: &str| {
+            let mut call = call(&[]);
+            call.claims = Some(Arc::new(serde_json::from_str(json).unwrap()));
+            call
+        };
+        let at = |addr: &str, mut call: Call| {
+            call.client.addr = addr.parse().unwrap();
+            call
+        };
+        let check = |per: &str, mut first: Call, mut second: Call, together: bool| {
+            let limits = limits(&format!(r#"[{{"per":{per},"rate":"1/h"}}]"#));
+            assert!(admits(&limits, &mut first));
+            assert_eq!(!admits(&limits, &mut second), together, "{per}: {first:?}, {second:?}");
+        };
+        check(r#""team""#, member("a", "x"), member("b", "x"), true);
+        check(r#""team""#, member("a", "x"), member("a", "y"), false);
+        check(r#""team""#, member("a", "x"), from("a"), false);
+        let header = r#"{"header":"x-tenant"}"#;
+        check(header, tenant(&["a"]), at("10.0.0.1", tenant(&["a"])), true);
+        check(header, tenant(&["a"]), tenant(&["b"]), false);
+        check(header, tenant(&["a", "b"]), tenant(&["ab"]), false);
+        check(header, tenant(&[""]), tenant(&[]), false);
+        check(header, tenant(&[]), tenant(&[]), true);
+        check(header, tenant(&[]), at("10.0.0.1", tenant(&[])), false);
+        let claim = r#"{"claim":"org"}"#;
+        check(claim, claims(r#"{"org":"a","sub":"x"}"#), claims(r#"{"org":"a","sub":"y"}"#), true);
+        check(claim, claims(r#"{"org":"a"}"#), claims(r#"{"org":"b"}"#), false);
+        check(claim, claims(r#"{"org":1}"#), claims(r#"{"org":"1"}"#), false);
+        check(claim, claims(r#"{"org":["a"]}"#), claims(r#"{"org":["a"]}"#), true);
+        check(claim, claims(r#"{"org":null}"#), call(&[]), true);
+        check(claim, claims(r#"{"sub":"a"}"#), at("10.0.0.1", claims(r#"{"sub":"a"}"#)), false);
+        let both = r#"["team",{"header":"x-tenant"}]"#;
+        let with_tenant = |mut call: Call, tenant: &str| {
+            call.head.headers.append("x-tenant", tenant);
+            call
+        };
+        check(both, with_tenant(member("a", "x"), "1"), with_tenant(member("b", "x"), "1"), true);
+        check(both, with_tenant(member("a", "x"), "1"), with_tenant(member("a", "x"), "2"), false);
+        check(both, with_tenant(member("a", "x"), "1"), with_tenant(member("a", "y"), "1"), false);
+    }
+
+    fn finished(bytes_in: u64, bytes_out: u64, at: u64) -> Usage {
+        Usage { bytes_in, bytes_out, status: Some(StatusCode::OK), finished: Time::from_nanos(at) }
+    }
+
+    fn at(nanos: u64) -> Call {
+        let mut call = from("a");
+        call.now = Time::from_nanos(nanos);
+        call
+    }
+
+    const SECOND: u64 = 1_000_000_000;
+
+    #[test]
+    fn bytes_are_taken_as_announced_and_put_right_in_the_end() {
+        let limits = limits(r#"[{"per":"all","bytes-in":"1000B/s","estimate":"100B"}]"#);
+        let request = |length: Option<u64>, now: u64| {
+            let mut call = at(now);
+            call.length = length;
+            ready(limits.request(&mut call, &Nowhere))
+        };
+        let left = |now: u64| limits.refused(&at(now)).unwrap().left[0].units;
+        let announced = request(Some(600), SECOND).unwrap();
+        assert_eq!(left(SECOND), 400);
+        let unknown = request(None, SECOND).unwrap();
+        assert_eq!(left(SECOND), 300);
+        assert!(request(Some(301), SECOND).is_err());
+        // The client left early; the other sent more than was thought.
+        limits.settle(announced, finished(50, 7, SECOND));
+        assert_eq!(left(SECOND), 850);
+        limits.settle(unknown, finished(2100, 7, SECOND));
+        assert_eq!(left(SECOND), 0);
+        let Err(Stop::Refuse(Refusal::RateLimited { retry_after })) = request(Some(0), SECOND) else { panic!() };
+        // 2150 are owed; the call itself counts one.
+        assert_eq!(retry_after, Duration::from_millis(1151));
+        assert!(request(Some(0), 3 * SECOND).is_ok());
+    }
+
+    #[test]
+    fn what_answers_come_to_is_learnt() {
+        let limits = limits(r#"[{"per":"all","bytes":"1000000B/h"}]"#);
+        let mut last = 0;
+        for _ in 0..100 {
+            let before = limits.refused(&at(1)).unwrap().left[0].units;
+            let memo = ready(limits.request(&mut at(1), &Nowhere)).unwrap();
+            last = before - memo.left[0].units;
+            limits.settle(memo, finished(0, 1600, 1));
+        }
+        assert!((1500..=1600).contains(&last), "{last}");
+        assert_eq!(limits.refused(&at(1)).unwrap().left[0].units, 1_000_000 - 160_000);
+    }
+
+    #[test]
+    fn a_body_larger_than_the_burst_waits_for_all_of_it() {
+        let limits = limits(r#"[{"per":"all","bytes-in":"1000B/s","burst":"2000B"}]"#);
+        let request = |length: u64, now: u64| {
+            let mut call = at(now);
+            call.length = Some(length);
+            ready(limits.request(&mut call, &Nowhere)).map(drop)
+        };
+        assert!(request(10_000, SECOND).is_ok());
+        assert!(request(1, 9 * SECOND).is_err());
+        assert!(request(10_000, 10 * SECOND).is_err());
+        assert!(request(10_000, 11 * SECOND).is_ok());
+    }
+
+    #[test]
+    fn places_come_back_however_a_call_ends() {
+        let limits = limits(r#"[{"per":"consumer","concurrency":2},{"per":"all","rate":"3/h"}]"#);
+        let request = |who: &str| ready(limits.request(&mut from(who), &Nowhere));
+        let first = request("a").unwrap();
+        let mut second = request("a").unwrap();
+        let mut reply = Reply::new(StatusCode::OK);
+        limits.response(&mut second, &mut reply);
+        assert_eq!(
+            reply.headers.get_str("ratelimit-policy"),
+            Some(r#""consumer-concurrency";q=2;qu="concurrent-requests", "all";q=3;w=3600"#)
+        );
+        assert_eq!(reply.headers.get_str("ratelimit"), Some(r#""consumer-concurrency";r=0, "all";r=1;t=2400"#));
+        assert!(request("a").is_err(), "its places are taken");
+        limits.settle(limits.refused(&from("a")).unwrap(), finished(0, 0, 1));
+        assert!(request("a").is_err(), "what is refused gives nothing back");
+        let other = request("b").unwrap();
+        assert!(request("c").is_err(), "the other rule is used up");
+        limits.settle(first, Usage::default());
+        for memo in [second, other] {
+            limits.settle(memo, finished(0, 0, 1));
+        }
+        let left = |who: &str| limits.refused(&from(who)).unwrap().left[0].units;
+        assert_eq!(["a", "b", "c"].map(left), [2, 2, 2], "the refused ones hold no place");
+    }
+
+    #[test]
+    fn expressions_weigh_calls() {
+        let check = |weight: &str, headers: &[(&str, &str)], left: u64| {
+            let rules = serde_json::json!([{ "per": "all", "rate": "100/h", "weight": weight }]);
+            let limits = limits(&rules.to_string());
+            let mut call = call(headers);
+            let memo = ready(limits.request(&mut call, &Nowhere)).unwrap();
+            assert_eq!(memo.left[0].units, left, "{weight} {headers:?}");
+        };
+        check("request.path == '/' ? 10 : 1", &[], 90);
+        check("0.5", &[], 99);
+        check("0", &[], 100);
+        // More than the burst: all of it.
+        check("1000", &[], 0);
+        // What cannot be weighed counts as much as all of the burst.
+        check("-1", &[], 0);
+        check("-0.001", &[], 0);
+        check("0.0 / 0.0", &[], 0);
+        check("1.0 / 0.0", &[], 0);
+        check("int(request.headers['x-cost'])", &[("x-cost", "7")], 93);
+        check("int(request.headers['x-cost'])", &[("x-cost", "much")], 0);
+        check("int(request.headers['x-cost'])", &[], 0);
+        check("'x-cost' in request.headers ? int(request.headers['x-cost']) : 2", &[], 98);
+        check("claims.cost", &[], 0);
+    }
+
+    #[test]
+    fn what_weighs_nothing_passes_though_all_is_used_up() {
+        let limits = limits(r#"[{"per":"all","rate":"1/h","weight":"request.method == 'GET' ? 0 : 1"}]"#);
+        let mut post = from("a");
+        post.head.method = base::Method::POST;
+        assert!(admits(&limits, &mut post) && !admits(&limits, &mut post));
+        assert!(admits(&limits, &mut from("a")));
     }
 
     #[test]
@@ -420,7 +454,7 @@ mod tests {
         });
         assert_eq!(admitted, 1500);
         let left = limits.refused(&from("a")).unwrap();
-        assert_eq!([left[0].units, left[1].units], [18_500, 0]);
+        assert_eq!([left.left[0].units, left.left[1].units], [18_500, 0]);
     }
 
     #[test]
@@ -473,5 +507,30 @@ mod tests {
         check(r#"[{"per":"all","rate":"1/d","burst":99999999}]"#, &["limit[0].burst"]);
         check(r#"[{"per":"all","rate":"1/s","keys":0,"name":"a b"}]"#, &["limit[0].keys", "limit[0].name"]);
         check(r#"[{"per":"all","rate":"1/s","name":"x"},{"per":"route","rate":"1/s","name":"x"}]"#, &["limit[1].name"]);
+        check(r#"[{"per":"all"}]"#, &["limit[0]"]);
+        check(r#"[{"per":"all","rate":"1/s","concurrency":1}]"#, &["limit[0]"]);
+        check(r#"[{"per":"all","bytes":"1MiB/s","bytes-in":"1MiB/s"}]"#, &["limit[0]"]);
+        check(r#"[{"per":"all","concurrency":0}]"#, &["limit[0].concurrency"]);
+        check(r#"[{"per":"all","concurrency":1,"burst":1}]"#, &["limit[0].burst"]);
+        check(r#"[{"per":"all","bytes":"1MiB/s","burst":1}]"#, &["limit[0].burst"]);
+        check(r#"[{"per":"all","rate":"1/s","burst":"1MiB"}]"#, &["limit[0].burst"]);
+        check(r#"[{"per":"all","bytes":"1MiB/s","weight":2}]"#, &["limit[0].weight"]);
+        check(r#"[{"per":"all","rate":"1/s","estimate":"1MiB"}]"#, &["limit[0].estimate"]);
+        check(r#"[{"per":"all","rate":"1/s","weight":"request.path"}]"#, &["limit[0].weight"]);
+        check(r#"[{"per":"all","rate":"1/s","weight":"respons.status"}]"#, &["limit[0].weight"]);
+        check(r#"[{"per":[],"rate":"1/s"}]"#, &["limit[0].per"]);
+        check(r#"[{"per":["team","team"],"rate":"1/s"}]"#, &["limit[0].per[1]"]);
+        check(r#"[{"per":["team","all"],"rate":"1/s"}]"#, &["limit[0].per[1]"]);
+        check(r#"[{"per":{"header":"a b"},"rate":"1/s"}]"#, &["limit[0].per"]);
+        check(r#"[{"per":{"claim":""},"rate":"1/s"}]"#, &["limit[0].per"]);
+    }
+
+    #[test]
+    fn rules_are_written_back_as_they_were() {
+        let rules = r#"[{"per":"all","rate":"1/s","burst":5,"weight":"1 + 1","keys":65536},
+            {"per":["team",{"header":"x"}],"bytes-out":"1MiB/s","burst":"2MiB","estimate":"1KiB","keys":65536}]"#;
+        let spec: LimitSpec = serde_json::from_str(rules).unwrap();
+        let back = serde_json::to_value(&spec).unwrap();
+        assert_eq!(back, serde_json::from_str::<serde_json::Value>(rules).unwrap());
     }
 }

@@ -244,7 +244,7 @@ impl Drop for Trip {
         }
         if let Some(passage) = &mut self.passage {
             let Exchange { bytes_in, bytes_out, status, .. } = *exchange;
-            passage.set_usage(Usage { bytes_in, bytes_out, status });
+            passage.set_usage(Usage { bytes_in, bytes_out, status, finished });
         }
         self.worker.ended(exchange);
     }

@@ -9,7 +9,7 @@
 //! being forgotten a charge may be lost with it, or fall on the key that takes its place: by one call.
 
 use std::fmt;
-use std::hash::{BuildHasher, Hash};
+use std::hash::{BuildHasher, Hasher};
 use std::sync::OnceLock;
 use std::sync::atomic::AtomicU64;
 use std::sync::atomic::Ordering::{Relaxed, SeqCst};
@@ -52,8 +52,9 @@ impl Cells {
         }
     }
 
-    pub(super) fn hash(&self, key: impl Hash) -> KeyHash {
-        KeyHash(self.seed.hash_one(key).max(RELEASED + 1))
+    /// Of what `key` writes.
+    pub(super) fn hash(&self, key: impl FnOnce(&mut dyn FnMut(&[u8]))) -> KeyHash {
+        KeyHash::new(&self.seed, key)
     }
 
     /// The arrival time of a key; zero if it is not known.
@@ -89,6 +90,23 @@ impl Cells {
     fn place(&self, KeyHash(hash): KeyHash) -> (&OnceLock<Box<[Set]>>, usize) {
         let set = (hash & self.mask) as usize;
         (&self.chunks[set / SETS_PER_CHUNK], set % SETS_PER_CHUNK)
+    }
+}
+
+impl KeyHash {
+    pub(super) fn new(seed: &foldhash::quality::RandomState, key: impl FnOnce(&mut dyn FnMut(&[u8]))) -> KeyHash {
+        let mut hasher = seed.build_hasher();
+        key(&mut |bytes| hasher.write(bytes));
+        KeyHash(hasher.finish().max(RELEASED + 1))
+    }
+
+    pub(super) fn bits(self) -> u64 {
+        self.0
+    }
+
+    #[cfg(test)]
+    pub(super) fn from_bits(bits: u64) -> KeyHash {
+        KeyHash(bits)
     }
 }
 
@@ -135,8 +153,12 @@ impl fmt::Debug for Cells {
 mod tests {
     use super::*;
 
+    fn hash(cells: &Cells, key: u64) -> KeyHash {
+        cells.hash(|write| write(&key.to_le_bytes()))
+    }
+
     fn add(cells: &Cells, key: u64, more: u64) {
-        let key = cells.hash(key);
+        let key = hash(cells, key);
         cells.update(key, |arrival| Ok::<_, ()>((arrival + more, ()))).unwrap();
     }
 
@@ -144,12 +166,12 @@ mod tests {
     fn keys_keep_their_own() {
         let cells = Cells::new(65536);
         for key in 0..2000 {
-            assert_eq!(cells.read(cells.hash(key)), 0);
+            assert_eq!(cells.read(hash(&cells, key)), 0);
             add(&cells, key, key + 1);
             add(&cells, key, 1);
         }
         for key in 0..2000u64 {
-            assert_eq!(cells.read(cells.hash(key)), key + 2);
+            assert_eq!(cells.read(hash(&cells, key)), key + 2);
         }
     }
 
@@ -157,8 +179,8 @@ mod tests {
     fn an_error_changes_nothing() {
         let cells = Cells::new(1);
         add(&cells, 1, 5);
-        assert_eq!(cells.update(cells.hash(1u64), |_| Err::<(u64, ()), _>("no")), Err("no"));
-        assert_eq!(cells.read(cells.hash(1u64)), 5);
+        assert_eq!(cells.update(hash(&cells, 1), |_| Err::<(u64, ()), _>("no")), Err("no"));
+        assert_eq!(cells.read(hash(&cells, 1)), 5);
     }
 
     #[test]
@@ -168,16 +190,16 @@ mod tests {
             add(&cells, key, 100 + (key + 3) % 8);
         }
         add(&cells, 8, 1);
-        let forgotten: Vec<u64> = (0..8).filter(|key| cells.read(cells.hash(key)) == 0).collect();
+        let forgotten: Vec<u64> = (0..8).filter(|key| cells.read(hash(&cells, *key)) == 0).collect();
         assert_eq!(forgotten, [5]);
-        assert_eq!(cells.read(cells.hash(8u64)), 1);
+        assert_eq!(cells.read(hash(&cells, 8)), 1);
     }
 
     #[test]
     fn untouched_chunks_are_not_made() {
         let cells = Cells::new(1 << 24);
         add(&cells, 1, 1);
-        cells.read(cells.hash(2u64));
+        cells.read(hash(&cells, 2));
         assert_eq!(cells.chunks.iter().filter(|chunk| chunk.get().is_some()).count(), 1);
     }
 
@@ -196,7 +218,7 @@ mod tests {
                 }
             });
             for key in 0..20u64 {
-                assert_eq!(cells.read(cells.hash(key)), 4 * 100 / 20, "{key}");
+                assert_eq!(cells.read(hash(&cells, key)), 4 * 100 / 20, "{key}");
             }
         }
     }
@@ -216,5 +238,19 @@ mod tests {
         hashes.sort_unstable();
         hashes.dedup();
         assert_eq!(hashes.len(), all);
+    }
+
+    #[test]
+    fn a_million_keys_take_no_more_memory_than_was_set_aside() {
+        let cells = Cells::new(65536);
+        for key in 0..1_000_000 {
+            add(&cells, key, 1_000_000 + key);
+        }
+        let bytes: usize = cells.chunks.iter().filter_map(OnceLock::get).map(|chunk| size_of_val(&**chunk)).sum();
+        assert_eq!(bytes, 65536 * 16);
+        // Those that owe most are remembered: the last ones here.
+        let known = (0..1_000_000).filter(|key| cells.read(hash(&cells, *key)) != 0).count();
+        assert!(known <= 65536 && known > 60_000, "{known}");
+        assert_eq!(cells.read(hash(&cells, 999_999)), 1_999_999);
     }
 }

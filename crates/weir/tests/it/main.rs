@@ -9,6 +9,7 @@ mod examples;
 mod h2peer;
 mod http;
 mod identity;
+mod limits;
 mod policies;
 mod reload;
 mod streams;

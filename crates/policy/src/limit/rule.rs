@@ -1,0 +1,448 @@
+//! One rule: what it counts, and what of it a call takes, gives back and comes to in the end.
+
+use std::sync::Arc;
+use std::sync::atomic::AtomicU64;
+use std::sync::atomic::Ordering::Relaxed;
+
+use base::{ByteRate, Call, Size};
+
+use super::LARGEST;
+use super::cells::{Cells, KeyHash};
+use super::flying::{self, Flying, Took};
+use super::gcra::{Gcra, Left, SECOND, Taken, Wait};
+use super::key;
+use super::spec::{BurstSpec, DEFAULT_KEYS, Per, RuleSpec, WeightSpec};
+use crate::{CompileEnv, Expr, Gives, Scope, Usage};
+
+#[derive(Debug)]
+pub(super) struct Rule {
+    pub(super) spec: RuleSpec,
+    pub(super) name: String,
+    counts: Counts,
+    /// As `RateLimit-Policy` has it.
+    quota: u64,
+}
+
+#[derive(Debug)]
+enum Counts {
+    OverTime { gcra: Gcra, cells: Arc<Cells>, measure: Measure },
+    AtATime { most: u64, flying: Arc<Flying> },
+}
+
+/// What a call is held to come to beforehand, and comes to in the end.
+#[derive(Debug)]
+enum Measure {
+    /// Of a price that is the same for all.
+    Calls {
+        cost: u64,
+    },
+    Weighed(Expr),
+    Bytes {
+        requests: bool,
+        answers: bool,
+        estimate: Option<u64>,
+        means: Arc<Means>,
+    },
+}
+
+/// What bodies have come to lately.
+#[derive(Debug, Default)]
+struct Means {
+    request: AtomicU64,
+    answer: AtomicU64,
+}
+
+/// What a call wants of a rule.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Wanted {
+    key: KeyHash,
+    /// Nanoseconds of debt; nothing is taken for none.
+    cost: u64,
+}
+
+/// What a call has taken of a rule.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Charge {
+    key: KeyHash,
+    taken: What,
+}
+
+#[derive(Clone, Copy, Debug)]
+enum What {
+    Nothing,
+    Debt(Taken),
+    Place,
+}
+
+// === impl Rule ===
+
+impl Rule {
+    /// The rule, with the counts of one of `kept` that is written just so.
+    pub(super) fn compile(
+        spec: &RuleSpec,
+        name: String,
+        at: usize,
+        kept: &mut Vec<&Rule>,
+        env: &mut CompileEnv<'_>,
+    ) -> Option<Rule> {
+        let (parts, quota) = check(spec, at, env)?;
+        let same = kept.iter().position(|rule| rule.spec == *spec).map(|same| &kept.swap_remove(same).counts);
+        let keys = if spec.per.0 == [Per::All] { 1 } else { spec.keys };
+        let counts = match parts {
+            Parts::OverTime(gcra, measure) => {
+                let cells = match same {
+                    Some(Counts::OverTime { cells, .. }) => cells.clone(),
+                    _ => Arc::new(Cells::new(keys)),
+                };
+                let measure = match (measure, same) {
+                    (
+                        Measure::Bytes { requests, answers, estimate, .. },
+                        Some(Counts::OverTime { measure: Measure::Bytes { means, .. }, .. }),
+                    ) => Measure::Bytes { requests, answers, estimate, means: means.clone() },
+                    (measure, _) => measure,
+                };
+                Counts::OverTime { gcra, cells, measure }
+            }
+            Parts::AtATime(most) => {
+                let flying = match same {
+                    Some(Counts::AtATime { flying, .. }) => flying.clone(),
+                    _ => Arc::new(Flying::new(keys)),
+                };
+                Counts::AtATime { most, flying }
+            }
+        };
+        Some(Rule { spec: spec.clone(), name, counts, quota })
+    }
+
+    pub(super) fn wanted(&self, route: &[u8; 8], call: &Call) -> Wanted {
+        let write = |to: &mut dyn FnMut(&[u8])| key::write(&self.spec.per.0, route, call, to);
+        match &self.counts {
+            Counts::OverTime { gcra, cells, measure } => {
+                Wanted { key: cells.hash(write), cost: measure.estimate(*gcra, call) }
+            }
+            Counts::AtATime { flying, .. } => Wanted { key: flying.hash(write), cost: 1 },
+        }
+    }
+
+    /// How long it is until the call would be admitted; `None` if it is.
+    pub(super) fn wait(&self, wanted: &Wanted, now: u64) -> Option<Wait> {
+        match &self.counts {
+            _ if wanted.cost == 0 => None,
+            Counts::OverTime { gcra, cells, .. } => gcra.take(cells.read(wanted.key), now, wanted.cost).err(),
+            Counts::AtATime { most, flying } => (flying.read(wanted.key) >= *most).then_some(Wait(SECOND)),
+        }
+    }
+
+    pub(super) fn take(&self, wanted: &Wanted, now: u64) -> Result<(Charge, Left), Wait> {
+        let Wanted { key, cost } = *wanted;
+        match &self.counts {
+            _ if cost == 0 => Ok((Charge { key, taken: What::Nothing }, self.left(wanted, now))),
+            Counts::OverTime { gcra, cells, .. } => {
+                let taken = cells.update(key, |arrival| gcra.take(arrival, now, cost).map(|it| (it.after, it)))?;
+                Ok((Charge { key, taken: What::Debt(taken) }, gcra.left(taken.after, now)))
+            }
+            Counts::AtATime { most, flying } => {
+                let (taken, flies) = match flying.take(key, *most) {
+                    Took::Counted(flies) => (What::Place, flies),
+                    Took::Uncounted => (What::Nothing, 0),
+                    // Nobody knows when a call ends; soon is a good guess.
+                    Took::Full => return Err(Wait(SECOND)),
+                };
+                Ok((Charge { key, taken }, Left { units: most.saturating_sub(flies), full_in: 0 }))
+            }
+        }
+    }
+
+    pub(super) fn left(&self, wanted: &Wanted, now: u64) -> Left {
+        match &self.counts {
+            Counts::OverTime { gcra, cells, .. } => gcra.left(cells.read(wanted.key), now),
+            Counts::AtATime { most, flying } => {
+                Left { units: most.saturating_sub(flying.read(wanted.key)), full_in: 0 }
+            }
+        }
+    }
+
+    /// As if the call had never come.
+    pub(super) fn give_back(&self, charge: Charge, now: u64) {
+        match (&self.counts, charge.taken) {
+            (_, What::Nothing) => {}
+            (Counts::OverTime { gcra, cells, .. }, What::Debt(taken)) => {
+                correct(*gcra, cells, charge.key, taken, 0, now)
+            }
+            (Counts::AtATime { flying, .. }, _) => flying.give_back(charge.key),
+            (Counts::OverTime { .. }, What::Place) => {}
+        }
+    }
+
+    /// The call is over: what it came to takes the place of what was estimated.
+    pub(super) fn settle(&self, charge: Charge, usage: &Usage) {
+        match (&self.counts, charge.taken) {
+            (Counts::AtATime { flying, .. }, What::Place) => flying.give_back(charge.key),
+            (Counts::OverTime { gcra, cells, measure }, What::Debt(taken)) => {
+                if let Some(units) = measure.fact(usage) {
+                    correct(*gcra, cells, charge.key, taken, gcra.cost(units), usage.finished.nanos());
+                }
+            }
+            _ => {}
+        }
+    }
+
+    /// Whether it wants to hear of the end of calls.
+    pub(super) fn settles(&self) -> bool {
+        match &self.counts {
+            Counts::OverTime { measure: Measure::Calls { .. } | Measure::Weighed(_), .. } => false,
+            Counts::OverTime { measure: Measure::Bytes { .. }, .. } | Counts::AtATime { .. } => true,
+        }
+    }
+
+    pub(super) fn is_over_time(&self) -> bool {
+        matches!(self.counts, Counts::OverTime { .. })
+    }
+
+    /// Its name, quota, unit and window: the burst, and the time in which all of it comes back.
+    pub(super) fn policy_item(&self) -> String {
+        let (unit, window) = match &self.counts {
+            Counts::OverTime { gcra, measure, .. } => (measure.unit(), gcra.window()),
+            Counts::AtATime { .. } => (";qu=\"concurrent-requests\"", None),
+        };
+        let window = window.map(|seconds| format!(";w={seconds}")).unwrap_or_default();
+        format!("\"{}\";q={}{unit}{window}", self.name, self.quota.min(LARGEST))
+    }
+}
+
+fn correct(gcra: Gcra, cells: &Cells, key: KeyHash, taken: Taken, cost: u64, now: u64) {
+    if cost == taken.after - taken.before {
+        return;
+    }
+    let change = |arrival| Ok::<_, std::convert::Infallible>((gcra.correct(arrival, taken, cost, now), ()));
+    let Ok(()) = cells.update(key, change);
+}
+
+// === impl Measure ===
+
+impl Measure {
+    /// What a call is held to owe before it is known.
+    fn estimate(&self, gcra: Gcra, call: &Call) -> u64 {
+        match self {
+            Measure::Calls { cost } => *cost,
+            Measure::Weighed(weight) => match weight.number(&Scope::of(call)) {
+                Ok(units) if units >= 0.0 && units.is_finite() => gcra.cost_of_part(units),
+                // To get it wrong must not be a way to pay less.
+                other => {
+                    tracing::debug!(weight = weight.text(), result = ?other, "a call cannot be weighed");
+                    gcra.tolerance()
+                }
+            },
+            Measure::Bytes { requests, answers, estimate, means } => {
+                let guess = |mean: &AtomicU64| estimate.unwrap_or_else(|| mean.load(Relaxed));
+                let request = || call.length.unwrap_or_else(|| guess(&means.request));
+                let units = if *requests { request() } else { 0 }.saturating_add(if *answers {
+                    guess(&means.answer)
+                } else {
+                    0
+                });
+                // Not nothing, even of nothing: who owes too much already must not come in.
+                gcra.cost(units.max(1))
+            }
+        }
+    }
+
+    /// What it came to, if that was not known.
+    fn fact(&self, usage: &Usage) -> Option<u64> {
+        match self {
+            Measure::Calls { .. } | Measure::Weighed(_) => None,
+            Measure::Bytes { requests, answers, means, .. } => {
+                let mut units = 0u64;
+                for (counted, bytes, mean) in
+                    [(*requests, usage.bytes_in, &means.request), (*answers, usage.bytes_out, &means.answer)]
+                {
+                    if counted {
+                        units = units.saturating_add(bytes);
+                        // A mean that another core changes meanwhile loses one of the two.
+                        let before = mean.load(Relaxed);
+                        mean.store(before - before / 16 + bytes / 16, Relaxed);
+                    }
+                }
+                Some(units)
+            }
+        }
+    }
+
+    fn unit(&self) -> &'static str {
+        match self {
+            // The default.
+            Measure::Calls { .. } | Measure::Weighed(_) => "",
+            Measure::Bytes { .. } => ";qu=\"content-bytes\"",
+        }
+    }
+}
+
+// === The check ===
+
+/// A rule without its counts.
+enum Parts {
+    OverTime(Gcra, Measure),
+    AtATime(u64),
+}
+
+fn check(spec: &RuleSpec, at: usize, env: &mut CompileEnv<'_>) -> Option<(Parts, u64)> {
+    let before = env.errors.len();
+    let path = |field: &str| format!("limit[{at}].{field}");
+    let RuleSpec { per, rate, bytes, bytes_in, bytes_out, concurrency, burst, weight, estimate, name, keys } = spec;
+    if per.0.is_empty() {
+        env.error(path("per"), "says nothing; expected one such as `consumer`, or `all`");
+    }
+    for (nth, part) in per.0.iter().enumerate() {
+        let place = if per.0.len() == 1 { path("per") } else { path(&format!("per[{nth}]")) };
+        if per.0[..nth].contains(part) {
+            env.error(place.clone(), "is named twice");
+        }
+        match part {
+            Per::Header(name) => crate::headers::check_name(name, place, env),
+            Per::Claim(name) if name.is_empty() => env.error(place, "a claim has a name, such as `org`"),
+            Per::All if per.0.len() > 1 => env.error(place, "adds nothing to the others; leave it out"),
+            _ => {}
+        }
+    }
+    if !(1..=MAX_KEYS).contains(keys) {
+        env.error(path("keys"), format!("expected a number from 1 to {MAX_KEYS}"));
+    }
+    let named = |name: &str| !name.is_empty() && name.bytes().all(|b| b.is_ascii_alphanumeric() || b"-_.".contains(&b));
+    if name.as_ref().is_some_and(|name| !named(name)) {
+        env.error(path("name"), "expected letters, digits, `-`, `_` and `.`, such as `per-day`");
+    }
+    let of_bytes = [(bytes, true, true), (bytes_in, true, false), (bytes_out, false, true)];
+    let kinds = of_bytes.iter().filter(|it| it.0.is_some()).count()
+        + usize::from(rate.is_some())
+        + usize::from(concurrency.is_some());
+    if kinds != 1 {
+        let what = if kinds == 0 { "says not how much" } else { "says how much in several ways" };
+        let message = format!("{what}; expected one of `rate`, `bytes`, `bytes-in`, `bytes-out` and `concurrency`");
+        env.error(format!("limit[{at}]"), message);
+        return None;
+    }
+    let is_of_bytes = of_bytes.iter().any(|it| it.0.is_some());
+    if weight.is_some() && rate.is_none() {
+        env.error(path("weight"), "is for `rate`; leave it out");
+    }
+    if estimate.is_some() && !is_of_bytes {
+        env.error(path("estimate"), "is for `bytes`, `bytes-in` and `bytes-out`; leave it out");
+    }
+    let at_once = match (burst, concurrency) {
+        (Some(_), Some(_)) => {
+            env.error(path("burst"), "is for what is counted over time; leave it out");
+            None
+        }
+        (Some(BurstSpec::Calls(_)), None) if is_of_bytes => {
+            env.error(path("burst"), "bytes come at once as a size, such as `20MiB`");
+            None
+        }
+        (Some(BurstSpec::Bytes(_)), None) if rate.is_some() => {
+            env.error(path("burst"), "calls come at once as a number, such as 200");
+            None
+        }
+        (Some(BurstSpec::Calls(0) | BurstSpec::Bytes(Size(0))), _) => {
+            env.error(path("burst"), "nothing would pass; expected 1 or more");
+            None
+        }
+        (Some(BurstSpec::Calls(units) | BurstSpec::Bytes(Size(units))), _) => Some(*units),
+        (None, _) => None,
+    };
+    let too_long =
+        |rate: &dyn std::fmt::Display| format!("would take more than a century to come back at {rate}; expected less");
+    let mut parts = None;
+    if let Some(most) = *concurrency {
+        if !(1..=flying::MOST).contains(&most) {
+            env.error(path("concurrency"), format!("expected a number from 1 to {}", flying::MOST));
+        }
+        parts = Some((Parts::AtATime(most), most));
+    }
+    if let Some(rate) = rate {
+        let burst = at_once.unwrap_or(rate.amount);
+        let gcra = Gcra::new(*rate, burst);
+        if gcra.is_none() {
+            env.error(path("burst"), too_long(rate));
+        }
+        let measure = match weight {
+            Some(WeightSpec::Expression(text)) => match Expr::compile(text, Gives::Number) {
+                Ok(weight) => Some(Measure::Weighed(weight)),
+                Err(message) => {
+                    env.error(path("weight"), message);
+                    None
+                }
+            },
+            Some(WeightSpec::Fixed(0)) => {
+                env.error(path("weight"), "a call that counts nothing is not limited; expected 1 or more");
+                None
+            }
+            Some(WeightSpec::Fixed(weight)) if *weight > burst => {
+                env.error(path("weight"), format!("one call counts {weight} of a burst of {burst}; expected no more"));
+                None
+            }
+            Some(WeightSpec::Fixed(weight)) => gcra.map(|gcra| Measure::Calls { cost: gcra.cost(*weight) }),
+            None => gcra.map(|gcra| Measure::Calls { cost: gcra.cost(1) }),
+        };
+        parts = gcra.zip(measure).map(|(gcra, measure)| (Parts::OverTime(gcra, measure), burst));
+    }
+    for (rate, requests, answers) in of_bytes {
+        let Some(rate @ ByteRate { bytes, per }) = rate else { continue };
+        let burst = at_once.unwrap_or(*bytes);
+        let nanos = u64::try_from(per.as_nanos()).ok();
+        let Some(gcra) = nanos.and_then(|nanos| Gcra::exact(nanos, *bytes, burst)) else {
+            env.error(path("burst"), too_long(rate));
+            continue;
+        };
+        let estimate = estimate.map(|size| size.0);
+        let measure = Measure::Bytes { requests, answers, estimate, means: Arc::default() };
+        parts = Some((Parts::OverTime(gcra, measure), burst));
+    }
+    parts.filter(|_| env.errors.len() == before)
+}
+
+const MAX_KEYS: u64 = 1 << 24;
+
+// === impl RuleSpec ===
+
+impl RuleSpec {
+    /// One that is written without more.
+    pub fn new(per: impl Into<super::PerSpec>) -> RuleSpec {
+        RuleSpec { per: per.into(), keys: DEFAULT_KEYS, ..RuleSpec::default() }
+    }
+
+    pub(super) fn name(&self, earlier: &[Rule]) -> String {
+        if let Some(name) = &self.name {
+            return name.clone();
+        }
+        let kind = match (self.concurrency, self.rate) {
+            (Some(_), _) => "-concurrency",
+            (None, None) => "-bytes",
+            (None, Some(_)) => "",
+        };
+        let parts: Vec<&str> = self.per.0.iter().map(Per::word).collect();
+        let name = format!("{}{kind}", parts.join("-"));
+        let same = |rule: &&Rule| {
+            let number = rule.name.strip_prefix(&*name).map(|rest| rest.trim_start_matches('-'));
+            rule.spec.name.is_none() && number.is_some_and(|it| it.bytes().all(|b| b.is_ascii_digit()))
+        };
+        match earlier.iter().filter(same).count() {
+            0 => name,
+            before => format!("{name}-{}", before + 1),
+        }
+    }
+}
+
+impl Per {
+    fn word(&self) -> &str {
+        match self {
+            Per::Consumer => "consumer",
+            Per::Team => "team",
+            Per::Address => "address",
+            Per::Route => "route",
+            Per::All => "all",
+            Per::Header(name) if name.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-') => name,
+            Per::Header(_) => "header",
+            Per::Claim(name) if name.bytes().all(|b| b.is_ascii_alphanumeric() || b"-_.".contains(&b)) => name,
+            Per::Claim(_) => "claim",
+        }
+    }
+}

@@ -1,0 +1,279 @@
+//! The rules of `limit` as a person writes them.
+
+use std::borrow::Cow;
+use std::fmt;
+
+use base::{ByteRate, Rate, Size};
+use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
+use serde::de::value::{MapAccessDeserializer, StrDeserializer};
+use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
+
+use crate::Spec;
+
+/// The rules; a call must be within all of them.
+#[derive(Clone, Debug, Default, PartialEq, Deserialize, Serialize, JsonSchema)]
+#[serde(transparent)]
+pub struct LimitSpec(pub Vec<RuleSpec>);
+
+/// So much over time, or at a time, for each of something. A rule has one of `rate`, `bytes`, `bytes-in`, `bytes-out`
+/// and `concurrency`.
+///
+/// What a call comes to in bytes is known when it is over. It is let through on what can be known before: the length
+/// that the request announces, and for what is not announced the `estimate`; at its end the count is put right. So a
+/// caller may come to owe more than `burst`, and waits the longer for its next call.
+#[derive(Clone, Debug, Default, PartialEq, Deserialize, Serialize, JsonSchema)]
+#[serde(deny_unknown_fields, rename_all = "kebab-case")]
+pub struct RuleSpec {
+    /// Whose calls are counted together: `consumer`, `team`, `address`, `route`, `all`, `{ header: x-tenant }`,
+    /// `{ claim: org }`, or a list of these for each combination.
+    pub per: PerSpec,
+    /// How many calls are let through over time, such as `100/s`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub rate: Option<Rate>,
+    /// How many bytes of bodies, of requests and answers together: `10MiB/s`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub bytes: Option<ByteRate>,
+    /// How many bytes of requests' bodies.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub bytes_in: Option<ByteRate>,
+    /// How many bytes of answers' bodies.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub bytes_out: Option<ByteRate>,
+    /// How many calls may be in flight at a time, each until the last byte of its answer. Counted by each node alone.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub concurrency: Option<u64>,
+    /// How much may come at once after a rest: a number of calls, or a size such as `20MiB`; the amount of the rate if
+    /// it is not given. A call that counts more waits until nothing is owed, and then owes all of it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub burst: Option<BurstSpec>,
+    /// How much one call counts under `rate`, 1 if it is not given: a number, or an expression in CEL that gives one, such
+    /// as `"request.path.startsWith('/search') ? 10 : 1"`. What gives 0 is not limited by the rule. What cannot be
+    /// evaluated, is negative or no number counts as much as the whole `burst`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub weight: Option<WeightSpec>,
+    /// What a body is taken to come to whose length is not known beforehand; if it is not given, the mean of what calls
+    /// under the rule have come to lately.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub estimate: Option<Size>,
+    /// What the rule is called in `RateLimit` and `RateLimit-Policy`: letters, digits, `-`, `_` and `.`;
+    /// what it is per and what it counts if it is not given.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub name: Option<String>,
+    /// How many keys are remembered at a time, at 16 bytes each (8 for `concurrency`). Beyond, those that owe least are
+    /// forgotten; of `concurrency` those are not counted that come when there is no room.
+    #[serde(default = "default_keys")]
+    pub keys: u64,
+}
+
+/// By what calls are told apart; by several things for each combination of them.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct PerSpec(pub Vec<Per>);
+
+/// Whose calls are counted together. Those of callers that lack it (are not known, are in no team, send no such
+/// field, have no such claim) are counted by their address.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
+#[serde(rename_all = "kebab-case")]
+pub enum Per {
+    /// Each consumer's.
+    Consumer,
+    /// Those of all consumers of a team.
+    Team,
+    /// Each caller's address; for IPv6 each network of 64 bits, since whoever has one address there has them all.
+    Address,
+    /// Each route's, whoever calls.
+    Route,
+    /// All calls that come under the limit, whoever calls.
+    All,
+    /// Those with the same value in this field of the request. Callers write it: one who makes up values has as many
+    /// shares, unless another rule bounds him.
+    Header(String),
+    /// Those with the same value in this claim of the caller's verified token.
+    Claim(String),
+}
+
+/// How much may come at once.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum BurstSpec {
+    Calls(u64),
+    Bytes(Size),
+}
+
+/// How much a call counts.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum WeightSpec {
+    Fixed(u64),
+    Expression(String),
+}
+
+impl Spec for LimitSpec {
+    const EXPECTED: &'static str = "`none`, or a list of rules, such as `[{ per: consumer, rate: 100/s }]`";
+    const LIST: bool = true;
+}
+
+fn default_keys() -> u64 {
+    DEFAULT_KEYS
+}
+
+pub(super) const DEFAULT_KEYS: u64 = 65536;
+
+// === impl PerSpec ===
+
+impl From<Per> for PerSpec {
+    fn from(per: Per) -> PerSpec {
+        PerSpec(vec![per])
+    }
+}
+
+impl<'de> Deserialize<'de> for PerSpec {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<PerSpec, D::Error> {
+        struct Visitor;
+
+        impl<'de> de::Visitor<'de> for Visitor {
+            type Value = PerSpec;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("`consumer`, `team`, `address`, `route`, `all`, a `header`, a `claim`, or a list of these")
+            }
+
+            fn visit_str<E: de::Error>(self, text: &str) -> Result<PerSpec, E> {
+                Per::deserialize(StrDeserializer::new(text)).map(PerSpec::from)
+            }
+
+            fn visit_map<A: de::MapAccess<'de>>(self, map: A) -> Result<PerSpec, A::Error> {
+                Per::deserialize(MapAccessDeserializer::new(map)).map(PerSpec::from)
+            }
+
+            fn visit_seq<A: de::SeqAccess<'de>>(self, mut seq: A) -> Result<PerSpec, A::Error> {
+                let mut all = Vec::new();
+                while let Some(per) = seq.next_element()? {
+                    all.push(per);
+                }
+                Ok(PerSpec(all))
+            }
+        }
+
+        deserializer.deserialize_any(Visitor)
+    }
+}
+
+impl Serialize for PerSpec {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        match &*self.0 {
+            [per] => per.serialize(serializer),
+            all => all.serialize(serializer),
+        }
+    }
+}
+
+impl JsonSchema for PerSpec {
+    fn inline_schema() -> bool {
+        true
+    }
+
+    fn schema_name() -> Cow<'static, str> {
+        "PerSpec".into()
+    }
+
+    fn json_schema(generator: &mut SchemaGenerator) -> Schema {
+        let per = generator.subschema_for::<Per>();
+        json_schema!({ "anyOf": [per, { "type": "array", "items": per, "minItems": 1 }] })
+    }
+}
+
+// === impl BurstSpec ===
+
+impl<'de> Deserialize<'de> for BurstSpec {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<BurstSpec, D::Error> {
+        struct Visitor;
+
+        impl de::Visitor<'_> for Visitor {
+            type Value = BurstSpec;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("a number of calls such as 200, or a size such as `20MiB`")
+            }
+
+            fn visit_u64<E: de::Error>(self, number: u64) -> Result<BurstSpec, E> {
+                Ok(BurstSpec::Calls(number))
+            }
+
+            fn visit_str<E: de::Error>(self, text: &str) -> Result<BurstSpec, E> {
+                text.parse().map(BurstSpec::Bytes).map_err(E::custom)
+            }
+        }
+
+        deserializer.deserialize_any(Visitor)
+    }
+}
+
+impl Serialize for BurstSpec {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        match self {
+            BurstSpec::Calls(number) => serializer.serialize_u64(*number),
+            BurstSpec::Bytes(size) => size.serialize(serializer),
+        }
+    }
+}
+
+impl JsonSchema for BurstSpec {
+    fn inline_schema() -> bool {
+        true
+    }
+
+    fn schema_name() -> Cow<'static, str> {
+        "BurstSpec".into()
+    }
+
+    fn json_schema(generator: &mut SchemaGenerator) -> Schema {
+        json_schema!({ "anyOf": [{ "type": "integer", "minimum": 1 }, generator.subschema_for::<Size>()] })
+    }
+}
+
+// === impl WeightSpec ===
+
+impl<'de> Deserialize<'de> for WeightSpec {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<WeightSpec, D::Error> {
+        struct Visitor;
+
+        impl de::Visitor<'_> for Visitor {
+            type Value = WeightSpec;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("a number, or an expression that gives one")
+            }
+
+            fn visit_u64<E: de::Error>(self, number: u64) -> Result<WeightSpec, E> {
+                Ok(WeightSpec::Fixed(number))
+            }
+
+            fn visit_str<E: de::Error>(self, text: &str) -> Result<WeightSpec, E> {
+                Ok(WeightSpec::Expression(text.to_owned()))
+            }
+        }
+
+        deserializer.deserialize_any(Visitor)
+    }
+}
+
+impl Serialize for WeightSpec {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        match self {
+            WeightSpec::Fixed(number) => serializer.serialize_u64(*number),
+            WeightSpec::Expression(text) => serializer.serialize_str(text),
+        }
+    }
+}
+
+impl JsonSchema for WeightSpec {
+    fn inline_schema() -> bool {
+        true
+    }
+
+    fn schema_name() -> Cow<'static, str> {
+        "WeightSpec".into()
+    }
+
+    fn json_schema(_: &mut SchemaGenerator) -> Schema {
+        json_schema!({ "anyOf": [{ "type": "integer", "minimum": 1 }, { "type": "string" }] })
+    }
+}
