@@ -6,7 +6,7 @@ use std::time::SystemTime;
 
 use http::{Method, StatusCode, Version};
 
-use crate::{Headers, Time};
+use crate::{Headers, ModelCall, Time};
 
 /// The head of a request, whatever version of HTTP carried it.
 #[derive(Clone, Debug)]
@@ -52,6 +52,8 @@ pub struct Call {
     pub credential: Option<Arc<str>>,
     /// What a verified token says; set by `authenticate`.
     pub claims: Option<Arc<Claims>>,
+    /// What it asks of a model, once that is understood.
+    pub model: Option<Box<ModelCall>>,
 }
 
 /// What the issuer of a token vouches for, as JSON.
@@ -107,7 +109,18 @@ pub struct Consumer {
 impl Call {
     /// One of which nothing more is known than what came in.
     pub fn new(head: RequestHead, client: Client, now: Time, wall: SystemTime) -> Call {
-        Call { head, client, now, wall, place: None, length: Some(0), consumer: None, credential: None, claims: None }
+        Call {
+            head,
+            client,
+            now,
+            wall,
+            place: None,
+            length: Some(0),
+            consumer: None,
+            credential: None,
+            claims: None,
+            model: None,
+        }
     }
 }
 

@@ -7,6 +7,7 @@
 mod call;
 mod date;
 mod headers;
+mod model_call;
 mod network;
 mod secret;
 mod time;
@@ -18,6 +19,7 @@ pub use date::Date;
 pub use headers::Headers;
 pub use http::{Method, StatusCode, Version};
 pub use ipnet::IpNet;
+pub use model_call::ModelCall;
 pub use network::Network;
 pub use secret::{Secret, SecretRef};
 pub use time::Time;

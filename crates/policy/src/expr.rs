@@ -14,6 +14,9 @@
 //! | `request.headers` | the fields, their names in lower case; several of one name are joined by `, ` | map of strings |
 //! | `request.address` | the caller's address | string |
 //! | `request.tls.version`, `.sni`, `.client` | absent without TLS; `client`: whether a certificate was shown | string, string, bool |
+//! | `model.name`, `model.dialect` | what the caller asks for, and in whose words (`openai-chat`, `anthropic` ...) | string |
+//! | `model.stream`, `.tools`, `.images`, `.audio`, `.documents`, `.json_schema`, `.reasoning` | what it takes | bool |
+//! | `model.prompt`, `model.output` | tokens of the prompt, estimated; the most that the answer may have | int |
 //! | `response.status`, `response.headers` | only where there is an answer already | int, map of strings |
 //!
 //! What is absent is asked for with `has(consumer.team)` or `'x-a' in request.headers`; to use it is an error, and what

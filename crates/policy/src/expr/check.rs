@@ -29,6 +29,20 @@ const CALL: &[(&str, Kind)] = &[
     ("consumer", Kind::Fields(&[("name", Kind::Text), ("team", Kind::Text)])),
     ("claims", Kind::Map),
     ("request", Kind::Fields(REQUEST)),
+    ("model", Kind::Fields(MODEL)),
+];
+const MODEL: &[(&str, Kind)] = &[
+    ("name", Kind::Text),
+    ("dialect", Kind::Text),
+    ("stream", Kind::Bool),
+    ("prompt", Kind::Int),
+    ("output", Kind::Int),
+    ("tools", Kind::Bool),
+    ("images", Kind::Bool),
+    ("audio", Kind::Bool),
+    ("documents", Kind::Bool),
+    ("json_schema", Kind::Bool),
+    ("reasoning", Kind::Bool),
 ];
 const REQUEST: &[(&str, Kind)] = &[
     ("method", Kind::Text),

@@ -3,7 +3,7 @@
 use std::borrow::Cow;
 use std::sync::OnceLock;
 
-use base::{Call, Claims, Consumer, Headers, Reply, TlsInfo, Version};
+use base::{Call, Claims, Consumer, Headers, ModelCall, Reply, TlsInfo, Version};
 use cel::ExecutionError;
 use cel::common::traits::{Container, Indexer, Iterable, Iterator as Items, Sizer};
 use cel::common::types::{CelBool, CelDouble, CelInt, CelList, CelNull, CelString, CelUInt, MAP_TYPE, Type};
@@ -36,6 +36,7 @@ impl Scope<'_> {
             "consumer" => Item::Fields(Fields::Consumer(self.call.consumer.as_deref())),
             "claims" => Item::Fields(Fields::Json(self.call.claims.as_deref())),
             "request" => Item::Fields(Fields::Request(self.call)),
+            "model" => Item::Fields(Fields::Model(self.call.model.as_deref())),
             "response" => Item::Fields(Fields::Response(self.reply?)),
             _ => return None,
         })
@@ -48,6 +49,7 @@ enum Fields<'a> {
     Consumer(Option<&'a Consumer>),
     Json(Option<&'a Claims>),
     Request(&'a Call),
+    Model(Option<&'a ModelCall>),
     Response(&'a Reply),
     Headers(&'a Headers),
     Query(Option<&'a str>),
@@ -90,6 +92,7 @@ impl<'a> Fields<'a> {
                     _ => return None,
                 }
             }
+            (Fields::Model(model), name) => model_field(model?, name)?,
             (Fields::Response(reply), "status") => {
                 Item::Value(Box::new(CelInt::from(i64::from(reply.status.as_u16()))))
             }
@@ -120,6 +123,19 @@ impl<'a> Fields<'a> {
             Fields::Request(_) => {
                 known(&["method", "scheme", "version", "host", "path", "query", "headers", "address", "tls"])
             }
+            Fields::Model(_) => known(&[
+                "name",
+                "dialect",
+                "stream",
+                "prompt",
+                "output",
+                "tools",
+                "images",
+                "audio",
+                "documents",
+                "json_schema",
+                "reasoning",
+            ]),
             Fields::Response(_) => known(&["status", "headers"]),
             Fields::Tls(_) => known(&["version", "sni", "client"]),
             Fields::Headers(headers) => {
@@ -136,6 +152,25 @@ impl<'a> Fields<'a> {
             }
         }
     }
+}
+
+fn model_field<'a>(model: &'a ModelCall, name: &str) -> Option<Item<'a>> {
+    let truth = |it: bool| Item::Value(Box::new(CelBool::from(it)));
+    let count = |it: u64| Item::Value(Box::new(CelInt::from(i64::try_from(it).unwrap_or(i64::MAX))));
+    Some(match name {
+        "name" => text(&*model.model),
+        "dialect" => text(model.dialect),
+        "stream" => truth(model.stream),
+        "prompt" => count(model.prompt),
+        "output" => count(model.output),
+        "tools" => truth(model.tools),
+        "images" => truth(model.images),
+        "audio" => truth(model.audio),
+        "documents" => truth(model.documents),
+        "json_schema" => truth(model.json_schema),
+        "reasoning" => truth(model.reasoning),
+        _ => return None,
+    })
 }
 
 impl<'a> Item<'a> {
