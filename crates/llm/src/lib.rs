@@ -11,6 +11,7 @@
 #![forbid(unsafe_code)]
 #![expect(dead_code, reason = "the translations come next and use the rest of `json`")]
 
+pub mod catalogue;
 mod dialect;
 pub mod error;
 mod format;

@@ -1,0 +1,246 @@
+//! Providers as data: where one is, which dialects it speaks at which paths, how it is shown a key.
+//!
+//! A provider that speaks like OpenAI is one row here.
+
+use crate::dialect::{Dialect, Operation, Target};
+
+/// Who serves models, as far as it differs from others.
+#[derive(Clone, Copy, Debug)]
+pub struct Provider {
+    /// Its name in documents and in the price book.
+    pub name: &'static str,
+    /// Before the paths; with `{region}` and `{project}` to be filled in. `None` if everybody has one's own.
+    pub url: Option<&'static str>,
+    /// In the order in which they are taken where several would do.
+    pub speaks: &'static [Speaks],
+    pub key: KeyPlace,
+    /// Fields that every request has, unless the caller has said otherwise.
+    pub headers: &'static [(&'static str, &'static str)],
+    /// It takes `stream_options.include_usage`.
+    pub tells_usage: bool,
+}
+
+/// A dialect, and where each operation of it is.
+#[derive(Clone, Copy, Debug)]
+pub struct Speaks {
+    pub dialect: Dialect,
+    /// Below the URL, with `{model}` where it belongs; first whole, then as a stream.
+    paths: &'static [(Operation, &'static str, &'static str)],
+}
+
+/// Where a provider wants its key.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum KeyPlace {
+    /// `Authorization: Bearer`.
+    Bearer,
+    /// A field of its own.
+    Field(&'static str),
+    /// Signed by it: AWS Signature Version 4, for this service.
+    Signature(&'static str),
+}
+
+/// The row of that name.
+pub fn find(name: &str) -> Option<&'static Provider> {
+    ALL.iter().find(|provider| provider.name == name)
+}
+
+pub fn all() -> &'static [Provider] {
+    ALL
+}
+
+// === impl Provider ===
+
+impl Provider {
+    /// The dialect in which it is asked what a caller asks in another: the caller's own if it speaks that, else the first
+    /// into which something translates.
+    pub fn speaks_to(&self, caller: Dialect, operation: Operation) -> Option<&'static Speaks> {
+        let mut able = self.speaks.iter().filter(|it| it.path(operation, false).is_some());
+        let own = able.clone().find(|it| it.dialect == caller);
+        own.or_else(|| able.find(|it| translates(caller, it.dialect, operation)))
+    }
+
+    /// What must be filled into its URL.
+    pub fn wants(&self, place: &str) -> bool {
+        self.url.is_some_and(|url| url.contains(&format!("{{{place}}}")))
+    }
+}
+
+/// Whether what is asked in one dialect can be asked in another.
+fn translates(caller: Dialect, provider: Dialect, operation: Operation) -> bool {
+    let embeds = |dialect| dialect == OpenAiEmbeddings;
+    operation == Generate && !embeds(caller) && !embeds(provider)
+}
+
+// === impl Speaks ===
+
+impl Speaks {
+    /// The path and query of a request.
+    pub fn target(&self, asked: &Target, model: &str, stream: bool) -> Option<String> {
+        let path = self.path(asked.operation, stream)?;
+        Some(path.replacen("{model}", &encode(model), 1))
+    }
+
+    fn path(&self, operation: Operation, stream: bool) -> Option<&'static str> {
+        let (_, whole, streamed) = self.paths.iter().find(|(it, ..)| *it == operation)?;
+        Some(if stream { streamed } else { whole })
+    }
+}
+
+/// A model's name as one step of a path.
+fn encode(model: &str) -> String {
+    let mut out = String::with_capacity(model.len());
+    for byte in model.bytes() {
+        match byte {
+            b'a'..=b'z' | b'A'..=b'Z' | b'0'..=b'9' | b'-' | b'_' | b'.' | b'~' => out.push(char::from(byte)),
+            _ => out.push_str(&format!("%{byte:02X}")),
+        }
+    }
+    out
+}
+
+use Dialect::{Anthropic, Bedrock, Gemini, OpenAiChat, OpenAiEmbeddings, OpenAiResponses};
+use Operation::{CountTokens, Embed, Generate};
+
+const CHAT: Speaks = Speaks { dialect: OpenAiChat, paths: &[(Generate, "/chat/completions", "/chat/completions")] };
+const RESPONSES: Speaks = Speaks { dialect: OpenAiResponses, paths: &[(Generate, "/responses", "/responses")] };
+const EMBEDDINGS: Speaks = Speaks { dialect: OpenAiEmbeddings, paths: &[(Embed, "/embeddings", "/embeddings")] };
+const MESSAGES: Speaks = Speaks {
+    dialect: Anthropic,
+    paths: &[
+        (Generate, "/v1/messages", "/v1/messages"),
+        (CountTokens, "/v1/messages/count_tokens", "/v1/messages/count_tokens"),
+    ],
+};
+const GENERATE: Speaks = Speaks {
+    dialect: Gemini,
+    paths: &[
+        (Generate, "/models/{model}:generateContent", "/models/{model}:streamGenerateContent?alt=sse"),
+        (CountTokens, "/models/{model}:countTokens", "/models/{model}:countTokens"),
+    ],
+};
+const CONVERSE: Speaks =
+    Speaks { dialect: Bedrock, paths: &[(Generate, "/model/{model}/converse", "/model/{model}/converse-stream")] };
+
+/// Like OpenAI, but for its own.
+const LIKE: &[Speaks] = &[CHAT, EMBEDDINGS];
+const CHAT_ONLY: &[Speaks] = &[CHAT];
+
+const fn like(name: &'static str, url: &'static str) -> Provider {
+    Provider { name, url: Some(url), speaks: LIKE, key: KeyPlace::Bearer, headers: &[], tells_usage: true }
+}
+
+const fn chat(name: &'static str, url: &'static str) -> Provider {
+    Provider { speaks: CHAT_ONLY, ..like(name, url) }
+}
+
+static ALL: &[Provider] = &[
+    Provider { speaks: &[CHAT, RESPONSES, EMBEDDINGS], ..like("openai", "https://api.openai.com/v1") },
+    Provider {
+        name: "anthropic",
+        url: Some("https://api.anthropic.com"),
+        speaks: &[MESSAGES],
+        key: KeyPlace::Field("x-api-key"),
+        headers: &[("anthropic-version", "2023-06-01")],
+        tells_usage: false,
+    },
+    Provider {
+        name: "gemini",
+        url: Some("https://generativelanguage.googleapis.com/v1beta"),
+        speaks: &[GENERATE],
+        key: KeyPlace::Field("x-goog-api-key"),
+        headers: &[],
+        tells_usage: false,
+    },
+    Provider {
+        name: "vertex",
+        url: Some(
+            "https://{region}-aiplatform.googleapis.com/v1/projects/{project}/locations/{region}/publishers/google",
+        ),
+        speaks: &[GENERATE],
+        key: KeyPlace::Bearer,
+        headers: &[],
+        tells_usage: false,
+    },
+    Provider {
+        name: "bedrock",
+        url: Some("https://bedrock-runtime.{region}.amazonaws.com"),
+        speaks: &[CONVERSE],
+        key: KeyPlace::Signature("bedrock"),
+        headers: &[],
+        tells_usage: false,
+    },
+    Provider {
+        key: KeyPlace::Field("api-key"),
+        speaks: &[CHAT, RESPONSES, EMBEDDINGS],
+        ..like("azure", "https://{project}.openai.azure.com/openai/v1")
+    },
+    like("mistral", "https://api.mistral.ai/v1"),
+    chat("groq", "https://api.groq.com/openai/v1"),
+    chat("deepseek", "https://api.deepseek.com/v1"),
+    like("together_ai", "https://api.together.xyz/v1"),
+    like("openrouter", "https://openrouter.ai/api/v1"),
+    chat("xai", "https://api.x.ai/v1"),
+    like("fireworks_ai", "https://api.fireworks.ai/inference/v1"),
+    chat("perplexity", "https://api.perplexity.ai"),
+    chat("cerebras", "https://api.cerebras.ai/v1"),
+    like("deepinfra", "https://api.deepinfra.com/v1/openai"),
+    like("nebius", "https://api.studio.nebius.com/v1"),
+    chat("moonshot", "https://api.moonshot.ai/v1"),
+    like("cohere", "https://api.cohere.ai/compatibility/v1"),
+    like("nvidia_nim", "https://integrate.api.nvidia.com/v1"),
+    chat("sambanova", "https://api.sambanova.ai/v1"),
+    like("vllm", "http://127.0.0.1:8000/v1"),
+    like("ollama", "http://127.0.0.1:11434/v1"),
+    like("lm_studio", "http://127.0.0.1:1234/v1"),
+    Provider { url: None, ..like("openai-compatible", "") },
+    Provider {
+        name: "anthropic-compatible",
+        url: None,
+        speaks: &[MESSAGES],
+        key: KeyPlace::Field("x-api-key"),
+        headers: &[("anthropic-version", "2023-06-01")],
+        tells_usage: false,
+    },
+];
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_provider_is_asked_in_the_callers_own_words_where_it_can_be() {
+        let check = |provider: &str, caller, operation, expected: Option<Dialect>| {
+            let speaks = find(provider).unwrap().speaks_to(caller, operation);
+            assert_eq!(speaks.map(|it| it.dialect), expected, "{provider} {caller} {operation:?}");
+        };
+        check("openai", OpenAiResponses, Generate, Some(OpenAiResponses));
+        check("openai", Anthropic, Generate, Some(OpenAiChat));
+        check("groq", OpenAiResponses, Generate, Some(OpenAiChat));
+        check("anthropic", Anthropic, CountTokens, Some(Anthropic));
+        check("openai", Anthropic, CountTokens, None);
+        check("anthropic", OpenAiEmbeddings, Embed, None);
+        check("groq", OpenAiEmbeddings, Embed, None);
+        check("bedrock", Gemini, Generate, Some(Bedrock));
+    }
+
+    #[test]
+    fn paths_have_the_model_where_the_dialect_has_it() {
+        let check = |provider: &str, caller, stream, expected: &str| {
+            let asked = Target { dialect: caller, operation: Generate, model: None, stream };
+            let speaks = find(provider).unwrap().speaks_to(caller, Generate).unwrap();
+            assert_eq!(speaks.target(&asked, "a.b/c:0", stream).as_deref(), Some(expected));
+        };
+        check("openai", OpenAiChat, true, "/chat/completions");
+        check("gemini", OpenAiChat, true, "/models/a.b%2Fc%3A0:streamGenerateContent?alt=sse");
+        check("bedrock", Anthropic, false, "/model/a.b%2Fc%3A0/converse");
+    }
+
+    #[test]
+    fn names_are_there_once() {
+        let mut names: Vec<_> = all().iter().map(|it| it.name).collect();
+        names.sort_unstable();
+        names.dedup();
+        assert_eq!(names.len(), all().len());
+        assert!(find("bedrock").unwrap().wants("region") && !find("openai").unwrap().wants("region"));
+    }
+}
