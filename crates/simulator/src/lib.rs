@@ -18,6 +18,16 @@
 //! | `GET /ws` | WebSocket echo |
 //! | `/simulator.Echo/{Unary,ServerStream,Bidi}` | gRPC echo of raw messages |
 //! | `/grpc.health.v1.Health/Check` | the same health, in gRPC |
+//! | `POST …/chat/completions`, `…/responses`, `…/embeddings`; `GET …/models` | a provider of models, in OpenAI's dialect |
+//! | `POST …/messages`, `…/messages/count_tokens` | in Anthropic's |
+//! | `POST …/models/{model}:generateContent`, `:streamGenerateContent`, `:embedContent`, `:countTokens` | in Gemini's |
+//! | `POST …/model/{model}/converse`, `…/converse-stream` | in Bedrock's |
+//! | `GET /books?since=` | what the calls to models would be billed, see [`Simulator::books`] |
+//!
+//! Models are told what to answer, how fast, and how to go wrong, by words: in the header `x-simulate: tokens=50 rate=100`,
+//! after a `~` in the model's name (`gpt-4o~status=503,times=2`) or in the key, or in the last message, as in
+//! `Hello [sim tokens=50 cut=3]`. They are listed in `model/words.rs`. A model whose name begins with `no-such` is not
+//! found; a key that begins with `wrong` is not known.
 //!
 //! Any of them takes a [`Fault`]: by header `x-fault`, by query `?fault=`, or by [`Simulator::inject`].
 
@@ -25,6 +35,7 @@ mod answer;
 mod fault;
 mod grpc;
 mod journal;
+mod model;
 pub mod raw;
 mod rest;
 mod server;
@@ -41,6 +52,9 @@ use tokio::sync::oneshot;
 
 pub use fault::Fault;
 pub use journal::Seen;
+pub use model::books::{Ended, Entry};
+pub use model::script::Usage;
+pub use model::sigv4::{ACCESS_KEY, SECRET_KEY};
 use server::State;
 pub use stream::now_ns;
 
@@ -53,17 +67,33 @@ pub struct Options {
     pub address: SocketAddr,
     /// How many requests the journal remembers; the oldest fall out.
     pub journal: usize,
+    /// How many calls to models the books remember; the oldest fall out, their sums stay.
+    pub books: usize,
+    /// Whether a client of HTTP/1.1 may close its half of a connection and still have its answer. Who allows it notices
+    /// only when writing that a client has gone; a provider does not, and notices at once.
+    pub half_close: bool,
 }
 
 impl Default for Options {
     fn default() -> Self {
-        Self { name: "simulator".into(), address: SocketAddr::from(([127, 0, 0, 1], 0)), journal: 10_000 }
+        Self {
+            name: "simulator".into(),
+            address: SocketAddr::from(([127, 0, 0, 1], 0)),
+            journal: 10_000,
+            books: 100_000,
+            half_close: true,
+        }
     }
 }
 
 impl Options {
     pub fn named(name: impl Into<String>) -> Self {
         Self { name: name.into(), ..Self::default() }
+    }
+
+    /// Of one that is to be a provider of models.
+    pub fn provider(name: impl Into<String>) -> Self {
+        Self { half_close: false, ..Self::named(name) }
     }
 }
 
@@ -118,6 +148,12 @@ impl Simulator {
     /// Every remembered request, oldest first.
     pub fn journal(&self) -> Vec<Seen> {
         self.state.journal.all()
+    }
+
+    /// Every remembered call to a model that has ended, oldest first: what it was, how it ended, and what of it the provider
+    /// bills.
+    pub fn books(&self) -> Vec<Entry> {
+        self.state.provider.books.all()
     }
 
     /// What `/health` and gRPC's health service answer from now on.

@@ -3,19 +3,24 @@
 use std::time::Duration;
 
 use bytes::Bytes;
-use http::{HeaderMap, Request, StatusCode};
+use http::{HeaderMap, Request, StatusCode, Uri};
 use http_body_util::BodyExt;
 use hyper::body::{Frame, Incoming};
 use serde_json::{Map, Value, json};
 use tokio::time::sleep;
 
 use crate::answer::{Answer, full, piped, text, typed};
+use crate::model::books::Books;
 
 static ZEROES: [u8; 64 * 1024] = [b'0'; 64 * 1024];
 
 /// A parameter of the query, as it stands there: nothing the simulator takes needs percent-decoding.
 pub(crate) fn query<'r, B>(request: &'r Request<B>, name: &str) -> Option<&'r str> {
-    let pairs = request.uri().query()?.split('&');
+    query_of(request.uri(), name)
+}
+
+pub(crate) fn query_of<'u>(uri: &'u Uri, name: &str) -> Option<&'u str> {
+    let pairs = uri.query()?.split('&');
     pairs.filter_map(|pair| pair.split_once('=')).find(|(key, _)| *key == name).map(|(_, value)| value)
 }
 
@@ -113,4 +118,12 @@ pub(crate) async fn delay(path: &str) -> Answer {
 
 pub(crate) fn health(healthy: bool) -> Answer {
     if healthy { text(StatusCode::OK, "ok\n") } else { text(StatusCode::SERVICE_UNAVAILABLE, "unhealthy\n") }
+}
+
+/// Those who wait for a call to end ask again and again, so they can say what they have seen.
+pub(crate) fn books<B>(request: &Request<B>, books: &Books) -> Answer {
+    match query(request, "since").map_or(Ok(0), str::parse) {
+        Ok(since) => typed(StatusCode::OK, "application/json", full(books.json(since).to_string())),
+        Err(_) => text(StatusCode::BAD_REQUEST, "/books?since=NUMBER\n"),
+    }
 }

@@ -18,12 +18,15 @@ use tokio::time::sleep;
 use crate::answer::{Answer, text};
 use crate::fault::{self, Fault};
 use crate::journal::{Journal, Seen};
+use crate::model::{Provider, Target};
 use crate::wire::{Control, Wire};
 use crate::{Options, grpc, rest, stream, websocket};
 
 pub(crate) struct State {
     pub(crate) name: String,
     pub(crate) journal: Journal,
+    pub(crate) provider: Provider,
+    half_close: bool,
     connections: AtomicU64,
     healthy: AtomicBool,
     injected: Mutex<VecDeque<Fault>>,
@@ -34,6 +37,8 @@ impl State {
         Self {
             name: options.name.clone(),
             journal: Journal::new(options.journal),
+            provider: Provider::new(options.books),
+            half_close: options.half_close,
             connections: AtomicU64::new(0),
             healthy: AtomicBool::new(true),
             injected: Mutex::default(),
@@ -84,9 +89,10 @@ pub(crate) async fn run(listener: TcpListener, state: Arc<State>, stopped: onesh
 async fn connection(stream: tokio::net::TcpStream, number: u64, state: Arc<State>) {
     let control = Arc::new(Control::default());
     let io = TokioIo::new(Wire::new(stream, control.clone()));
+    let half_close = state.half_close;
     let service = service_fn(move |request| call(request, number, state.clone(), control.clone()));
     let mut builder = auto::Builder::new(TokioExecutor::new());
-    builder.http1().half_close(true);
+    builder.http1().half_close(half_close);
     builder.http2().max_concurrent_streams(1000);
     // A connection that ends in an error is what half of the tests ask for.
     let _ = builder.serve_connection_with_upgrades(io, service).await;
@@ -127,6 +133,15 @@ async fn serve(request: Request<Incoming>, state: &State) -> Answer {
         "trailers" => stream::trailers(),
         "ws" => websocket::upgrade(request),
         "simulator.Echo" | "grpc.health.v1.Health" => grpc::call(request, state.healthy()).await,
-        _ => text(StatusCode::NOT_FOUND, "no such path in the simulator\n"),
+        "books" => rest::books(&request, &state.provider.books),
+        _ => models(request, state).await,
+    }
+}
+
+async fn models(request: Request<Incoming>, state: &State) -> Answer {
+    let uri = request.uri();
+    match Target::of(request.method(), uri.path(), uri.query(), request.headers()) {
+        Some(target) => state.provider.call(target, request).await,
+        None => text(StatusCode::NOT_FOUND, "no such path in the simulator\n"),
     }
 }

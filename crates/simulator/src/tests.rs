@@ -11,13 +11,13 @@ use serde_json::Value;
 use crate::raw::{Script, Server, Then};
 use crate::{Fault, Options, Simulator};
 
-struct Got {
-    head: Response<()>,
-    body: Bytes,
-    trailers: HeaderMap,
+pub(crate) struct Got {
+    pub(crate) head: Response<()>,
+    pub(crate) body: Bytes,
+    pub(crate) trailers: HeaderMap,
 }
 
-fn simulator() -> Simulator {
+pub(crate) fn simulator() -> Simulator {
     Simulator::start(Options::named("one")).unwrap()
 }
 
@@ -26,11 +26,11 @@ fn post(path: &str, body: &'static [u8]) -> Request<Full<Bytes>> {
     request.body(Full::new(Bytes::from_static(body))).unwrap()
 }
 
-fn get(path: &str) -> Request<Full<Bytes>> {
+pub(crate) fn get(path: &str) -> Request<Full<Bytes>> {
     Request::get(path).header("host", "simulator").header("te", "trailers").body(Full::default()).unwrap()
 }
 
-fn block<T>(future: impl Future<Output = T>) -> T {
+pub(crate) fn block<T>(future: impl Future<Output = T>) -> T {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
     runtime.block_on(async { tokio::time::timeout(Duration::from_secs(10), future).await.unwrap() })
 }
@@ -42,7 +42,7 @@ async fn whole(answer: Response<hyper::body::Incoming>) -> Result<Got, hyper::Er
     Ok(Got { head: Response::from_parts(head, ()), body: body.to_bytes(), trailers })
 }
 
-fn h1(simulator: &Simulator, request: Request<Full<Bytes>>) -> Result<Got, hyper::Error> {
+pub(crate) fn h1(simulator: &Simulator, request: Request<Full<Bytes>>) -> Result<Got, hyper::Error> {
     block(async {
         let stream = tokio::net::TcpStream::connect(simulator.address()).await.unwrap();
         let (mut sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream)).await?;
@@ -51,7 +51,7 @@ fn h1(simulator: &Simulator, request: Request<Full<Bytes>>) -> Result<Got, hyper
     })
 }
 
-fn h2(simulator: &Simulator, mut request: Request<Full<Bytes>>) -> Result<Got, hyper::Error> {
+pub(crate) fn h2(simulator: &Simulator, mut request: Request<Full<Bytes>>) -> Result<Got, hyper::Error> {
     *request.uri_mut() = format!("http://simulator{}", request.uri()).parse().unwrap();
     block(async {
         let stream = tokio::net::TcpStream::connect(simulator.address()).await.unwrap();
