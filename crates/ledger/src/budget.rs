@@ -1,0 +1,15 @@
+//! Budgets: an amount over a period, for each of something. Reserved before a call, settled after it.
+
+mod accounts;
+mod amount;
+mod books;
+mod hold;
+mod period;
+mod spec;
+mod window;
+
+pub use amount::{Allowance, Used};
+pub use books::{Account, Books, Caller, Health};
+pub use hold::{Crossed, Exhausted, Hold, Standing, Why};
+pub use period::{Every, Moment, Offset};
+pub use spec::{BudgetError, BudgetSpec, BudgetsSpec, Enforce, Fail, Scope};

@@ -1,0 +1,267 @@
+//! All budgets and the price book, shared by all cores.
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering::Relaxed;
+use std::sync::atomic::{AtomicBool, AtomicU64};
+
+use base::Percent;
+
+use super::accounts::{Accounts, Asked, Key, Taking};
+use super::amount::{Allowance, Unit, Used};
+use super::hold::{Exhausted, Hold, Part, Standing, Why};
+use super::period::{Every, Moment, Offset};
+use super::spec::{BudgetError, BudgetSpec, BudgetsSpec, Enforce, Fail, Scope};
+use super::window::Window;
+use crate::{Entry, PriceBook};
+
+/// The budgets and the prices of a snapshot.
+#[derive(Debug)]
+pub struct Books {
+    pub prices: PriceBook,
+    rules: Arc<Rules>,
+    health: Arc<Health>,
+}
+
+/// Whether what is spent can be written down; whoever writes the journal says so, and budgets that fail closed ask.
+#[derive(Debug, Default)]
+pub struct Health {
+    unbooked: AtomicBool,
+}
+
+/// Who stands above a call, as far as is known.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Caller<'a> {
+    /// The trace id.
+    pub task: Option<[u8; 16]>,
+    pub key: Option<&'a str>,
+    pub consumer: Option<&'a str>,
+    pub team: Option<&'a str>,
+    pub api: Option<&'a str>,
+}
+
+/// One account as it stands, for those who ask.
+pub type Account = Standing;
+
+#[derive(Debug)]
+pub(super) struct Rules {
+    /// Those with the fewest callers first, so that what is taken and must be given back since a wider budget refuses
+    /// was in the way of the fewest.
+    rules: Box<[Rule]>,
+    pub(super) lost: AtomicU64,
+}
+
+#[derive(Debug)]
+pub(super) struct Rule {
+    pub(super) name: Arc<str>,
+    pub(super) scope: Scope,
+    only: Vec<String>,
+    pub(super) allowance: Allowance,
+    pub(super) unit: Unit,
+    pub(super) limit: u64,
+    pub(super) every: Every,
+    pub(super) offset: Offset,
+    enforce: Enforce,
+    /// The shares, and what they are in units.
+    pub(super) warn: Vec<(Percent, u64)>,
+    fail: Fail,
+    keys: u64,
+    accounts: Arc<Accounts>,
+}
+
+// === impl Books ===
+
+impl Books {
+    /// Those of a document. A budget that is still there and counts the same goes on with what it has counted, in
+    /// `previous`, whatever it allows now.
+    pub fn new(specs: &BudgetsSpec, prices: PriceBook, previous: Option<&Books>) -> Result<Books, Vec<BudgetError>> {
+        let mut errors = Vec::new();
+        let mut rules = Vec::new();
+        for (name, spec) in &specs.0 {
+            let before = previous.and_then(|books| books.rules.rules.iter().find(|rule| *rule.name == **name));
+            let wrong = spec.check(name);
+            match spec.amount.counted() {
+                Some(limit) if wrong.is_empty() => rules.push(Rule::new(name, spec, limit, before)),
+                _ => errors.extend(wrong),
+            }
+        }
+        if !errors.is_empty() {
+            return Err(errors);
+        }
+        rules.sort_by_key(|rule| rule.scope);
+        let health = previous.map_or_else(Arc::default, |books| books.health.clone());
+        let lost = previous.map_or(0, |books| books.rules.lost.load(Relaxed));
+        Ok(Books { prices, rules: Arc::new(Rules { rules: rules.into(), lost: lost.into() }), health })
+    }
+
+    /// Holds the worst case of a call on every budget above it, or on none: then the first that does not allow it is
+    /// told. Never waits for anything.
+    ///
+    /// A call that a wider budget refuses has held its part of the narrower ones for a moment; another that came in that
+    /// moment may have been refused by those. It is never the other way round: what is reserved and spent is at no time
+    /// more than a hard budget allows.
+    pub fn reserve(&self, caller: &Caller<'_>, worst: &Used, now: Moment) -> Result<Hold, Box<Exhausted>> {
+        let mut parts = Vec::new();
+        let refused = self.rules.rules.iter().zip(0u32..).find_map(|(rule, at)| {
+            let key = rule.key(caller)?;
+            let taken = rule.unit.count(worst);
+            match rule.take(key, taken, now, &self.health) {
+                Ok(None) => None,
+                Ok(Some(window)) => {
+                    parts.push(Part { rule: at, taken, window });
+                    None
+                }
+                Err(refused) => Some(refused),
+            }
+        });
+        let hold = Hold::new(self.rules.clone(), parts);
+        match refused {
+            None => Ok(hold),
+            Some(refused) => {
+                hold.release();
+                Err(refused)
+            }
+        }
+    }
+
+    /// Counts what an entry of the journal says was spent, as a node does that starts; in the period the call began in.
+    pub fn restore(&self, entry: &Entry) {
+        let used = entry.used();
+        for rule in &self.rules.rules {
+            let Some(key) = rule.key(&entry.caller()) else { continue };
+            rule.accounts.add(key, rule.unit.count(&used), entry.time);
+        }
+    }
+
+    /// From what moment on entries are needed to know what is spent of the budgets at `now`; `None` if none is.
+    pub fn needed_since(&self, now: Moment) -> Option<Moment> {
+        let starts = self.rules.rules.iter().map(|rule| rule.every.start(now, rule.offset));
+        starts.min().map(Moment::from_secs)
+    }
+
+    /// How all accounts stand, for those who ask; walks through all of them.
+    pub fn accounts(&self, now: Moment) -> Vec<Account> {
+        let standings = |rule: &Rule| {
+            let windows = rule.accounts.windows(now);
+            windows.into_iter().map(|window| rule.standing(&window)).collect::<Vec<_>>()
+        };
+        self.rules.rules.iter().flat_map(standings).collect()
+    }
+
+    /// Holds that were dropped, neither settled nor released, since the process began: faults.
+    pub fn lost(&self) -> u64 {
+        self.rules.lost.load(Relaxed)
+    }
+
+    /// To be told by whoever writes the journal. The same over all reloads.
+    pub fn health(&self) -> Arc<Health> {
+        self.health.clone()
+    }
+
+    /// There are budgets.
+    pub fn has_budgets(&self) -> bool {
+        !self.rules.rules.is_empty()
+    }
+}
+
+impl Health {
+    /// What is spent cannot be written down, or can be again.
+    pub fn set_unbooked(&self, unbooked: bool) {
+        self.unbooked.store(unbooked, Relaxed);
+    }
+
+    pub fn is_unbooked(&self) -> bool {
+        self.unbooked.load(Relaxed)
+    }
+}
+
+impl Rules {
+    pub(super) fn rule(&self, at: u32) -> &Rule {
+        &self.rules[at as usize]
+    }
+}
+
+// === impl Rule ===
+
+impl Rule {
+    fn new(name: &str, spec: &BudgetSpec, limit: u64, before: Option<&Rule>) -> Rule {
+        let BudgetSpec { per, only, amount, every, offset, enforce, warn, fail, keys } = spec;
+        let (unit, offset) = (amount.unit(), offset.unwrap_or_default());
+        let keys = if *per == Scope::Organisation { 1 } else { *keys };
+        let same = before.filter(|rule| {
+            (rule.scope, rule.unit, rule.every, rule.offset, rule.keys) == (*per, unit, *every, offset, keys)
+        });
+        let shares = warn.iter().map(|share| {
+            let millionths = (share.fraction() * 1e6).round() as u128;
+            let at = u128::from(limit) * millionths / 1_000_000;
+            (*share, u64::try_from(at).unwrap_or(limit).max(1))
+        });
+        Rule {
+            name: name.into(),
+            scope: *per,
+            only: only.clone(),
+            allowance: *amount,
+            unit,
+            limit,
+            every: *every,
+            offset,
+            enforce: *enforce,
+            warn: shares.collect(),
+            fail: *fail,
+            keys,
+            accounts: same.map_or_else(
+                || Arc::new(Accounts::new(keys, *every, offset, *per == Scope::Task)),
+                |rule| rule.accounts.clone(),
+            ),
+        }
+    }
+
+    /// Whose account a call goes to; `None` if it goes to none.
+    fn key<'a>(&self, caller: &Caller<'a>) -> Option<Asked<'a>> {
+        let name = match self.scope {
+            Scope::Organisation => return Some(Asked::All),
+            Scope::Task => return caller.task.map(Asked::Task),
+            Scope::Key => caller.key,
+            Scope::Consumer => caller.consumer,
+            Scope::Team => caller.team,
+            Scope::Api => caller.api,
+        }?;
+        (self.only.is_empty() || self.only.iter().any(|only| only == name)).then_some(Asked::Named(name))
+    }
+
+    /// `None` if the call passes uncounted.
+    fn take(
+        &self,
+        key: Asked<'_>,
+        amount: u64,
+        now: Moment,
+        health: &Health,
+    ) -> Result<Option<Arc<Window>>, Box<Exhausted>> {
+        let hard = self.enforce == Enforce::Hard;
+        let exhausted = |why, left: u64, renews: Option<u64>| Exhausted {
+            budget: self.name.clone(),
+            scope: self.scope,
+            whose: Key::from(key).to_string(),
+            why,
+            allowance: self.allowance,
+            left: self.unit.name(left),
+            asked: self.unit.name(amount),
+            renews: renews.map(Moment::from_secs),
+        };
+        let refuse = |why, left, renews| Box::new(exhausted(why, left, renews));
+        if health.is_unbooked() && hard && self.fail == Fail::Closed {
+            return Err(refuse(Why::Unbooked, 0, None));
+        }
+        match self.accounts.take(key, amount, hard.then_some(self.limit), now) {
+            Taking::Taken(window) => Ok(Some(window)),
+            Taking::Short { left, window } => {
+                let why = if amount > self.limit { Why::TooLarge } else { Why::Spent };
+                Err(refuse(why, left, self.every.end(window.start, self.offset)))
+            }
+            Taking::Crowded if hard && self.fail == Fail::Closed => Err(refuse(Why::Crowded, 0, None)),
+            Taking::Crowded => Ok(None),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

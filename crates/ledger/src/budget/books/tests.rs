@@ -1,0 +1,327 @@
+use std::collections::BTreeMap;
+use std::sync::atomic::AtomicUsize;
+use std::sync::atomic::Ordering::SeqCst;
+use std::thread;
+
+use proptest::prelude::*;
+
+use super::*;
+use crate::Money;
+
+const NOON: Moment = Moment::from_secs(1_795_521_600);
+
+fn books(specs: &str) -> Books {
+    renewed(specs, None)
+}
+
+fn renewed(specs: &str, previous: Option<&Books>) -> Books {
+    let specs: BTreeMap<String, BudgetSpec> = serde_json::from_str(specs).unwrap();
+    Books::new(&BudgetsSpec(specs), PriceBook::default(), previous).unwrap()
+}
+
+fn caller(name: &str) -> Caller<'_> {
+    Caller { consumer: Some(name), team: Some("blue"), api: Some("chat"), key: None, task: None }
+}
+
+fn usd(text: &str) -> Used {
+    Used::call(text.parse().unwrap(), 0)
+}
+
+fn tokens(tokens: u64) -> Used {
+    Used::call(Money::ZERO, tokens)
+}
+
+fn spent(books: &Books, now: Moment) -> String {
+    let accounts = books.accounts(now);
+    let mut all: Vec<String> =
+        accounts.iter().map(|it| format!("{} {} {} left {}", it.budget, it.whose, it.spent, it.left)).collect();
+    all.sort();
+    all.join(", ")
+}
+
+#[test]
+fn a_call_is_held_on_all_budgets_or_on_none() {
+    let books = books(
+        r#"{ "a": { "per": "consumer", "amount": "1 USD" }, "b": { "per": "team", "amount": "1.5 USD" },
+             "c": { "per": "api", "amount": "2 calls" } }"#,
+    );
+    let first = books.reserve(&caller("x"), &usd("0.75 USD"), NOON).unwrap();
+    let refused = books.reserve(&caller("y"), &usd("0.8 USD"), NOON).unwrap_err();
+    assert_eq!((&*refused.budget, &*refused.whose, refused.why, refused.renews), ("b", "blue", Why::Spent, None));
+    assert_eq!((refused.left.to_string(), refused.asked.to_string()), ("0.75 USD".into(), "0.8 USD".into()));
+    // What it held of its own budget is free again.
+    assert!(spent(&books, NOON).contains("a y 0 USD left 1 USD"), "{}", spent(&books, NOON));
+    let second = books.reserve(&caller("y"), &usd("0.7 USD"), NOON).unwrap();
+    first.settle(&usd("0.5 USD"));
+    second.release();
+    assert_eq!(
+        spent(&books, NOON),
+        "a x 0.5 USD left 0.5 USD, a y 0 USD left 1 USD, b blue 0.5 USD left 1 USD, c chat 1 calls left 1 calls"
+    );
+    assert_eq!(books.lost(), 0);
+}
+
+#[test]
+fn what_is_above_a_call_depends_on_what_is_known_of_the_caller() {
+    let books = books(
+        r#"{ "o": { "per": "organisation", "amount": "10 calls" }, "t": { "per": "task", "amount": "1 calls" },
+             "k": { "per": "key", "only": ["k1"], "amount": "1 calls" } }"#,
+    );
+    let nobody = Caller::default();
+    books.reserve(&nobody, &tokens(0), NOON).unwrap().settle(&tokens(0));
+    books.reserve(&nobody, &tokens(0), NOON).unwrap().settle(&tokens(0));
+    let task = Caller { task: Some([0xab; 16]), ..nobody };
+    books.reserve(&task, &tokens(0), NOON).unwrap().settle(&tokens(0));
+    let refused = books.reserve(&task, &tokens(0), NOON).unwrap_err();
+    assert_eq!((refused.scope, &*refused.whose), (Scope::Task, &*"ab".repeat(16)));
+    for (key, passes) in [("k1", true), ("k1", false), ("k2", true), ("k2", true)] {
+        let key = Caller { key: Some(key), ..nobody };
+        assert_eq!(books.reserve(&key, &tokens(0), NOON).map(Hold::release_after_use).is_ok(), passes, "{key:?}");
+    }
+}
+
+impl Hold {
+    fn release_after_use(self) {
+        self.settle(&tokens(0));
+    }
+}
+
+#[test]
+fn a_hold_settles_against_the_period_it_was_reserved_in() {
+    let books = books(r#"{ "m": { "per": "consumer", "amount": "1 USD", "every": "minute" } }"#);
+    let later = Moment::from_secs(NOON.secs() + 60);
+    let hold = books.reserve(&caller("x"), &usd("0.9 USD"), NOON).unwrap();
+    let refused = books.reserve(&caller("x"), &usd("0.9 USD"), NOON).unwrap_err();
+    assert_eq!(refused.renews, Some(later));
+    // The next minute is whole, whatever is still open of the one before.
+    let next = books.reserve(&caller("x"), &usd("1 USD"), later).unwrap();
+    hold.settle(&usd("0.9 USD"));
+    assert_eq!(spent(&books, later), "m x 0 USD left 0 USD");
+    next.settle(&usd("0.25 USD"));
+    assert_eq!(spent(&books, later), "m x 0.25 USD left 0.75 USD");
+    // One that began before, and comes late, is counted now rather than not at all.
+    books.reserve(&caller("x"), &usd("0.5 USD"), NOON).unwrap().settle(&usd("0.5 USD"));
+    assert_eq!(spent(&books, later), "m x 0.75 USD left 0.25 USD");
+}
+
+#[test]
+fn a_hold_that_is_lost_counts_as_spent() {
+    let books = books(r#"{ "a": { "per": "organisation", "amount": "1 USD" } }"#);
+    drop(books.reserve(&caller("x"), &usd("0.6 USD"), NOON).unwrap());
+    assert_eq!((spent(&books, NOON).as_str(), books.lost()), ("a * 0.6 USD left 0.4 USD", 1));
+}
+
+#[test]
+fn what_is_spent_is_spent_even_if_it_is_more_than_was_held() {
+    let books = books(r#"{ "a": { "per": "organisation", "amount": "1 USD" } }"#);
+    books.reserve(&caller("x"), &usd("0.1 USD"), NOON).unwrap().settle(&usd("1.5 USD"));
+    assert_eq!(spent(&books, NOON), "a * 1.5 USD left 0 USD");
+    assert!(books.reserve(&caller("x"), &usd("0.1 USD"), NOON).is_err());
+    let too_large = books.reserve(&caller("x"), &usd("2 USD"), NOON).unwrap_err();
+    assert_eq!(too_large.why, Why::TooLarge);
+}
+
+#[test]
+fn each_share_is_told_to_one_call() {
+    let books = books(
+        r#"{ "a": { "per": "organisation", "amount": "100 calls", "enforce": "soft", "warn": ["50%", "80%", "100%"] } }"#,
+    );
+    let mut told = Vec::new();
+    for _ in 0..150 {
+        let hold = books.reserve(&caller("x"), &tokens(0), NOON).unwrap();
+        told.extend(
+            hold.settle(&tokens(0)).into_iter().map(|it| (it.share.to_string(), it.standing.spent.to_string())),
+        );
+    }
+    let expected = [("50%", "50 calls"), ("80%", "80 calls"), ("100%", "100 calls")];
+    assert_eq!(told, expected.map(|(share, spent)| (share.to_owned(), spent.to_owned())));
+    let hold = books.reserve(&caller("x"), &tokens(0), NOON).unwrap();
+    assert_eq!(hold.standings().next().unwrap().warns.unwrap().to_string(), "100%");
+    hold.release();
+}
+
+#[test]
+fn a_reload_keeps_what_is_counted_and_changes_what_is_allowed() {
+    let old =
+        books(r#"{ "a": { "per": "organisation", "amount": "1 USD" }, "b": { "per": "team", "amount": "1 USD" } }"#);
+    let open = old.reserve(&caller("x"), &usd("0.5 USD"), NOON).unwrap();
+    let new = renewed(
+        r#"{ "a": { "per": "organisation", "amount": "2 USD" }, "b": { "per": "team", "amount": "1 USD", "every": "day" } }"#,
+        Some(&old),
+    );
+    assert_eq!(spent(&new, NOON), "a * 0 USD left 1.5 USD");
+    open.settle(&usd("0.4 USD"));
+    assert_eq!(spent(&new, NOON), "a * 0.4 USD left 1.6 USD");
+}
+
+#[test]
+fn what_cannot_be_booked_is_not_spent() {
+    let books = books(
+        r#"{ "a": { "per": "organisation", "amount": "1 USD" },
+             "b": { "per": "team", "only": ["green"], "amount": "1 USD", "fail": "open" } }"#,
+    );
+    let green = Caller { team: Some("green"), ..Caller::default() };
+    books.health().set_unbooked(true);
+    assert_eq!(books.reserve(&green, &usd("0.1 USD"), NOON).unwrap_err().why, Why::Unbooked);
+    books.health().set_unbooked(false);
+    books.reserve(&green, &usd("0.1 USD"), NOON).unwrap().release();
+}
+
+#[test]
+fn a_million_tasks_need_no_more_memory_than_is_allowed() {
+    let closed = books(r#"{ "t": { "per": "task", "amount": "2 calls", "keys": 1000 } }"#);
+    let open = books(r#"{ "t": { "per": "task", "amount": "2 calls", "keys": 1000, "fail": "open" } }"#);
+    let task = |number: u64| {
+        let mut id = [1; 16];
+        id[..8].copy_from_slice(&number.to_be_bytes());
+        Caller { task: Some(id), ..Caller::default() }
+    };
+    // 900 new tasks an hour: those of the hour before have been idle long enough.
+    for number in 0..1_000_000u64 {
+        let now = Moment::from_secs(NOON.secs() + number / 900 * 3600);
+        closed.reserve(&task(number), &tokens(0), now).unwrap().settle(&tokens(0));
+    }
+    assert!(closed.rules.rules[0].accounts.count() <= 1000);
+    // All at once is another matter: nobody is idle.
+    let now = Moment::from_secs(NOON.secs() * 2);
+    let crowd = (0..3000u64).map(|number| closed.reserve(&task(number), &tokens(0), now));
+    let (taken, refused): (Vec<_>, Vec<_>) = crowd.partition(Result::is_ok);
+    assert!(taken.len() <= 1000 && refused.iter().all(|it| it.as_ref().is_err_and(|it| it.why == Why::Crowded)));
+    assert!(
+        (0..3000u64).all(|number| open.reserve(&task(number), &tokens(0), now).map(Hold::release_after_use).is_ok())
+    );
+    taken.into_iter().flatten().for_each(Hold::release);
+}
+
+/// A small random walk that is the same every time.
+struct Walk(u64);
+
+impl Walk {
+    fn next(&mut self, below: u64) -> u64 {
+        self.0 = self.0.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        (self.0 >> 33) % below
+    }
+}
+
+#[test]
+fn no_interleaving_overspends_and_nothing_is_lost() {
+    const LIMIT: u64 = 100_000;
+    let books = books(
+        r#"{ "a": { "per": "consumer", "amount": "30000 tokens", "every": "hour" },
+             "b": { "per": "team", "amount": "100000 tokens", "every": "hour" },
+             "t": { "per": "task", "amount": "500 tokens", "every": "minute", "keys": 64, "fail": "open" } }"#,
+    );
+    let passed = AtomicUsize::new(0);
+    // What each thread spent, by the budget and the hour it was counted in.
+    let totals: Vec<BTreeMap<(&str, u64), u64>> = thread::scope(|scope| {
+        let work = |seed: u64| {
+            let (books, passed) = (&books, &passed);
+            move || {
+                let mut walk = Walk(seed);
+                let mut open: Vec<([u64; 2], u64, Hold)> = Vec::new();
+                let mut spent: BTreeMap<(&str, u64), u64> = BTreeMap::new();
+                let mut count = |[own, team]: [u64; 2], used: u64| {
+                    *spent.entry(("a", own)).or_default() += used;
+                    *spent.entry(("b", team)).or_default() += used;
+                };
+                for step in 0..8_000u64 {
+                    let now = Moment::from_secs(NOON.secs() + step / 2000 * 3600 + step % 2000 / 50);
+                    let name = format!("c{}", walk.next(5));
+                    let task = Some([walk.next(200) as u8; 16]);
+                    let caller = Caller { task, ..caller(&name) };
+                    let worst = walk.next(40);
+                    if let Ok(hold) = books.reserve(&caller, &tokens(worst), now) {
+                        passed.fetch_add(1, SeqCst);
+                        // Threads are not in step: a slow one's hold may have been counted in the next hour, and that of
+                        // a moment ago in the next hour by one budget and in this hour by the other.
+                        let counted = [Scope::Consumer, Scope::Team].map(|scope| {
+                            let renews = hold.standings().find(|it| it.scope == scope).and_then(|it| it.renews);
+                            (renews.unwrap().secs() - NOON.secs()) / 3600 - 1
+                        });
+                        open.push((counted, worst, hold));
+                    }
+                    let team = books.accounts_of("b", now);
+                    assert!(team.iter().all(|window| window.spent() <= window.used() && window.used() <= LIMIT));
+                    while open.len() > walk.next(8) as usize {
+                        let at = walk.next(open.len() as u64) as usize;
+                        let (counted, worst, hold) = open.swap_remove(at);
+                        match walk.next(10) {
+                            0 => hold.release(),
+                            1 => {
+                                drop(hold);
+                                count(counted, worst);
+                            }
+                            _ => {
+                                let used = walk.next(worst + 1);
+                                hold.settle(&tokens(used));
+                                count(counted, used);
+                            }
+                        }
+                    }
+                }
+                for (counted, worst, hold) in open {
+                    hold.settle(&tokens(worst));
+                    count(counted, worst);
+                }
+                spent
+            }
+        };
+        let threads: Vec<_> = (1..=8).map(|seed| scope.spawn(work(seed))).collect();
+        threads.into_iter().map(|thread| thread.join().unwrap()).collect()
+    });
+    let sum = |budget: &str, hour: u64| -> u64 { totals.iter().filter_map(|it| it.get(&(budget, hour))).sum() };
+    assert!((0..4).all(|hour| sum("b", hour) <= LIMIT), "overspent");
+    assert!((0..4).any(|hour| sum("b", hour) > LIMIT / 2), "too little was spent to prove anything");
+    let now = Moment::from_secs(NOON.secs() + 3 * 3600);
+    for budget in ["a", "b"] {
+        let windows = books.accounts_of(budget, now);
+        let [spent, used] = [Window::spent, Window::used].map(|of| windows.iter().map(|it| of(it)).sum::<u64>());
+        assert_eq!((spent, used), (sum(budget, 3), sum(budget, 3)), "lost or doubled: {budget}");
+    }
+    assert!(passed.into_inner() > 1000, "too few calls passed to prove anything");
+}
+
+impl Books {
+    fn accounts_of(&self, budget: &str, now: Moment) -> Vec<Arc<Window>> {
+        self.rules.rules.iter().find(|rule| &*rule.name == budget).unwrap().accounts.windows(now)
+    }
+}
+
+proptest! {
+    /// Whatever is done in whatever order: a plain count of the same agrees.
+    #[test]
+    fn books_agree_with_a_plain_count(steps in proptest::collection::vec((0u8..4, 0u64..120, 0u64..120, 0u64..400), 1..80)) {
+        let books = books(r#"{ "a": { "per": "organisation", "amount": "200 tokens", "every": "minute" } }"#);
+        let (mut clock, mut open) = (NOON.secs(), Vec::new());
+        let mut counts: BTreeMap<u64, (u64, u64)> = BTreeMap::new();
+        for (what, amount, actual, pass) in steps {
+            match what {
+                0 | 1 => {
+                    let (reserved, spent) = counts.entry(clock / 60).or_default();
+                    let fits = *reserved + *spent + amount <= 200;
+                    let hold = books.reserve(&Caller::default(), &tokens(amount), Moment::from_secs(clock));
+                    prop_assert_eq!(hold.is_ok(), fits);
+                    if let Ok(hold) = hold {
+                        *reserved += amount;
+                        open.push((clock / 60, amount, hold));
+                    }
+                }
+                2 if !open.is_empty() => {
+                    let (minute, amount, hold) = open.remove(actual as usize % open.len());
+                    let (reserved, spent) = counts.entry(minute).or_default();
+                    *reserved -= amount;
+                    *spent += actual;
+                    hold.settle(&tokens(actual));
+                }
+                _ => clock += pass / 10,
+            }
+            let (reserved, spent) = counts.get(&(clock / 60)).copied().unwrap_or_default();
+            let (window_used, window_spent) = books
+                .accounts_of("a", Moment::from_secs(clock))
+                .first()
+                .map_or((0, 0), |window| (window.used(), window.spent()));
+            prop_assert_eq!((window_used, window_spent), (reserved + spent, spent));
+        }
+        open.into_iter().for_each(|(.., hold)| hold.release());
+    }
+}

@@ -1,0 +1,167 @@
+//! What a call holds of the budgets above it, until it is known what it cost.
+
+use std::mem;
+use std::sync::Arc;
+use std::sync::atomic::Ordering::Relaxed;
+
+use base::Percent;
+use smallvec::SmallVec;
+
+use super::amount::{Allowance, Used};
+use super::books::{Rule, Rules};
+use super::period::Moment;
+use super::spec::Scope;
+use super::window::Window;
+
+/// The worst case of one call, reserved on every budget above it. Ends in exactly one way: [`settle`](Hold::settle) or
+/// [`release`](Hold::release). One that is dropped is a fault of whoever dropped it: nobody knows what the call cost, so
+/// **all of it is taken to be spent**, and [`Books::lost`](super::Books::lost) counts it.
+#[must_use = "what is reserved must be settled or released; dropped, all of it counts as spent"]
+#[derive(Debug)]
+pub struct Hold {
+    rules: Arc<Rules>,
+    parts: Vec<Part>,
+}
+
+#[derive(Debug)]
+pub(super) struct Part {
+    pub(super) rule: u32,
+    pub(super) taken: u64,
+    pub(super) window: Arc<Window>,
+}
+
+/// Which budget does not allow a call, and why.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Exhausted {
+    pub budget: Arc<str>,
+    pub scope: Scope,
+    /// Whose it is: a name, a trace id, `*` for the organisation's.
+    pub whose: String,
+    pub why: Why,
+    pub allowance: Allowance,
+    /// What is neither spent nor reserved.
+    pub left: Allowance,
+    /// What the call may take at worst.
+    pub asked: Allowance,
+    /// When the next period begins; `None` if never.
+    pub renews: Option<Moment>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Why {
+    /// The call may cost more than is left.
+    Spent,
+    /// It may cost more than the whole budget, so waiting does not help.
+    TooLarge,
+    /// What is spent cannot be written down.
+    Unbooked,
+    /// There are as many accounts as may be.
+    Crowded,
+}
+
+/// How one of the budgets above a call stands.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Standing {
+    pub budget: Arc<str>,
+    pub scope: Scope,
+    pub whose: String,
+    pub allowance: Allowance,
+    pub spent: Allowance,
+    /// What is neither spent nor reserved.
+    pub left: Allowance,
+    pub renews: Option<Moment>,
+    /// The highest share that is spent of those at which it warns.
+    pub warns: Option<Percent>,
+}
+
+/// A budget of which a share is spent now at which it warns. Of all calls only one is told.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Crossed {
+    pub share: Percent,
+    pub standing: Standing,
+}
+
+// === impl Hold ===
+
+impl Hold {
+    pub(super) fn new(rules: Arc<Rules>, parts: Vec<Part>) -> Hold {
+        Hold { rules, parts }
+    }
+
+    /// Books what the call really took, against the periods it was reserved in, and frees the rest. It may be more than
+    /// was reserved, if the worst case was none: what is spent is spent, and the budget is then overdrawn.
+    pub fn settle(mut self, used: &Used) -> SmallVec<[Crossed; 1]> {
+        let mut crossed = SmallVec::new();
+        for Part { rule, taken, window } in mem::take(&mut self.parts) {
+            let rule = self.rules.rule(rule);
+            let (before, after) = window.settle(taken, rule.unit.count(used));
+            let passed = rule.warn.iter().filter(|(_, at)| before < *at && *at <= after);
+            crossed.extend(passed.map(|(share, _)| Crossed { share: *share, standing: rule.standing(&window) }));
+        }
+        crossed
+    }
+
+    /// Frees all of it: nothing was spent.
+    pub fn release(self) {
+        let _ = self.settle(&Used::NOTHING);
+    }
+
+    /// How the budgets above the call stand, the call itself taken as reserved.
+    pub fn standings(&self) -> impl Iterator<Item = Standing> {
+        self.parts.iter().map(|part| self.rules.rule(part.rule).standing(&part.window))
+    }
+
+    /// No budget stands above the call.
+    pub fn is_empty(&self) -> bool {
+        self.parts.is_empty()
+    }
+}
+
+impl Drop for Hold {
+    fn drop(&mut self) {
+        if self.parts.is_empty() {
+            return;
+        }
+        self.rules.lost.fetch_add(1, Relaxed);
+        for Part { rule: _, taken, window } in &self.parts {
+            window.settle(*taken, *taken);
+        }
+    }
+}
+
+// === impl Rule ===
+
+impl Rule {
+    pub(super) fn standing(&self, window: &Window) -> Standing {
+        let spent = window.spent();
+        Standing {
+            budget: self.name.clone(),
+            scope: self.scope,
+            whose: window.key.to_string(),
+            allowance: self.allowance,
+            spent: self.unit.name(spent),
+            left: self.unit.name(self.limit.saturating_sub(window.used())),
+            renews: self.every.end(window.start, self.offset).map(Moment::from_secs),
+            warns: self.warn.iter().filter(|(_, at)| *at <= spent).map(|(share, _)| *share).max(),
+        }
+    }
+}
+
+impl std::fmt::Display for Exhausted {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let Exhausted { budget, scope, whose, why, allowance, left, asked, renews } = self;
+        write!(f, "budget `{budget}` of {} `{whose}`: ", scope.as_str())?;
+        match why {
+            Why::Spent => write!(f, "{left} of {allowance} left, the call may take {asked}")?,
+            Why::TooLarge => write!(f, "the call may take {asked}, which is more than all of {allowance}")?,
+            Why::Unbooked => f.write_str("what is spent cannot be written down")?,
+            Why::Crowded => f.write_str("there are as many accounts as it may have")?,
+        }
+        match renews {
+            Some(at) if *why == Why::Spent => write!(f, "; it renews at {at}"),
+            _ => Ok(()),
+        }
+    }
+}
+
+impl std::error::Error for Exhausted {}

@@ -1,0 +1,100 @@
+//! One period of one account: what was taken of it, and what of that is spent.
+//!
+//! A hold keeps the window it was taken from and settles against that one, whatever period it is by then: nothing has to
+//! be carried over, and nothing can be counted twice. What cores share is two numbers; they agree by compare-and-swap.
+
+use std::sync::atomic::AtomicU64;
+use std::sync::atomic::Ordering::SeqCst;
+
+use super::accounts::Key;
+
+#[derive(Debug)]
+pub(super) struct Window {
+    /// Whose it is.
+    pub(super) key: Key,
+    /// When the period began, in seconds since 1970.
+    pub(super) start: u64,
+    /// Spent and reserved, and two bits above, `OVER` and `GONE`.
+    used: AtomicU64,
+    /// Settled. Never more than is used: what is settled comes off `used` before it is added here.
+    spent: AtomicU64,
+}
+
+/// Why nothing could be taken from a window.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Refused {
+    /// There is only so much left.
+    Short { left: u64 },
+    /// Another window has taken its place: look again.
+    Over,
+    /// Its account was forgotten: look for the account again.
+    Gone,
+}
+
+/// The next period has begun; what is still reserved here will settle here.
+const OVER: u64 = 1 << 62;
+/// Nobody will ever find this window again.
+const GONE: u64 = 1 << 63;
+const COUNT: u64 = OVER - 1;
+
+impl Window {
+    pub(super) fn new(key: Key, start: u64, spent: u64) -> Window {
+        Window { key, start, used: AtomicU64::new(spent), spent: AtomicU64::new(spent) }
+    }
+
+    /// Takes so much if it leaves no more than `limit` used; without a limit always.
+    pub(super) fn take(&self, amount: u64, limit: Option<u64>) -> Result<(), Refused> {
+        let mut seen = self.used.load(SeqCst);
+        loop {
+            if seen & GONE != 0 {
+                return Err(Refused::Gone);
+            }
+            if seen & OVER != 0 {
+                return Err(Refused::Over);
+            }
+            let after = seen.saturating_add(amount).min(COUNT);
+            if let Some(limit) = limit.filter(|limit| after > *limit) {
+                return Err(Refused::Short { left: limit.saturating_sub(seen) });
+            }
+            match self.used.compare_exchange_weak(seen, after, SeqCst, SeqCst) {
+                Ok(_) => return Ok(()),
+                Err(now) => seen = now,
+            }
+        }
+    }
+
+    /// Exchanges what was taken for what was spent. Says how much is spent, before and after.
+    pub(super) fn settle(&self, taken: u64, spent: u64) -> (u64, u64) {
+        let change = |used: u64| {
+            let count = (used & COUNT).saturating_sub(taken).saturating_add(spent).min(COUNT);
+            Some((used & !COUNT) | count)
+        };
+        let _ = self.used.fetch_update(SeqCst, SeqCst, change);
+        let before = self.spent.fetch_update(SeqCst, SeqCst, |before| Some(before.saturating_add(spent).min(COUNT)));
+        let before = before.unwrap_or_default();
+        (before, before.saturating_add(spent).min(COUNT))
+    }
+
+    pub(super) fn used(&self) -> u64 {
+        self.used.load(SeqCst) & COUNT
+    }
+
+    pub(super) fn spent(&self) -> u64 {
+        self.spent.load(SeqCst)
+    }
+
+    /// So that only one of those who find the period over and those who forget the account gets its way. False if it is
+    /// gone.
+    pub(super) fn end(&self) -> bool {
+        self.used.fetch_or(OVER, SeqCst) & GONE == 0
+    }
+
+    /// Forgets it, unless something is reserved, or the next window has taken its place.
+    pub(super) fn forget(&self) -> bool {
+        // In this order: `spent` only grows, and is never more than `used`. If the two are equal now, nothing was
+        // reserved when `used` was read, and the exchange fails if anything was since.
+        let spent = self.spent.load(SeqCst);
+        let used = self.used.load(SeqCst);
+        used == spent && self.used.compare_exchange(used, used | GONE, SeqCst, SeqCst).is_ok()
+    }
+}

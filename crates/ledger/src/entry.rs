@@ -1,0 +1,211 @@
+//! One line of the ledger: what a call cost, who pays, and what came of it.
+
+use std::sync::Arc;
+
+use base::TokenUsage;
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+use crate::budget::{Caller, Moment, Used};
+use crate::{Money, ServiceTier};
+
+/// What one attempt at a model cost. Its id, the node and the sequence, is given by the journal that holds it.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Entry {
+    /// When the call began: in whose period it is counted.
+    pub time: Moment,
+    pub api: Arc<str>,
+    pub route: Arc<str>,
+    pub consumer: Option<Arc<str>>,
+    /// What people call the key that was presented.
+    pub credential: Option<Arc<str>>,
+    pub team: Option<Arc<str>>,
+    /// The trace id.
+    pub task: Option<[u8; 16]>,
+    pub provider: Arc<str>,
+    /// What the caller asked for, and what served it.
+    pub model_asked: Arc<str>,
+    pub model_served: Arc<str>,
+    pub class: Class,
+    pub outcome: Outcome,
+    pub usage: TokenUsage,
+    pub tier: ServiceTier,
+    /// The row of the price book it was priced by: `openai/gpt-4o@2026-11-24`; empty if there is no price.
+    pub price: Arc<str>,
+    pub cost: Money,
+    /// What a cache spared.
+    pub saved: Money,
+    /// The usage was counted here, since the provider did not tell all of it.
+    pub estimated: bool,
+    /// Microseconds from the call's beginning to the first token; 0 if there was none.
+    pub first_token: u64,
+    /// Microseconds from the call's beginning to its end.
+    pub total: u64,
+    /// The reservation that this settles, see [`Opened`]; 0 if none was written down.
+    pub hold: u64,
+}
+
+/// What the money went for, so that hidden cost can be seen.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Deserialize, Serialize, JsonSchema)]
+#[serde(rename_all = "kebab-case")]
+pub enum Class {
+    /// The caller got its answer.
+    #[default]
+    Useful,
+    /// An attempt after which there was another.
+    Retry,
+    /// It failed, and the provider charges for it.
+    FailedBilled,
+    /// The caller left.
+    Abandoned,
+    /// One of two attempts made at once, whose answer nobody needed.
+    Duplicate,
+    /// Answered without a provider.
+    Cached,
+    /// Spent on looking whether a call is safe.
+    Guard,
+}
+
+/// How the attempt ended.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Deserialize, Serialize, JsonSchema)]
+#[serde(rename_all = "kebab-case")]
+pub enum Outcome {
+    /// A whole answer.
+    #[default]
+    Answered,
+    /// The provider said no, or could not be reached.
+    Failed,
+    /// The answer broke off.
+    Cut,
+    /// The caller left before its end.
+    Cancelled,
+    /// The node ended before the call did; what it cost is taken to be what was reserved.
+    Crashed,
+}
+
+/// What is written before a call, so that it is not forgotten if the node ends in the middle of it.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Opened {
+    /// Any number that no other open reservation of this process has; never 0.
+    pub hold: u64,
+    pub time: Moment,
+    pub api: Arc<str>,
+    pub route: Arc<str>,
+    pub consumer: Option<Arc<str>>,
+    pub credential: Option<Arc<str>>,
+    pub team: Option<Arc<str>>,
+    pub task: Option<[u8; 16]>,
+    pub provider: Arc<str>,
+    pub model: Arc<str>,
+    pub price: Arc<str>,
+    /// The worst case that was reserved.
+    pub worst: Money,
+    pub input_tokens: u64,
+    pub output_tokens: u64,
+}
+
+// === impl Entry ===
+
+impl Entry {
+    /// What it takes of budgets. An attempt that another followed is no call of its own, and what a cache answered used no
+    /// tokens. A hold is settled with the sum over the entries of its call.
+    pub fn used(&self) -> Used {
+        let calls = match self.class {
+            Class::Retry | Class::Duplicate | Class::Guard => 0,
+            Class::Useful | Class::FailedBilled | Class::Abandoned | Class::Cached => 1,
+        };
+        let tokens = if self.class == Class::Cached { 0 } else { self.usage.total() };
+        Used { money: self.cost, tokens, calls }
+    }
+
+    pub fn caller(&self) -> Caller<'_> {
+        Caller {
+            task: self.task,
+            key: self.credential.as_deref(),
+            consumer: self.consumer.as_deref(),
+            team: self.team.as_deref(),
+            api: Some(&self.api),
+        }
+    }
+}
+
+impl Opened {
+    /// What is booked if nothing more is heard of it: the worst case, estimated.
+    pub fn crashed(self) -> Entry {
+        let Opened {
+            hold,
+            time,
+            api,
+            route,
+            consumer,
+            credential,
+            team,
+            task,
+            provider,
+            model,
+            price,
+            worst,
+            input_tokens,
+            output_tokens,
+        } = self;
+        Entry {
+            time,
+            api,
+            route,
+            consumer,
+            credential,
+            team,
+            task,
+            provider,
+            model_asked: model.clone(),
+            model_served: model,
+            class: Class::Abandoned,
+            outcome: Outcome::Crashed,
+            usage: TokenUsage { input: input_tokens, output: output_tokens, ..TokenUsage::default() },
+            price,
+            cost: worst,
+            estimated: true,
+            hold,
+            ..Entry::default()
+        }
+    }
+}
+
+impl Class {
+    pub const ALL: [Class; 7] = [
+        Class::Useful,
+        Class::Retry,
+        Class::FailedBilled,
+        Class::Abandoned,
+        Class::Duplicate,
+        Class::Cached,
+        Class::Guard,
+    ];
+
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Class::Useful => "useful",
+            Class::Retry => "retry",
+            Class::FailedBilled => "failed-billed",
+            Class::Abandoned => "abandoned",
+            Class::Duplicate => "duplicate",
+            Class::Cached => "cached",
+            Class::Guard => "guard",
+        }
+    }
+}
+
+impl Outcome {
+    pub const ALL: [Outcome; 5] =
+        [Outcome::Answered, Outcome::Failed, Outcome::Cut, Outcome::Cancelled, Outcome::Crashed];
+
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Outcome::Answered => "answered",
+            Outcome::Failed => "failed",
+            Outcome::Cut => "cut",
+            Outcome::Cancelled => "cancelled",
+            Outcome::Crashed => "crashed",
+        }
+    }
+}

@@ -1,0 +1,22 @@
+//! The books: money, prices, budgets, and the entries that say what every call cost.
+//!
+//! Pure and synchronous: no socket, no file, no clock. Time comes with the call.
+#![forbid(unsafe_code)]
+
+mod book;
+mod budget;
+mod entry;
+pub mod litellm;
+mod money;
+mod price;
+mod rows;
+
+pub use book::{Found, Near, PriceBook};
+pub use budget::{
+    Account, Allowance, Books, BudgetError, BudgetSpec, BudgetsSpec, Caller, Crossed, Enforce, Every, Exhausted, Fail,
+    Health, Hold, Moment, Offset, Scope, Standing, Used, Why,
+};
+pub use entry::{Class, Entry, Opened, Outcome};
+pub use money::{Money, TokenPrice};
+pub use price::{CacheUse, Demand, Price, Rates, Section, ServiceTier, Stated};
+pub use rows::{RowError, Rows};
