@@ -23,6 +23,9 @@ struct Field {
 }
 
 impl Headers {
+    /// The longest name that can be kept.
+    pub const MAX_NAME: usize = u16::MAX as usize;
+
     pub fn new() -> Headers {
         Headers::default()
     }
@@ -144,7 +147,7 @@ impl Headers {
     /// True for a token of RFC 9110, 5.6.2.
     pub fn is_name(name: &str) -> bool {
         !name.is_empty()
-            && name.len() <= usize::from(u16::MAX)
+            && name.len() <= Headers::MAX_NAME
             && name.bytes().all(|b| b.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&b))
     }
 

@@ -194,6 +194,7 @@ impl Context<'_> {
                 retire: node.retire.map_or(Some(Duration::from_secs(3600)), |it| it.0.map(|span| span.0)),
                 cache_memory: node.cache.memory.map_or(64 << 20, |size| usize::try_from(size.0).unwrap_or(usize::MAX)),
                 zone: self.zone.clone(),
+                connections: node.connections,
             },
             listeners,
             upstreams: self.finish_upstreams(upstreams),

@@ -55,6 +55,9 @@ section! {
         retire: Option<OrNone>,
         /// Where this node stands: endpoints of the same zone are preferred.
         zone: Option<String>,
+        /// Connections of clients open at once, on all listeners; who comes then waits in the kernel's queue until
+        /// another has gone. Default: three quarters of the open files that the process may have.
+        connections: Option<u32>,
         /// Where the answers lie that the policy `cache` keeps.
         cache: Cache,
     }
@@ -142,10 +145,21 @@ section! {
         head_timeout: Option<Span>,
         /// Between two requests of a connection. Default: `75s`.
         idle_timeout: Option<Span>,
-        /// Between two pieces of a request's body. Default: `60s`.
+        /// Between two pieces of a request's body, or of an answer that the client takes. Default: `60s`.
         body_timeout: Option<Span>,
+        /// What a client has to send of a request until its answer begins, and to take of an answer, each second on
+        /// average, whenever it is waited for as long as `body-timeout`; `0B` for any progress. Default: `10B`.
+        min_rate: Option<Size>,
         /// Streams on one HTTP/2 connection. Default: 128.
         streams: Option<u32>,
+        /// Requests on one connection, which is closed then. Any number unless given.
+        requests: Option<u32>,
+        /// Connections open at once; who comes then waits in the kernel's queue until another has gone. As many as
+        /// `node.connections` unless given.
+        connections: Option<u32>,
+        /// Connections open at once from one address, or from one network of 64 bits with IPv6; who brings more is
+        /// closed. Any number unless given: many people may share an address.
+        connections_per_address: Option<u32>,
     }
 }
 

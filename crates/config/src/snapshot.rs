@@ -71,6 +71,8 @@ pub struct Node {
     pub retire: Option<Duration>,
     /// Where this node stands.
     pub zone: Option<Arc<str>>,
+    /// Connections of clients that may be open at once; absent, what the limit of open files leaves.
+    pub connections: Option<u32>,
     /// Bytes of memory for the answers that are kept.
     pub cache_memory: usize,
 }
@@ -124,8 +126,16 @@ pub struct HttpLimits {
     pub idle_timeout: Duration,
     /// Between two pieces of a request's body, and for a client that stopped reading.
     pub body_timeout: Duration,
+    /// Bytes a second that a client has to move while it is waited for.
+    pub min_rate: u64,
     /// Streams a client may have open on one HTTP/2 connection.
     pub streams: u32,
+    /// Requests that one connection may bring.
+    pub requests: u32,
+    /// Connections that may be open at once.
+    pub connections: Option<u32>,
+    /// The same, of one address.
+    pub connections_per_address: Option<u32>,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]

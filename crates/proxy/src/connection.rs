@@ -12,6 +12,7 @@ use tokio::sync::mpsc;
 use transport::listen::{Acceptor, Stream};
 use transport::{Io, Prefixed, h1, h2, proxy_protocol, tls};
 
+use crate::crowd::Seat;
 use crate::path::Gateway;
 use crate::worker::{HandedOver, LocalListener, Worker};
 
@@ -33,16 +34,31 @@ pub async fn accept(
             stream = acceptor.accept() => stream,
             () = &mut drained => break,
         };
-        begin(&worker, &listener, stream, &tasks);
+        // Who has been accepted and finds no room waits here, with all behind it in the kernel's queue.
+        let seat = tokio::select! {
+            biased;
+            seat = listener.crowd.seat(&listener.name) => seat,
+            () = &mut drained => {
+                begin(&worker, &listener, listener.crowd.seat_anyway(), stream, &tasks);
+                break;
+            }
+        };
+        begin(&worker, &listener, seat, stream, &tasks);
     }
     while let Ok(stream) = tokio::time::timeout(std::time::Duration::ZERO, acceptor.accept()).await {
-        begin(&worker, &listener, stream, &tasks);
+        begin(&worker, &listener, listener.crowd.seat_anyway(), stream, &tasks);
     }
 }
 
-fn begin(worker: &Rc<Worker>, listener: &Rc<LocalListener>, stream: Stream, tasks: &mpsc::UnboundedSender<Task>) {
+fn begin(
+    worker: &Rc<Worker>,
+    listener: &Rc<LocalListener>,
+    seat: Seat,
+    stream: Stream,
+    tasks: &mpsc::UnboundedSender<Task>,
+) {
     // Counted from here on, so that a worker is not taken for quiet before it has begun with it.
-    let open = Open::new(worker, listener);
+    let open = Open::new(worker, listener, seat);
     // The receiver lives as long as the worker, and this with it.
     let _ = tasks.send(Box::pin(fresh(open, stream)));
 }
@@ -51,13 +67,15 @@ fn begin(worker: &Rc<Worker>, listener: &Rc<LocalListener>, stream: Stream, task
 struct Open {
     worker: Rc<Worker>,
     listener: Rc<LocalListener>,
+    /// Absent once it has gone to another core.
+    seat: Option<Seat>,
 }
 
 impl Open {
-    fn new(worker: &Rc<Worker>, listener: &Rc<LocalListener>) -> Open {
+    fn new(worker: &Rc<Worker>, listener: &Rc<LocalListener>, seat: Seat) -> Open {
         worker.opened();
         listener.open.up();
-        Open { worker: worker.clone(), listener: listener.clone() }
+        Open { worker: worker.clone(), listener: listener.clone(), seat: Some(seat) }
     }
 }
 
@@ -68,7 +86,7 @@ impl Drop for Open {
     }
 }
 
-async fn fresh(open: Open, mut stream: Stream) {
+async fn fresh(mut open: Open, mut stream: Stream) {
     let listener = open.listener.clone();
     let accepted = Time::now();
     let (mut remote, mut local) = (stream.peer_addr(), stream.local_addr());
@@ -84,6 +102,10 @@ async fn fresh(open: Open, mut stream: Stream) {
                 return;
             }
         }
+    }
+    if !open.seat.as_mut().is_none_or(|seat| seat.is_for(remote.map(|remote| remote.ip()))) {
+        tracing::debug!(listener = %listener.name, "an address has as many connections as it may have");
+        return;
     }
     let acceptor = listener.tls.borrow().clone();
     let Some(current) = acceptor else {
@@ -102,16 +124,16 @@ fn peer(remote: Option<SocketAddr>, local: Option<SocketAddr>, tls: Option<TlsIn
 
 /// Goes on with a connection from another core.
 pub async fn adopt(worker: Rc<Worker>, listener: Rc<LocalListener>, handed: HandedOver) {
-    let open = Open::new(&worker, &listener);
-    let HandedOver { stream, peer, accepted, read } = handed;
+    let HandedOver { stream, peer, accepted, read, seat } = handed;
+    let open = Open::new(&worker, &listener, seat);
     match stream.attach() {
         Ok(stream) => plain(open, stream, read, peer, accepted, false).await,
         Err(error) => tracing::warn!(%error, "a connection was lost between two cores"),
     }
 }
 
-async fn plain(open: Open, stream: Stream, read: BytesMut, peer: Arc<Peer>, accepted: Time, first: bool) {
-    let Open { worker, listener } = &open;
+async fn plain(mut open: Open, stream: Stream, read: BytesMut, peer: Arc<Peer>, accepted: Time, first: bool) {
+    let (worker, listener) = (open.worker.clone(), open.listener.clone());
     let gateway = Gateway { worker: worker.clone(), listener: listener.clone() };
     let arrival = Arrival { accepted, first, ..Arrival::default() };
     let moves = || worker.balance.wants_to_give() && !listener.drain.is_draining();
@@ -123,19 +145,23 @@ async fn plain(open: Open, stream: Stream, read: BytesMut, peer: Arc<Peer>, acce
             let io = Prefixed::new(read, stream);
             h2::serve(io, peer, arrival, gateway, &listener.http2(), listener.drain.drained()).await;
         }
-        h1::Outcome::HandOver(stream, read) => hand_over(&open, stream, read, peer, accepted).await,
+        h1::Outcome::HandOver(stream, read) => {
+            if let Some(seat) = open.seat.take() {
+                hand_over(&open, seat, stream, read, peer, accepted).await;
+            }
+        }
     }
 }
 
 /// Lets another core go on; if none wants to, this one does.
-async fn hand_over(open: &Open, stream: Stream, read: BytesMut, peer: Arc<Peer>, accepted: Time) {
-    let Open { worker, listener } = open;
+async fn hand_over(open: &Open, seat: Seat, stream: Stream, read: BytesMut, peer: Arc<Peer>, accepted: Time) {
+    let Open { worker, listener, .. } = open;
     let to = worker.balance.hand_over();
     let stream = match stream.detach() {
         Ok(stream) => stream,
         Err(error) => return tracing::warn!(%error, "a connection was lost between two cores"),
     };
-    let handed = Box::new(HandedOver { stream, peer, accepted, read });
+    let handed = Box::new(HandedOver { stream, peer, accepted, read, seat });
     let handed = match to {
         Some(to) => worker.send_to(to, &listener.name, handed),
         None => Err(handed),
@@ -147,7 +173,7 @@ async fn hand_over(open: &Open, stream: Stream, read: BytesMut, peer: Arc<Peer>,
 }
 
 async fn secure<I: Io + 'static>(open: Open, stream: I, peer: Arc<Peer>, accepted: Time) {
-    let Open { worker, listener } = &open;
+    let Open { worker, listener, .. } = &open;
     let gateway = Gateway { worker: worker.clone(), listener: listener.clone() };
     let arrival = Arrival { accepted, tls_done: Time::now(), first: true, ..Arrival::default() };
     if peer.tls.as_ref().and_then(|tls| tls.alpn.as_deref()) == Some("h2") {

@@ -9,16 +9,17 @@ use base64::Engine as _;
 use config::{HostRewrite, PathRewrite, Rewrite};
 use ipnet::IpNet;
 
-/// Fields that concern one connection only (RFC 9110, 7.6.1), framing included: the next one gets its own.
+/// Fields that concern one connection only (RFC 9110, 7.6.1), framing included: the next one gets its own. What reads as
+/// framing where an underscore is taken for a dash goes too.
 fn is_hop_by_hop(name: &[u8]) -> bool {
     match name.len() {
         2 => name == b"te",
         6 => name == b"expect",
         7 => name == b"upgrade",
         10 => name == b"connection" || name == b"keep-alive",
-        14 => name == b"content-length" || name == b"http2-settings",
+        14 => name == b"content-length" || name == b"http2-settings" || name == b"content_length",
         16 => name == b"proxy-connection",
-        17 => name == b"transfer-encoding",
+        17 => name == b"transfer-encoding" || name == b"transfer_encoding",
         _ => false,
     }
 }
@@ -169,7 +170,7 @@ pub fn add_forwarded(head: &mut RequestHead, client: &Client, trusted: &[IpNet])
     let direct = client.peer.remote.map(|remote| remote.ip().to_canonical());
     let believed = direct.is_some_and(|addr| trusted.iter().any(|net| net.contains(&addr)));
     if !believed {
-        head.headers.retain_bytes(|name, _| !(name == b"forwarded" || name.starts_with(b"x-forwarded-")));
+        head.headers.retain_bytes(|name, _| !is_forwarded(name));
     }
     let mut element = String::with_capacity(96 + head.authority.len());
     element.push_str(if matches!(direct, Some(IpAddr::V6(_))) { "for=\"[" } else { "for=" });
@@ -191,6 +192,15 @@ pub fn add_forwarded(head: &mut RequestHead, client: &Client, trusted: &[IpNet])
         element.push('"');
     }
     append_to_list(&mut head.headers, believed, "forwarded", &element);
+}
+
+/// Also where an underscore stands for a dash: services behind CGI and its like cannot tell them apart.
+fn is_forwarded(name: &[u8]) -> bool {
+    match name.strip_prefix(b"x") {
+        None => name == b"forwarded",
+        Some([b'-' | b'_', rest @ ..]) => matches!(rest.strip_prefix(b"forwarded"), Some([b'-' | b'_', ..])),
+        Some(_) => false,
+    }
 }
 
 /// An address as text; that of IPv4 without the machinery of formatting, since every call has one.

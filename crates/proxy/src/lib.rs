@@ -11,6 +11,7 @@ mod choose;
 mod circuit;
 mod connection;
 mod count;
+mod crowd;
 mod deadline;
 mod filtered;
 mod forward;

@@ -25,6 +25,7 @@ use transport::listen::{self, Listening};
 use transport::tls;
 
 use crate::board::Board;
+use crate::crowd::Crowd;
 use crate::health::Checks;
 use crate::status::Upstreams;
 use crate::upstream::{EndpointState, Member, UpstreamState};
@@ -398,8 +399,23 @@ fn prepare(
     let upstreams = snapshot.upstreams.iter().map(|upstream| upstream_state(upstream, old)).collect();
     let members = snapshot.upstreams.iter().map(|upstream| ArcSwap::from_pointee(members(upstream, old, names)));
     let members = members.collect();
-    let generation = Arc::new(Generation { snapshot: snapshot.clone(), upstreams, members, client_tls, server_tls });
+    let crowds = crowds(snapshot, old);
+    let generation =
+        Arc::new(Generation { snapshot: snapshot.clone(), upstreams, members, client_tls, server_tls, crowds });
     Ok(Prepared { generation, sockets, bound: now_bound, telemetry })
+}
+
+/// Those of listeners that stay go on counting.
+fn crowds(snapshot: &Snapshot, old: Option<&Generation>) -> Vec<Arc<Crowd>> {
+    let before: Vec<_> = old.iter().flat_map(|old| old.snapshot.listeners.iter().zip(&old.crowds)).collect();
+    let node = before.first().map(|(_, crowd)| crowd.node().clone()).unwrap_or_default();
+    let crowds = snapshot.listeners.iter().map(|listener| {
+        let same = before.iter().find(|(it, _)| it.name == listener.name && it.address == listener.address);
+        let crowd = same.map_or_else(|| Crowd::new(node.clone()), |(_, crowd)| (*crowd).clone());
+        crowd.allow(&listener.limits, snapshot.node.connections);
+        crowd
+    });
+    crowds.collect()
 }
 
 fn server_tls(

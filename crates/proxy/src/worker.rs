@@ -18,10 +18,11 @@ use tokio::sync::{mpsc, oneshot};
 use tokio::task::JoinSet;
 use transport::dns::Names;
 use transport::listen::{Detached, Listening};
-use transport::{Drain, Drainer, drain, h1, h2};
+use transport::{Drain, Drainer, Pace, drain, h1, h2};
 
 use crate::board::{self, Balance, Board};
 use crate::connection;
+use crate::crowd::{Crowd, Seat};
 use crate::deadline::Timers;
 use crate::meter::{self, Meter};
 use crate::outside::World;
@@ -37,6 +38,8 @@ pub struct Generation {
     pub client_tls: Vec<Option<Arc<ClientConfig>>>,
     /// As the snapshot's listeners.
     pub server_tls: Vec<Option<Arc<ArcSwap<ServerConfig>>>>,
+    /// As the snapshot's listeners.
+    pub crowds: Vec<Arc<Crowd>>,
 }
 
 /// A generation as one core has it.
@@ -73,6 +76,7 @@ pub struct LocalListener {
     trusted: RefCell<Rc<[IpNet]>>,
     pub tls: RefCell<Option<Arc<ArcSwap<ServerConfig>>>>,
     pub open: Gauge,
+    pub crowd: Arc<Crowd>,
     pub drain: Drain,
     drainer: Drainer,
 }
@@ -116,6 +120,7 @@ pub struct HandedOver {
     pub peer: Arc<base::Peer>,
     pub accepted: Time,
     pub read: bytes::BytesMut,
+    pub seat: Seat,
 }
 
 /// Runs a worker until its orders end.
@@ -392,7 +397,9 @@ impl Worker {
                 Some(listener) => listener.update(config, tls),
                 None => {
                     let open = self.recorder.borrow().connections(&config.name);
-                    listeners.insert(config.name.clone(), Rc::new(LocalListener::new(index, config, tls, open)));
+                    let crowd = generation.crowds[index].clone();
+                    let listener = LocalListener::new(index, config, tls, open, crowd);
+                    listeners.insert(config.name.clone(), Rc::new(listener));
                 }
             }
         }
@@ -417,6 +424,7 @@ impl LocalListener {
         config: &Arc<Listener>,
         tls: Option<Arc<ArcSwap<ServerConfig>>>,
         open: Gauge,
+        crowd: Arc<Crowd>,
     ) -> LocalListener {
         let (drainer, drain) = drain();
         LocalListener {
@@ -426,6 +434,7 @@ impl LocalListener {
             config: RefCell::new(config.clone()),
             tls: RefCell::new(tls),
             open,
+            crowd,
             drain,
             drainer,
         }
@@ -460,7 +469,8 @@ impl LocalListener {
             limits: h1::HeadLimits::new(limits.head, limits.fields),
             head_timeout: limits.head_timeout,
             idle_timeout: limits.idle_timeout,
-            body_timeout: limits.body_timeout,
+            pace: Pace::new(limits.body_timeout, limits.min_rate),
+            requests: limits.requests,
         }
     }
 
@@ -471,7 +481,8 @@ impl LocalListener {
             head_bytes: u32::try_from(limits.head).unwrap_or(u32::MAX),
             head_fields: limits.fields,
             idle_timeout: limits.idle_timeout,
-            body_timeout: limits.body_timeout,
+            pace: Pace::new(limits.body_timeout, limits.min_rate),
+            requests: limits.requests,
             ..h2::ServerSettings::default()
         }
     }

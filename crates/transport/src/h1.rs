@@ -13,4 +13,5 @@ mod server;
 pub use client::{Connection, Recycle};
 pub use framing::Framing;
 pub use head::{HeadError, HeadLimits, ParsedRequest, parse_request, write_request};
+pub(crate) use head::{is_authority, is_target};
 pub use server::{Accepted, Outcome, Settings, serve};

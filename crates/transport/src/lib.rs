@@ -14,14 +14,17 @@ mod drain;
 pub mod h1;
 pub mod h2;
 mod message;
+mod pace;
 mod pool;
 mod prefixed;
 mod slots;
+mod trailers;
 
 pub use body::{Body, BodyError, Frame, Source};
 pub use client::SendError;
 pub use drain::{Drain, Drainer, drain};
 pub use message::{Handler, Io, Request, Response, Tunnel};
+pub use pace::Pace;
 pub use pool::{ConnectError, Held, Lease, Place, Pool, Protocol, Target};
 pub use prefixed::Prefixed;
 pub use slots::{Slot, Slots};

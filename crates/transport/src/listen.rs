@@ -4,7 +4,7 @@
 //! changes nothing. A [`Listening`] is kept from one snapshot to the next while its address stays: closing a
 //! socket loses the connections that wait in its queue.
 
-use std::fs;
+use std::fs::{self, File};
 use std::io::{self, IoSlice};
 use std::net::SocketAddr;
 use std::os::fd::OwnedFd;
@@ -39,6 +39,8 @@ pub struct Listening {
 pub struct Acceptor {
     listener: Listener,
     complaints: Complaints,
+    /// Given up for one who has to be let in when there are no more descriptors.
+    spare: Option<Vec<File>>,
     _file: Option<Arc<SocketFile>>,
 }
 
@@ -167,7 +169,7 @@ impl Listening {
                 Address::Ip(_) => Listener::Tcp(TcpListener::from_std(socket.into())?),
                 Address::Unix(_) => Listener::Unix(UnixListener::from_std(socket.into())?),
             };
-            Ok(Acceptor { listener, complaints: Complaints::default(), _file: self.file.clone() })
+            Ok(Acceptor { listener, complaints: Complaints::default(), spare: None, _file: self.file.clone() })
         });
         acceptors.collect()
     }
@@ -261,16 +263,42 @@ impl Drop for SocketFile {
 // === impl Acceptor ===
 
 impl Acceptor {
+    /// For a listener by which one can still look and act when clients and upstreams have taken all descriptors: it
+    /// keeps a few of its own.
+    pub fn with_spare(self) -> Acceptor {
+        let mut acceptor = Acceptor { spare: Some(Vec::new()), ..self };
+        acceptor.keep_spare();
+        acceptor
+    }
+
     /// The next connection. Cancel-safe; never gives up: what fails is waited out.
     pub async fn accept(&mut self) -> Stream {
         loop {
+            self.keep_spare();
             let error = match self.listener.accept().await {
                 Ok(stream) => return stream,
                 Err(error) => error,
             };
+            if self.spare.as_mut().is_some_and(|spare| spare.pop().is_some())
+                && let Ok(stream) = self.listener.accept().await
+            {
+                return stream;
+            }
             if let Some(pause) = self.complaints.pause_after(&error) {
                 tokio::time::sleep(pause).await;
             }
+        }
+    }
+}
+
+impl Acceptor {
+    fn keep_spare(&mut self) {
+        const SPARE: usize = 4;
+        let Some(spare) = &mut self.spare else { return };
+        while spare.len() < SPARE
+            && let Ok(file) = File::open("/dev/null")
+        {
+            spare.push(file);
         }
     }
 }

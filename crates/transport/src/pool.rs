@@ -291,7 +291,7 @@ impl Pool {
     async fn connect(&self, timeline: &mut Timeline) -> Result<Box<dyn Io>, ConnectError> {
         let io: Box<dyn Io> = match &self.0.target.place {
             Place::Unix(path) => {
-                let refused = |error| ConnectError::Refused(path.display().to_string(), error);
+                let refused = |error| refused(path.display(), error);
                 Box::new(UnixStream::connect(path).await.map_err(refused)?)
             }
             Place::Ip(address) => Box::new(connect_tcp(*address).await?),
@@ -423,8 +423,19 @@ impl Drop for Here<'_> {
 
 const LOOK_AGAIN: Duration = Duration::from_millis(50);
 
+/// What this machine lacks, descriptors above all, is no fault of the upstream's.
+fn refused(place: impl std::fmt::Display, error: io::Error) -> ConnectError {
+    use rustix::io::Errno;
+    let lacking = [Errno::MFILE, Errno::NFILE, Errno::NOBUFS, Errno::NOMEM, Errno::ADDRNOTAVAIL];
+    if error.raw_os_error().is_some_and(|code| lacking.iter().any(|it| it.raw_os_error() == code)) {
+        tracing::warn!(%error, "no connection to an upstream can be opened");
+        return ConnectError::Full;
+    }
+    ConnectError::Refused(place.to_string(), error)
+}
+
 async fn connect_tcp(address: SocketAddr) -> Result<TcpStream, ConnectError> {
-    let refused = |error| ConnectError::Refused(address.to_string(), error);
+    let refused = |error| refused(address, error);
     let stream = TcpStream::connect(address).await.map_err(refused)?;
     stream.set_nodelay(true).map_err(refused)?;
     // A host that is gone is noticed even if nothing is sent to it.

@@ -51,6 +51,7 @@ pub struct Args {
 
 pub fn run(args: &Args) -> Exit {
     logging::start("info");
+    raise_open_files();
     let (sender, events) = mpsc::channel();
     if let Err(error) = signals::listen(sender.clone()) {
         complain(&format!("cannot listen for signals: {error}"), "see how many open files the process may have");
@@ -108,6 +109,16 @@ pub fn run(args: &Args) -> Exit {
     };
     notify("READY=1");
     Serving { running, admin, control, sender, handing_over: false, changed: false }.serve(&events)
+}
+
+/// To what the machine allows. What a shell gives by itself is made for programs that use `select`, not for gateways.
+fn raise_open_files() {
+    use rustix::process::{Resource, getrlimit, setrlimit};
+    let mut files = getrlimit(Resource::Nofile);
+    files.current = files.maximum;
+    if let Err(error) = setrlimit(Resource::Nofile, files) {
+        tracing::warn!(%error, "the number of open files stays as it is");
+    }
 }
 
 /// What the main thread has of a running gateway.

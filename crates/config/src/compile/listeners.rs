@@ -91,14 +91,29 @@ impl Context<'_> {
     }
 
     fn http_limits(&mut self, at: &str, limits: document::ListenerLimits) -> HttpLimits {
-        let document::ListenerLimits { head, fields, head_timeout, idle_timeout, body_timeout, streams } = limits;
+        let document::ListenerLimits {
+            head,
+            fields,
+            head_timeout,
+            idle_timeout,
+            body_timeout,
+            min_rate,
+            streams,
+            requests,
+            connections,
+            connections_per_address,
+        } = limits;
         let limits = HttpLimits {
             head: head.map_or(64 << 10, |size| size.0 as usize),
             fields: fields.unwrap_or(100),
             head_timeout: head_timeout.map_or(Duration::from_secs(10), |span| span.0),
             idle_timeout: idle_timeout.map_or(Duration::from_secs(75), |span| span.0),
             body_timeout: body_timeout.map_or(Duration::from_secs(60), |span| span.0),
+            min_rate: min_rate.map_or(10, |size| size.0),
             streams: streams.unwrap_or(128),
+            requests: requests.unwrap_or(u32::MAX),
+            connections,
+            connections_per_address,
         };
         for (name, zero) in [
             ("head", limits.head == 0),
@@ -107,6 +122,9 @@ impl Context<'_> {
             ("idle-timeout", limits.idle_timeout.is_zero()),
             ("body-timeout", limits.body_timeout.is_zero()),
             ("streams", limits.streams == 0),
+            ("requests", limits.requests == 0),
+            ("connections", limits.connections == Some(0)),
+            ("connections-per-address", limits.connections_per_address == Some(0)),
         ] {
             if zero {
                 self.error(&format!("{at}.{name}"), "nothing would pass; expected more than zero");

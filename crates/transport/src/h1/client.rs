@@ -32,6 +32,9 @@ pub trait Recycle {
 /// An answer's head may be this large; the upstream is ours to trust more than a client.
 const ANSWER: HeadLimits = HeadLimits { bytes: 256 * 1024, fields: head::MAX_FIELDS };
 
+/// So many interim answers may come before the one that counts.
+const MAX_INTERIM: u32 = 100;
+
 impl Connection {
     pub fn new(io: Box<dyn Io>) -> Connection {
         Connection { io, read: BytesMut::new(), held: Held::new() }
@@ -77,7 +80,8 @@ impl Connection {
             began: false,
             sent,
         };
-        let mut exchange = Exchange { io: self.io, read: self.read, held: self.held, upload, unsendable: None };
+        let mut exchange =
+            Exchange { io: self.io, read: self.read, held: self.held, upload, unsendable: None, interim: 0 };
         let method = head.method.clone();
         let (answer, keep_alive) = poll_fn(|cx| exchange.poll_head(cx, &method)).await?;
         // Passed on, it would make a tunnel of a client's connection that goes on speaking HTTP.
@@ -96,6 +100,8 @@ struct Exchange {
     upload: Upload,
     /// Why no more of the request can be written; an answer may come for all that.
     unsendable: Option<io::Error>,
+    /// Answers that came before the one that counts.
+    interim: u32,
 }
 
 /// What is still to be sent of a request.
@@ -134,7 +140,14 @@ impl Exchange {
                 Ok(Some(answer)) if answer.head.status == StatusCode::SWITCHING_PROTOCOLS => {
                     return Poll::Ready(Ok((answer, false)));
                 }
-                Ok(Some(answer)) if answer.head.status.is_informational() => continue,
+                Ok(Some(answer)) if answer.head.status.is_informational() && self.interim < MAX_INTERIM => {
+                    self.interim += 1;
+                    continue;
+                }
+                Ok(Some(answer)) if answer.head.status.is_informational() => {
+                    let error = HeadError::Malformed("interim answers without end");
+                    return Poll::Ready(Err(SendError::Malformed(error)));
+                }
                 Ok(Some(answer)) => {
                     let keep_alive = answer.keep_alive;
                     return Poll::Ready(Ok((answer, keep_alive)));

@@ -5,6 +5,7 @@ use bytes::{Buf, Bytes, BytesMut};
 
 use super::head::HeadError;
 use crate::body::{BodyError, Frame};
+use crate::trailers::as_trailers;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Framing {
@@ -219,7 +220,10 @@ fn content_length(headers: &Headers) -> Result<Option<u64>, HeadError> {
 fn chunk_size(line: &[u8]) -> Result<u64, BodyError> {
     const WRONG: BodyError = BodyError::Malformed("a chunk's size is not a hexadecimal number");
     // Extensions are ignored, as RFC 9112 7.1.1 allows; nothing of them is forwarded.
-    let digits = line.split(|b| *b == b';').next().unwrap_or_default().trim_ascii_end();
+    let mut digits = line.split(|b| *b == b';').next().unwrap_or_default();
+    while let [rest @ .., b' ' | b'\t'] = digits {
+        digits = rest;
+    }
     if digits.is_empty() || digits.len() > 15 || !digits.iter().all(u8::is_ascii_hexdigit) {
         return Err(WRONG);
     }
@@ -248,39 +252,33 @@ fn take_line(buffer: &mut BytesMut, limit: usize) -> Result<Option<Bytes>, BodyE
     Ok(Some(line))
 }
 
-/// Fields that would change what the message is have no place behind it (RFC 9110, 6.5.1).
-const NOT_IN_TRAILERS: [&str; 9] = [
-    "transfer-encoding",
-    "content-length",
-    "host",
-    "trailer",
-    "connection",
-    "authorization",
-    "content-encoding",
-    "content-type",
-    "content-range",
-];
-
 fn take_trailers(buffer: &mut BytesMut) -> Result<Option<Headers>, BodyError> {
     if buffer.starts_with(b"\r\n") {
         buffer.advance(2);
         return Ok(Some(Headers::new()));
     }
+    const WRONG: BodyError = BodyError::Malformed("the trailers");
+    let allowed = &buffer[..buffer.len().min(MAX_TRAILERS)];
     let mut fields = [httparse::EMPTY_HEADER; 64];
-    match httparse::parse_headers(buffer, &mut fields) {
+    match httparse::parse_headers(allowed, &mut fields) {
         Ok(httparse::Status::Partial) if buffer.len() < MAX_TRAILERS => Ok(None),
         Ok(httparse::Status::Complete((length, parsed))) => {
+            // Where the section ends decides where the next request begins.
+            if super::head::has_lone_lf(&allowed[..length]) {
+                return Err(WRONG);
+            }
             let mut trailers = Headers::new();
             for field in parsed {
                 let value = field.value.trim_ascii();
-                if Headers::is_value(value) && !NOT_IN_TRAILERS.iter().any(|it| it.eq_ignore_ascii_case(field.name)) {
-                    trailers.append(field.name, value);
+                if !Headers::is_value(value) {
+                    return Err(WRONG);
                 }
+                trailers.append(field.name, value);
             }
             buffer.advance(length);
-            Ok(Some(trailers))
+            Ok(Some(as_trailers(trailers)))
         }
-        _ => Err(BodyError::Malformed("the trailers")),
+        _ => Err(WRONG),
     }
 }
 

@@ -79,7 +79,7 @@ pub fn parse_request(
     let raw_target = request.path.unwrap_or_default();
     let headers = fields_of(request.headers)?;
     let framing = Framing::of_request(&headers, version)?;
-    let (scheme, authority, target) = target(&method, raw_target, scheme, &headers, version)?;
+    let (authority, target) = target(&method, raw_target, &headers, version)?;
 
     let upgrade = (version == Version::HTTP_11 && headers.has_token("connection", "upgrade"))
         .then(|| upgrade(headers.get_str("upgrade")?))
@@ -206,14 +206,9 @@ fn write_length(out: &mut Vec<u8>, length: u64) {
     let _ = write!(out, "content-length: {length}\r\n");
 }
 
-/// The target's form decides where scheme and authority come from (RFC 9112, 3.2 and 3.3).
-fn target(
-    method: &Method,
-    raw: &str,
-    scheme: Scheme,
-    headers: &Headers,
-    version: Version,
-) -> Result<(Scheme, String, String), HeadError> {
+/// The target's form decides where the authority comes from (RFC 9112, 3.2 and 3.3). The scheme is that of the
+/// connection, whatever a URL claims: upstreams are told it, and believe it.
+fn target(method: &Method, raw: &str, headers: &Headers, version: Version) -> Result<(String, String), HeadError> {
     let mut hosts = headers.get_all("host");
     let host = hosts.next();
     if hosts.next().is_some() {
@@ -230,35 +225,35 @@ fn target(
         if !is_authority(raw) || raw.is_empty() {
             return Err(HeadError::Malformed("the target of CONNECT is not an authority"));
         }
-        return Ok((scheme, raw.to_owned(), raw.to_owned()));
+        return Ok((raw.to_owned(), raw.to_owned()));
     }
     if raw.starts_with('/') {
-        return Ok((scheme, host.to_owned(), checked_target(raw)?));
+        return Ok((host.to_owned(), checked_target(raw)?));
     }
     if raw == "*" && *method == Method::OPTIONS {
-        return Ok((scheme, host.to_owned(), raw.to_owned()));
+        return Ok((host.to_owned(), raw.to_owned()));
     }
-    let (named, rest) = if let Some(rest) = strip_prefix_ignore_case(raw, "http://") {
-        (Scheme::Http, rest)
-    } else if let Some(rest) = strip_prefix_ignore_case(raw, "https://") {
-        (Scheme::Https, rest)
-    } else {
-        return Err(HeadError::Malformed("the target is neither a path nor a URL"));
-    };
+    let rest = strip_prefix_ignore_case(raw, "http://").or_else(|| strip_prefix_ignore_case(raw, "https://"));
+    let rest = rest.ok_or(HeadError::Malformed("the target is neither a path nor a URL"))?;
     let end = rest.find(['/', '?']).unwrap_or(rest.len());
     let (authority, path) = rest.split_at(end);
     if authority.is_empty() || !is_authority(authority) {
         return Err(HeadError::Malformed("the target's authority is not a name"));
     }
     let path = if path.starts_with('/') { checked_target(path)? } else { checked_target(&format!("/{path}"))? };
-    Ok((named, authority.to_owned(), path))
+    Ok((authority.to_owned(), path))
 }
 
 fn checked_target(target: &str) -> Result<String, HeadError> {
-    if target.bytes().any(|b| b == b'#' || b <= b' ' || b == 0x7f) {
+    if !is_target(target) {
         return Err(HeadError::Malformed("the target holds a character that must be escaped"));
     }
     Ok(target.to_owned())
+}
+
+/// Nothing that ends a request line or a target for some reader.
+pub(crate) fn is_target(target: &str) -> bool {
+    !target.bytes().any(|b| b == b'#' || b <= b' ' || b == 0x7f)
 }
 
 /// A host and a port, without user information, which has no place in HTTP.
@@ -278,6 +273,10 @@ fn fields_of(parsed: &[httparse::Header<'_>]) -> Result<Headers, HeadError> {
     for field in parsed {
         if field.value.contains(&0) {
             return Err(HeadError::Malformed("a field holds a NUL"));
+        }
+        // Longer ones cannot be kept; a part of one is another name.
+        if field.name.len() > Headers::MAX_NAME {
+            return Err(HeadError::TooLarge);
         }
         headers.append(field.name, field.value.trim_ascii());
     }
@@ -309,11 +308,14 @@ fn upgrade(wanted: &str) -> Option<String> {
 /// A lone LF ends a line for some and not for others; so it ends nothing here. (A lone CR is no part of a
 /// field for the parser of lines either.)
 fn strict_lines(head: &[u8]) -> Result<(), HeadError> {
-    let lone = |at: usize| at == 0 || head[at - 1] != b'\r';
-    if memchr::memchr_iter(b'\n', head).any(lone) {
+    if has_lone_lf(head) {
         return Err(HeadError::Malformed("a line ends in LF without CR"));
     }
     Ok(())
+}
+
+pub(super) fn has_lone_lf(lines: &[u8]) -> bool {
+    memchr::memchr_iter(b'\n', lines).any(|at| at == 0 || lines[at - 1] != b'\r')
 }
 
 /// Empty lines before a request line are ignored (RFC 9112, 2.2), as long as they are few.

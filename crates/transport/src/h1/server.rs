@@ -21,6 +21,7 @@ use super::head::{self, HeadError, HeadLimits, ParsedRequest, Persistence};
 use crate::body::{Body, BodyError, Frame, Source};
 use crate::drain::{Drain, Watch};
 use crate::message::{Handler, Io, Request, Response, Tunnel};
+use crate::pace::{Pace, Waiting};
 
 /// How a connection is treated.
 #[derive(Clone, Debug)]
@@ -28,7 +29,10 @@ pub struct Settings {
     pub limits: HeadLimits,
     pub head_timeout: Duration,
     pub idle_timeout: Duration,
-    pub body_timeout: Duration,
+    /// How slowly a client may send a body, and read an answer.
+    pub pace: Pace,
+    /// Requests that one connection may bring.
+    pub requests: u32,
 }
 
 impl HeadLimits {
@@ -75,13 +79,15 @@ pub async fn serve<I: Io + 'static, H: Handler>(
         decoder: Decoder::Done,
         owes_continue: false,
         out: Outgoing::default(),
-        body_timeout: settings.body_timeout,
-        timer: None,
+        pace: settings.pace,
+        answered: false,
+        waiting: None,
     }));
     let mut timer = pin!(sleep(settings.idle_timeout));
     let mut orders = drain.watch();
+    let mut requests = 0;
     loop {
-        let request = {
+        let mut request = {
             let waiting = wait_for_head(&wire, scheme, settings, &mut orders, &mut arrival, timer.as_mut());
             match waiting.await {
                 Ok(Waited::Head(request)) => *request,
@@ -93,6 +99,8 @@ pub async fn serve<I: Io + 'static, H: Handler>(
                 }
             }
         };
+        requests += 1;
+        request.keep_alive &= requests < settings.requests;
         match exchange(&wire, request, &peer, arrival, handler, settings, drain).await {
             Next::KeepAlive => {}
             Next::Close => {
@@ -116,8 +124,11 @@ struct Wire<I> {
     /// The client waits for `100 Continue` before it sends the body.
     owes_continue: bool,
     out: Outgoing,
-    body_timeout: Duration,
-    timer: Option<Pin<Box<Sleep>>>,
+    pace: Pace,
+    /// The answer has begun: from then on the rest of the body may come as slowly as it likes, if only it comes.
+    answered: bool,
+    /// Only of those that were waited for.
+    waiting: Option<Box<Waiting>>,
 }
 
 enum Waited {
@@ -258,6 +269,7 @@ async fn exchange<I: Io + 'static, H: Handler>(
         let mut shared = wire.borrow_mut();
         shared.decoder = decoder;
         shared.owes_continue = expects_continue;
+        (shared.answered, shared.waiting) = (false, None);
         drop(shared);
         Body::source(Incoming(wire.clone()))
     };
@@ -275,6 +287,7 @@ async fn exchange<I: Io + 'static, H: Handler>(
     };
     // The client is gone: what was under way was dropped, and with it cancelled upstream.
     let Some(mut response) = response else { return Next::Abort };
+    wire.borrow_mut().answered = true;
 
     if let Some(tunnel) = response.tunnel.take() {
         return tunnel_through(wire, response.head, tunnel).await;
@@ -282,7 +295,10 @@ async fn exchange<I: Io + 'static, H: Handler>(
     let unread = !wire.borrow().decoder.is_done();
     let persistence = match () {
         // A body that nobody wanted, and that the client may never send, cannot be skipped.
-        () if !keep_alive || drain.is_draining() || (unread && wire.borrow().owes_continue) => Persistence::Close,
+        () if !keep_alive || drain.is_draining() => Persistence::Close,
+        () if unread && wire.borrow().owes_continue => Persistence::Close,
+        // Nor can one whose framing is broken.
+        () if matches!(wire.borrow().decoder, Decoder::UntilClose) => Persistence::Close,
         () if version == Version::HTTP_10 => Persistence::KeepAlive,
         () => Persistence::Default,
     };
@@ -329,7 +345,7 @@ async fn write_response<I: Io>(
     drop(head);
     let mut taken = false;
     let mut turn = Turn::default();
-    let mut timer: Option<Pin<Box<Sleep>>> = None;
+    let mut pace = Waiting::default();
     let written: Result<(), BodyError> = poll_fn(|cx| {
         loop {
             // All that is ready goes out in one write; nothing that is ready waits for what is not.
@@ -367,11 +383,11 @@ async fn write_response<I: Io>(
             let wire = &mut *wire.borrow_mut();
             let bytes = wire.out.len();
             match wire.out.poll_write(&mut wire.io, cx) {
-                Poll::Ready(Ok(())) => timer = None,
+                Poll::Ready(Ok(())) => pace.done(),
                 Poll::Ready(Err(error)) => return Poll::Ready(Err(BodyError::Io(error))),
                 Poll::Pending => {
-                    let timer = timer.get_or_insert_with(|| Box::pin(sleep(settings.body_timeout)));
-                    ready!(timer.as_mut().poll(cx));
+                    pace.moved(settings.pace, bytes - wire.out.len());
+                    ready!(pace.poll_late(settings.pace, cx));
                     return Poll::Ready(Err(BodyError::Idle));
                 }
             }
@@ -415,7 +431,7 @@ async fn skip_rest<I: Io>(wire: &Rc<RefCell<Wire<I>>>, settings: &Settings) -> b
         }
         true
     };
-    tokio::time::timeout(settings.body_timeout.min(Duration::from_secs(1)), skipping).await.unwrap_or(false)
+    tokio::time::timeout(settings.pace.patience.min(Duration::from_secs(1)), skipping).await.unwrap_or(false)
 }
 
 /// Ends a connection so that the last answer arrives: a close with unread bytes would reset it (RFC 9112, 9.6).
@@ -438,7 +454,7 @@ async fn linger<I: Io>(wire: &Rc<RefCell<Wire<I>>>, settings: &Settings) {
             }
         }
     });
-    let _ = tokio::time::timeout(settings.body_timeout.min(Duration::from_secs(2)), discarding).await;
+    let _ = tokio::time::timeout(settings.pace.patience.min(Duration::from_secs(2)), discarding).await;
 }
 
 /// Says `101` and then carries bytes both ways until either side has no more.
@@ -500,12 +516,16 @@ impl<I: Io> Wire<I> {
             }
             match buffer::poll_read(&mut self.io, cx, &mut self.read) {
                 Poll::Ready(Ok(0)) => return Poll::Ready(Some(Err(BodyError::Incomplete))),
-                Poll::Ready(Ok(_)) => self.timer = None,
+                Poll::Ready(Ok(bytes)) => {
+                    if let Some(waiting) = &mut self.waiting {
+                        let pace = if self.answered { Pace { least: 0, ..self.pace } } else { self.pace };
+                        waiting.moved(pace, bytes);
+                    }
+                }
                 Poll::Ready(Err(error)) => return Poll::Ready(Some(Err(BodyError::Io(error)))),
                 Poll::Pending => {
-                    let timer = self.timer.get_or_insert_with(|| Box::pin(sleep(self.body_timeout)));
-                    ready!(timer.as_mut().poll(cx));
-                    self.timer = None;
+                    ready!(self.waiting.get_or_insert_default().poll_late(self.pace, cx));
+                    self.waiting = None;
                     return Poll::Ready(Some(Err(BodyError::Idle)));
                 }
             }

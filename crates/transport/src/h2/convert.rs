@@ -8,6 +8,8 @@ use http::header::{HeaderMap, HeaderName, HeaderValue};
 use http::uri::{Authority, PathAndQuery};
 use http::{Method, Uri, Version, request, response};
 
+use crate::h1::{is_authority, is_target};
+
 /// Why a head is refused, and with which status.
 pub(super) type Refusal = (StatusCode, &'static str);
 
@@ -22,13 +24,11 @@ pub(super) fn request_in(
         return Err((StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE, "too many fields"));
     }
     let protocol = parts.extensions.get::<h2::ext::Protocol>().map(|protocol| protocol.as_str().to_owned());
-    let scheme = match parts.uri.scheme_str() {
-        Some("http") => Scheme::Http,
-        Some("https") => Scheme::Https,
-        Some(_) => return Err(bad("unknown scheme")),
-        None if tls => Scheme::Https,
-        None => Scheme::Http,
-    };
+    // That of the connection, whatever the client claims: upstreams are told it, and believe it.
+    let scheme = if tls { Scheme::Https } else { Scheme::Http };
+    if !matches!(parts.uri.scheme_str(), None | Some("http" | "https")) {
+        return Err(bad("unknown scheme"));
+    }
     let mut authority = parts.uri.authority().map(|authority| authority.as_str().to_owned());
     let mut hosts = parts.headers.get_all(http::header::HOST).iter();
     if let Some(host) = hosts.next() {
@@ -41,15 +41,12 @@ pub(super) fn request_in(
                 return Err(bad("host and :authority differ"));
             }
             Some(_) => {}
-            None => {
-                host.parse::<Authority>().map_err(|_| bad("malformed host"))?;
-                authority = Some(host.to_owned());
-            }
+            None => authority = Some(host.to_owned()),
         }
     }
     let authority = authority.filter(|authority| !authority.is_empty()).ok_or(bad("no authority"))?;
-    if authority.contains('@') {
-        return Err(bad("user information in the authority"));
+    if !is_authority(&authority) {
+        return Err(bad("the authority is not a name"));
     }
     if parts.headers.get_all(http::header::CONTENT_LENGTH).iter().count() > 1 {
         return Err(bad("more than one content-length"));
@@ -59,7 +56,8 @@ pub(super) fn request_in(
     } else {
         let path = parts.uri.path_and_query().map_or("", PathAndQuery::as_str);
         let asterisk = path == "*" && parts.method == Method::OPTIONS;
-        if !path.starts_with('/') && !asterisk {
+        let is_path = path.starts_with('/') && is_target(path);
+        if !is_path && !asterisk {
             return Err(bad("malformed :path"));
         }
         path.to_owned()

@@ -25,11 +25,14 @@ use super::cork::{Corked, corked};
 use super::stream::{Bytestream, Incoming, Outgoing, Unsent};
 use crate::body::Body;
 use crate::message::{Handler, Io, Request, Response};
+use crate::pace::Pace;
 
 /// How many streams of a client may fail by its own fault, or be reset before they are looked at,
 /// before the connection goes: what stands against rapid resets (CVE-2023-44487).
 const FAULTS: usize = 200;
 const PENDING_RESETS: usize = 20;
+/// What waits to be written of each stream, should the client take windows and read nothing.
+const SEND_BUFFER: usize = 64 << 10;
 /// How long a client has to acknowledge the end of an idle connection.
 const FAREWELL: Duration = Duration::from_secs(5);
 
@@ -39,9 +42,10 @@ pub struct Settings {
     /// Bytes of a head as HTTP/2 counts them, with 32 for each field; more is answered with 431.
     pub head_bytes: u32,
     pub head_fields: usize,
-    /// How long one stream may wait for its client: for a piece of the request until the answer begins,
-    /// for room for the answer after that.
-    pub body_timeout: Duration,
+    /// How slow the client may be: with the request until the answer begins, with room for the answer after that.
+    pub pace: Pace,
+    /// Streams that one connection may bring.
+    pub requests: u32,
     /// How long a connection may be without a stream.
     pub idle_timeout: Duration,
     pub connection_window: u32,
@@ -56,7 +60,8 @@ impl Default for Settings {
             max_streams: 250,
             head_bytes: 64 << 10,
             head_fields: 100,
-            body_timeout: Duration::from_secs(60),
+            pace: Pace::new(Duration::from_secs(60), 0),
+            requests: u32::MAX,
             idle_timeout: Duration::from_secs(120),
             connection_window: 4 << 20,
             stream_window: 1 << 20,
@@ -69,7 +74,7 @@ struct Shared<H> {
     handler: H,
     peer: Arc<Peer>,
     head_fields: usize,
-    body_timeout: Duration,
+    pace: Pace,
 }
 
 /// Serves a connection until it ends. Of `arrival`, only when the connection came is looked at.
@@ -90,6 +95,7 @@ pub async fn serve<I: Io + 'static, H: Handler>(
         .data_frame_budget(settings.data_frame_budget)
         .max_pending_accept_reset_streams(PENDING_RESETS)
         .max_local_error_reset_streams(Some(FAULTS))
+        .max_send_buffer_size(SEND_BUFFER)
         .enable_connect_protocol();
     let (corked, cork) = corked(io);
     let handshake =
@@ -108,22 +114,25 @@ async fn streams<I: Io + 'static, H: Handler>(
     settings: &Settings,
     drain: impl Future<Output = ()>,
 ) {
-    let shared =
-        Rc::new(Shared { handler, peer, head_fields: settings.head_fields, body_timeout: settings.body_timeout });
+    let shared = Rc::new(Shared { handler, peer, head_fields: settings.head_fields, pace: settings.pace });
     // Dropped with the connection, it ends every handler that still runs.
     let mut tasks = JoinSet::new();
     let mut drain = pin!(drain);
     let mut idle = pin!(tokio::time::sleep(settings.idle_timeout));
     let mut draining = false;
-    let mut first = true;
+    let mut requests = 0;
     loop {
         tokio::select! {
             biased;
             accepted = connection.accept() => match accepted {
                 Some(Ok((request, respond))) => {
                     let now = Time::now();
-                    let arrival = Arrival { first, head_began: now, head_read: now, ..arrival };
-                    first = false;
+                    let arrival = Arrival { first: requests == 0, head_began: now, head_read: now, ..arrival };
+                    requests += 1;
+                    if requests >= settings.requests && !draining {
+                        draining = true;
+                        connection.graceful_shutdown();
+                    }
                     // On the heap before it moves: the future of a whole call is some kilobytes.
                     tasks.spawn_local(Box::pin(exchange(shared.clone(), request, respond, arrival)));
                 }
@@ -181,7 +190,7 @@ async fn exchange<H: Handler>(
     } else if recv.is_end_stream() {
         Body::Empty
     } else {
-        Body::source(Incoming::new(recv, length).with_patience(shared.body_timeout, answered.clone()))
+        Body::source(Incoming::new(recv, length).with_pace(shared.pace, answered.clone()))
     };
     let request = Request { head, body, peer: shared.peer.clone(), arrival, upgrade };
     let response = {
@@ -256,7 +265,7 @@ async fn answer<H>(
     if end {
         return;
     }
-    let mut outgoing = Outgoing::new(response.body, send, Reason::INTERNAL_ERROR, Some(shared.body_timeout));
+    let mut outgoing = Outgoing::new(response.body, send, Reason::INTERNAL_ERROR, Some(shared.pace));
     let mut sending = poll_fn(|cx| outgoing.poll(cx));
     match poll_fn(|cx| caught(Pin::new(&mut sending), cx)).await {
         Ok(Ok(()) | Err(Unsent::Gone)) => {}

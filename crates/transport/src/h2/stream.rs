@@ -1,48 +1,19 @@
 //! The two halves of a stream, as bodies and as bytes.
 
 use std::cell::Cell;
-use std::future::Future;
 use std::io;
 use std::pin::Pin;
 use std::rc::Rc;
 use std::task::{Context, Poll, ready};
-use std::time::Duration;
 
 use bytes::Bytes;
 use h2::{Reason, RecvStream, SendStream};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
-use tokio::time::{Instant, Sleep};
 
 use super::convert::{fields_in, fields_out};
 use crate::body::{Body, BodyError, Frame, Source};
-
-/// A timer that runs only while something is waited for.
-pub(super) struct Patience {
-    limit: Option<Duration>,
-    sleep: Option<Pin<Box<Sleep>>>,
-    waiting: bool,
-}
-
-impl Patience {
-    pub(super) fn new(limit: Option<Duration>) -> Patience {
-        Patience { limit, sleep: None, waiting: false }
-    }
-
-    fn progress(&mut self) {
-        self.waiting = false;
-    }
-
-    /// True if the limit has passed since the last progress.
-    fn is_over(&mut self, cx: &mut Context<'_>) -> bool {
-        let Some(limit) = self.limit else { return false };
-        let sleep = self.sleep.get_or_insert_with(|| Box::pin(tokio::time::sleep(limit)));
-        if !self.waiting {
-            sleep.as_mut().reset(Instant::now() + limit);
-            self.waiting = true;
-        }
-        sleep.as_mut().poll(cx).is_ready()
-    }
-}
+use crate::pace::{Pace, Waiting};
+use crate::trailers::as_trailers;
 
 /// The half that comes in, as a body. Its window opens again as its pieces are asked for.
 pub(super) struct Incoming {
@@ -51,25 +22,34 @@ pub(super) struct Incoming {
     /// Handed out, and not yet given back to the window.
     held: usize,
     data_done: bool,
-    patience: Patience,
+    pace: Option<Pace>,
+    waiting: Waiting,
     /// The answer has begun: from then on both sides may be silent for as long as they like.
     answered: Rc<Cell<bool>>,
 }
 
 impl Incoming {
     pub(super) fn new(recv: RecvStream, length: Option<u64>) -> Incoming {
-        Incoming { recv, length, held: 0, data_done: false, patience: Patience::new(None), answered: Rc::default() }
+        Incoming {
+            recv,
+            length,
+            held: 0,
+            data_done: false,
+            pace: None,
+            waiting: Waiting::default(),
+            answered: Rc::default(),
+        }
     }
 
-    /// Fails if nothing comes for `limit` before the answer has begun.
-    pub(super) fn with_patience(mut self, limit: Duration, answered: Rc<Cell<bool>>) -> Incoming {
-        self.patience = Patience::new(Some(limit));
+    /// Fails if it comes too slowly before the answer has begun.
+    pub(super) fn with_pace(mut self, pace: Pace, answered: Rc<Cell<bool>>) -> Incoming {
+        self.pace = Some(pace);
         self.answered = answered;
         self
     }
 
     fn is_idle(&mut self, cx: &mut Context<'_>) -> bool {
-        !self.answered.get() && self.patience.is_over(cx)
+        !self.answered.get() && self.pace.is_some_and(|pace| self.waiting.poll_late(pace, cx).is_ready())
     }
 }
 
@@ -83,9 +63,11 @@ impl Source for Incoming {
         while !self.data_done {
             match self.recv.poll_data(cx) {
                 Poll::Ready(Some(Ok(data))) => {
-                    self.patience.progress();
                     if data.is_empty() {
                         continue;
+                    }
+                    if let Some(pace) = self.pace {
+                        self.waiting.moved(pace, data.len());
                     }
                     self.held = data.len();
                     self.length = self.length.map(|length| length.saturating_sub(data.len() as u64));
@@ -98,7 +80,9 @@ impl Source for Incoming {
             }
         }
         match self.recv.poll_trailers(cx) {
-            Poll::Ready(Ok(Some(trailers))) => Poll::Ready(Some(Ok(Frame::Trailers(Box::new(fields_in(&trailers)))))),
+            Poll::Ready(Ok(Some(trailers))) => {
+                Poll::Ready(Some(Ok(Frame::Trailers(Box::new(as_trailers(fields_in(&trailers)))))))
+            }
             Poll::Ready(Ok(None)) => Poll::Ready(None),
             Poll::Ready(Err(error)) => Poll::Ready(Some(Err(body_error(error)))),
             Poll::Pending if self.is_idle(cx) => Poll::Ready(Some(Err(BodyError::Idle))),
@@ -126,7 +110,7 @@ pub(super) enum Unsent {
     Body(BodyError),
     /// The peer wants no more of it, or is gone.
     Gone,
-    /// The peer took nothing for too long; the stream has been reset.
+    /// The peer took too little for too long; the stream has been reset.
     Stalled,
 }
 
@@ -137,12 +121,13 @@ pub(super) struct Outgoing {
     piece: Bytes,
     /// What the peer is told when the source of the body fails: never a clean end.
     failure: Reason,
-    patience: Patience,
+    pace: Option<Pace>,
+    waiting: Waiting,
 }
 
 impl Outgoing {
-    pub(super) fn new(body: Body, send: SendStream<Bytes>, failure: Reason, patience: Option<Duration>) -> Outgoing {
-        Outgoing { body, send, piece: Bytes::new(), failure, patience: Patience::new(patience) }
+    pub(super) fn new(body: Body, send: SendStream<Bytes>, failure: Reason, pace: Option<Pace>) -> Outgoing {
+        Outgoing { body, send, piece: Bytes::new(), failure, pace, waiting: Waiting::default() }
     }
 
     pub(super) fn reset(&mut self, reason: Reason) {
@@ -162,15 +147,17 @@ impl Outgoing {
                     match self.send.poll_capacity(cx) {
                         Poll::Ready(Some(Ok(capacity))) => room = capacity,
                         Poll::Ready(_) => return Poll::Ready(Err(Unsent::Gone)),
-                        Poll::Pending if self.patience.is_over(cx) => {
+                        Poll::Pending if self.pace.is_some_and(|pace| self.waiting.poll_late(pace, cx).is_ready()) => {
                             self.send.send_reset(Reason::CANCEL);
                             return Poll::Ready(Err(Unsent::Stalled));
                         }
                         Poll::Pending => return Poll::Pending,
                     }
                 }
-                self.patience.progress();
                 let piece = self.piece.split_to(room.min(self.piece.len()));
+                if let Some(pace) = self.pace {
+                    self.waiting.moved(pace, piece.len());
+                }
                 let end = self.piece.is_empty() && self.body.is_empty();
                 if self.send.send_data(piece, end).is_err() {
                     return Poll::Ready(Err(Unsent::Gone));

@@ -17,7 +17,7 @@ use tokio::task::{LocalSet, spawn_local};
 use tokio::time::timeout;
 
 use super::*;
-use crate::{Body, BodyError, Frame, Handler, Request, Response, SendError, Source, Tunnel};
+use crate::{Body, BodyError, Frame, Handler, Pace, Request, Response, SendError, Source, Tunnel};
 
 fn run(test: impl Future<Output = ()>) {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
@@ -238,7 +238,7 @@ fn a_panic_ends_its_stream_only() {
 #[test]
 fn a_request_that_stops_is_idle_until_the_answer_begins() {
     run(async {
-        let settings = ServerSettings { body_timeout: Duration::from_millis(50), ..ServerSettings::default() };
+        let settings = ServerSettings { pace: Pace::new(Duration::from_millis(50), 0), ..ServerSettings::default() };
         let mut it = served(settings, async |mut request: Request| match request.head.path() {
             "/both-ways" => ok(request.body),
             _ => {
@@ -287,7 +287,7 @@ fn an_early_answer_resets_the_rest_of_the_request_without_error() {
 #[test]
 fn a_client_that_does_not_read_loses_its_stream_only() {
     run(async {
-        let settings = ServerSettings { body_timeout: Duration::from_millis(50), ..ServerSettings::default() };
+        let settings = ServerSettings { pace: Pace::new(Duration::from_millis(50), 0), ..ServerSettings::default() };
         let mut it = served(settings, async |request: Request| match request.head.path() {
             "/big" => ok(Body::from(vec![0; 40_000])),
             _ => ok(Body::from(b"small".to_vec())),

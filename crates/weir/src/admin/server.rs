@@ -12,7 +12,7 @@ use subtle::ConstantTimeEq;
 use tokio::sync::oneshot;
 use tokio::task::JoinSet;
 use transport::listen::{Listening, Stream};
-use transport::{Body, Drain, Frame, Handler, Request, Response, drain, h1};
+use transport::{Body, Drain, Frame, Handler, Pace, Request, Response, drain, h1};
 
 use super::answer::{Answer, Asked, Problem};
 use super::registry::{Registry, Resource};
@@ -21,7 +21,7 @@ use crate::running::Running;
 /// Serves until the sender is dropped.
 pub async fn serve(running: Arc<Running>, listening: Listening, mut stopped: oneshot::Receiver<()>) {
     let mut acceptor = match listening.acceptors(0).map(|mut it| it.pop()) {
-        Ok(Some(acceptor)) => acceptor,
+        Ok(Some(acceptor)) => acceptor.with_spare(),
         Ok(None) => return,
         Err(error) => return tracing::error!(%error, "no admin API"),
     };
@@ -49,7 +49,8 @@ async fn connection(door: Door, stream: Stream, drain: Drain) {
         limits: h1::HeadLimits::new(32 * 1024, 64),
         head_timeout: PATIENCE,
         idle_timeout: Duration::from_secs(60),
-        body_timeout: PATIENCE,
+        pace: Pace::new(PATIENCE, 100),
+        requests: u32::MAX,
     };
     h1::serve(accepted, &door, &settings, &drain, || false).await;
 }

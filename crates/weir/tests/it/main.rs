@@ -7,6 +7,7 @@ mod cli;
 mod ends;
 mod examples;
 mod h2peer;
+mod hostile;
 mod http;
 mod identity;
 mod limits;

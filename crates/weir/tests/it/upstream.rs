@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use http_body_util::BodyExt;
 use hyper::Request;
-use simulator::raw::{Script, Server, Then};
+use simulator::raw::{Script, Server};
 use simulator::{Fault, Options, Simulator};
 use testkit::client::{self, none};
 use testkit::{Gateway, Raw, curl, eventually};
@@ -186,65 +186,6 @@ fn a_try_that_takes_too_long_is_followed_by_another() {
     service.inject(Fault::Hang(None), 1);
     assert_eq!(Raw::connect(gateway.web()).get("/echo", "").status, 200);
     assert_eq!(service.requests(), 2);
-}
-
-// === Answers that are none ===
-
-#[test]
-fn what_is_not_http_is_502() {
-    for bytes in [
-        "this is not HTTP\r\n\r\n",
-        "HTTP/1.1 200 OK\r\ncontent-length: 1\r\ncontent-length: 2\r\n\r\nab",
-        "HTTP/1.1 200 OK\r\ncontent-length: x\r\n\r\n",
-        "HTTP/1.1 200 OK\r\ncontent-length: 5\r\ntransfer-encoding: chunked\r\n\r\n0\r\n\r\n",
-        "HTTP/1.1 200 OK\r\nbroken\r\n\r\n",
-        "HTTP/1.1 200 OK\nx: y\n\n",
-        "HTTP/1.1 99 Low\r\n\r\n",
-        "HTTP/2.0 200 OK\r\n\r\n",
-        "HTTP/1.1 101 Switching Protocols\r\nupgrade: x\r\nconnection: upgrade\r\n\r\n",
-        "HTTP/1.1 200 O",
-        "",
-        "\x15\x03\x01\0\x02\x02\x16",
-    ] {
-        let service = Server::start(vec![Script::answer(bytes)]).unwrap();
-        let gateway = gateway(&[&service.url()], "");
-        let answer = Raw::connect(gateway.web()).get("/", "");
-        assert_eq!(answer.status, 502, "{bytes:?}: {answer:?}");
-        assert!(answer.json()["type"].as_str().unwrap().starts_with("urn:weir:problem:upstream-"));
-        assert_eq!(answer.header("x"), None);
-    }
-}
-
-#[test]
-fn what_comes_in_pieces_or_too_much_is_read_as_one_answer() {
-    let pieces = |text: &str| text.bytes().map(|byte| vec![byte]).collect::<Vec<_>>();
-    for (text, body) in [
-        ("HTTP/1.1 200 OK\r\ncontent-length: 3\r\n\r\nabc", "abc"),
-        ("HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n3\r\nabc\r\n0\r\n\r\n", "abc"),
-        ("HTTP/1.0 200 OK\r\n\r\nup to the end", "up to the end"),
-        ("HTTP/1.1 103 Early Hints\r\nlink: x\r\n\r\nHTTP/1.1 200 OK\r\ncontent-length: 1\r\n\r\nz", "z"),
-        ("HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 200 OK\r\ncontent-length: 1\r\n\r\nz", "z"),
-        // A second answer that nobody asked for must not become that of the next request.
-        ("HTTP/1.1 200 OK\r\ncontent-length: 1\r\n\r\naHTTP/1.1 200 OK\r\ncontent-length: 6\r\n\r\nforged", "a"),
-    ] {
-        let script = Script::answer("").pieces(pieces(text), Duration::from_micros(100)).then(Then::Hold);
-        let script = if text.starts_with("HTTP/1.0") { script.then(Then::Close) } else { script };
-        let whole = Script::answer(text);
-        for script in [script, whole] {
-            let service = Server::start(vec![script]).unwrap();
-            let gateway = gateway(&[&service.url()], "");
-            let mut raw = Raw::connect(gateway.web());
-            let mut answer = raw.get("/", "");
-            while answer.status < 200 {
-                answer = raw.answer();
-            }
-            assert_eq!((answer.status, answer.text().as_str(), answer.complete), (200, body, true), "{text:?}");
-            if text.contains("forged") {
-                std::thread::sleep(Duration::from_millis(20));
-                assert_eq!(raw.get("/", "").text(), "a", "the next request has an answer of its own");
-            }
-        }
-    }
 }
 
 // === Which endpoint ===
@@ -560,17 +501,6 @@ fn a_dead_shadow_is_not_noticed() {
     let mut raw = Raw::connect(gateway.web());
     for _ in 0..20 {
         assert_eq!(raw.send(POST).answer().json()["body"], "body");
-    }
-}
-
-#[test]
-fn a_head_without_end_is_502() {
-    let endless = format!("HTTP/1.1 200 OK\r\nx: {}", "y".repeat(400 * 1024));
-    let many = format!("HTTP/1.1 200 OK\r\n{}\r\n", "a: b\r\n".repeat(5000));
-    for bytes in [endless, many] {
-        let service = Server::start(vec![Script::answer(bytes).then(Then::Hold)]).unwrap();
-        let gateway = gateway(&[&service.url()], "");
-        assert_eq!(Raw::connect(gateway.web()).get("/", "").status, 502);
     }
 }
 

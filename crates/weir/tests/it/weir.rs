@@ -48,6 +48,25 @@ impl Running {
         Running::listen(child, Some(stdout))
     }
 
+    /// By a command that changes what the process may have, such as `prlimit`.
+    pub fn start_under(folder: &Path, wrapper: &[&str], args: &[&str], variables: &[(&str, &str)]) -> Running {
+        let all: Vec<&str> =
+            wrapper.iter().copied().chain([env!("CARGO_BIN_EXE_weir")]).chain(args.iter().copied()).collect();
+        let mut command = bare(folder, all[0], &all[1..]);
+        command.envs(variables.iter().copied());
+        let mut child = command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+        let stdout = child.stdout.take().unwrap();
+        Running::listen(child, Some(stdout))
+    }
+
+    /// Memory of its own that is resident now: what a process is billed for, and killed for.
+    #[track_caller]
+    pub fn memory(&self) -> usize {
+        let status = std::fs::read_to_string(format!("/proc/{}/status", self.id())).expect("the process lives");
+        let line = status.lines().find_map(|line| line.strip_prefix("RssAnon:")).unwrap();
+        line.trim().trim_end_matches(" kB").parse::<usize>().unwrap() * 1024
+    }
+
     /// With a standard output that fills up.
     pub fn start_unread(folder: &Path, args: &[&str]) -> (Running, ChildStdout) {
         let mut child =
@@ -124,7 +143,11 @@ pub fn get(address: &str, path: &str, fields: &str) -> String {
 }
 
 fn command(folder: &Path, args: &[&str]) -> Command {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_weir"));
+    bare(folder, env!("CARGO_BIN_EXE_weir"), args)
+}
+
+fn bare(folder: &Path, program: &str, args: &[&str]) -> Command {
+    let mut command = Command::new(program);
     command.current_dir(folder).args(args);
     for name in ["WEIR_LOG", "WEIR_ADMIN", "WEIR_ADMIN_TOKEN", "RUNTIME_DIRECTORY"] {
         command.env_remove(name);

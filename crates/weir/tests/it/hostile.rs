@@ -1,0 +1,10 @@
+//! Peers that lie, break off, flood and hang: what they are told, what gets through, what it costs everybody else.
+
+mod answers;
+mod floods;
+mod frames;
+mod http2;
+mod origin;
+mod process;
+mod requests;
+mod slow;
