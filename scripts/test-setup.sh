@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # What the tests need besides Rust: a C compiler, clients and servers that are not ours, a Python venv with gRPC,
-# WebSocket and signed tokens. Debian or Ubuntu; installs only what is missing. Arguments are further packages, such as
+# WebSocket, signed tokens and the SDKs of model providers, and those of Node. Debian or Ubuntu; installs only what is missing. Arguments are further packages, such as
 # `valgrind`, or a command and its package, such as `node:nodejs`.
 set -euo pipefail
 cd "$(dirname "$0")/.."
@@ -9,7 +9,7 @@ sudo=
 [ "$(id -u)" = 0 ] || sudo=sudo
 
 # command:package
-wanted=(cc:build-essential make:make curl:curl h2load:nghttp2-client nginx:nginx-light python3:python3)
+wanted=(cc:build-essential make:make curl:curl h2load:nghttp2-client nginx:nginx-light python3:python3 node:nodejs npm:npm)
 for package in "$@"; do
     case $package in
         *:*) wanted+=("$package") ;;
@@ -30,7 +30,7 @@ if [ "${#missing[@]}" -gt 0 ]; then
 fi
 
 venv=target/test-venv
-pins="grpcio==1.85.1 grpcio-health-checking==1.85.1 websockets==17.4 pyjwt[crypto]==2.15.1 schemathesis==4.32.5"
+pins="grpcio==1.85.1 grpcio-health-checking==1.85.1 websockets==17.4 pyjwt[crypto]==2.15.1 schemathesis==4.32.5 openai==3.54.0 anthropic==2.12.0 google-genai==2.34.0"
 if [ "$(cat "$venv/pins" 2>/dev/null)" != "$pins" ]; then
     rm -rf "$venv"
     python3 -m venv "$venv"
@@ -38,4 +38,14 @@ if [ "$(cat "$venv/pins" 2>/dev/null)" != "$pins" ]; then
     "$venv/bin/pip" install --quiet --disable-pip-version-check $pins
     # Last, so that a half-made venv is made anew.
     echo "$pins" >"$venv/pins"
+fi
+
+modules=target/test-node
+pins="openai@7.57.0 @anthropic-ai/sdk@1.12.0 @copilotkit/aimock@1.43.0"
+if [ "$(cat "$modules/pins" 2>/dev/null)" != "$pins" ]; then
+    rm -rf "$modules"
+    mkdir -p "$modules"
+    # shellcheck disable=SC2086
+    npm install --silent --no-save --no-audit --no-fund --ignore-scripts --prefix "$modules" $pins >/dev/null
+    echo "$pins" >"$modules/pins"
 fi

@@ -28,7 +28,8 @@ pub(crate) fn ask(model: String, form: Form, body: &Value) -> Result<Ask, Wrong>
     }
     for declared in each(&body["tools"]).flat_map(|tool| each(&tool["functionDeclarations"])) {
         let Some(name) = declared["name"].as_str() else { return wrong("tools", "Invalid function name.") };
-        let schemas = [&declared["parametersJsonSchema"], &declared["parameters"]];
+        // Protobuf's JSON takes both spellings of a field, and Google's own SDK makes use of that.
+        let schemas = [&declared["parametersJsonSchema"], &declared["parameters_json_schema"], &declared["parameters"]];
         let schema = schemas.into_iter().find(|schema| !schema.is_null()).cloned().unwrap_or_default();
         ask.tools.push(Tool { name: name.into(), schema });
     }

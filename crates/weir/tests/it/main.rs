@@ -13,6 +13,7 @@ mod identity;
 mod limits;
 mod policies;
 mod reload;
+mod sdk;
 mod streams;
 mod takeover;
 mod tls;
