@@ -46,6 +46,22 @@ impl Kind {
         }
     }
 
+    /// The status that says it.
+    pub const fn status(self) -> u16 {
+        match self {
+            Kind::Invalid => 400,
+            Kind::Unauthenticated => 401,
+            Kind::Budget => 402,
+            Kind::Forbidden => 403,
+            Kind::NotFound => 404,
+            Kind::TooLarge => 413,
+            Kind::RateLimited => 429,
+            Kind::Upstream => 502,
+            Kind::Overloaded => 503,
+            Kind::Timeout => 504,
+        }
+    }
+
     /// What a provider's word for an error means, whatever its dialect.
     pub fn of_word(word: &str) -> Option<Kind> {
         let kind = match word {

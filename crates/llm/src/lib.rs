@@ -9,7 +9,6 @@
 //! In the order of a call: [`target`], [`peek`], [`splice`] or [`translate::request`], [`Stream`] or
 //! [`translate::answer`] or [`translate::error`]; and [`error`] for what the gateway itself has to say.
 #![forbid(unsafe_code)]
-#![expect(dead_code, reason = "the translations come next and use the rest of `json`")]
 
 pub mod catalogue;
 mod dialect;
@@ -17,6 +16,7 @@ pub mod error;
 mod format;
 mod json;
 mod malformed;
+mod neutral;
 mod peek;
 mod splice;
 mod sse;

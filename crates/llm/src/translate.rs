@@ -9,7 +9,9 @@ use base::TokenUsage;
 use crate::dialect::Dialect;
 use crate::error;
 use crate::format;
+use crate::json::Value;
 use crate::malformed::Malformed;
+use crate::neutral::Losses;
 use crate::peek::peek;
 use crate::splice::{Splice, splice};
 use crate::stream::Stop;
@@ -30,6 +32,18 @@ pub struct Options<'o> {
     pub id: &'o str,
     /// Seconds since 1970, where the provider does not say when.
     pub now: u64,
+    /// The request is for counting its tokens, not for an answer.
+    pub count: bool,
+    pub quirks: Quirks,
+}
+
+/// How a provider's words differ from those of the dialect it speaks.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Quirks {
+    /// It knows `max_tokens`, the older name of `max_completion_tokens`, only.
+    pub max_tokens: bool,
+    /// It takes thoughts back as `reasoning_content`.
+    pub reasoning_content: bool,
 }
 
 /// A request in the provider's words.
@@ -65,6 +79,8 @@ pub struct Answer {
     pub body: Vec<u8>,
     pub usage: Option<TokenUsage>,
     pub stop: Option<Stop>,
+    /// What could not be carried, by its place in the provider's body.
+    pub lost: Vec<Lost>,
 }
 
 /// A provider's error in the caller's words.
@@ -84,17 +100,37 @@ pub fn request(from: Dialect, to: Dialect, body: &[u8], options: &Options<'_>) -
         let stream = options.stream || found.stream;
         return Ok(Translated { body: splice(body, &found, &change).into_owned(), stream, lost: Vec::new() });
     }
-    Err(Refused::Pair(from, to))
+    let (Some(read), Some(write)) = (format::request_reader(from), format::request_writer(to)) else {
+        return Err(Refused::Pair(from, to));
+    };
+    let malformed = |error: Malformed| Refused::Malformed(error.in_body(body));
+    let mut lost = Losses::default();
+    let mut request = read(Value::parse(body).map_err(malformed)?, &mut lost).map_err(malformed)?;
+    request.stream |= options.stream;
+    let mut translated = Vec::with_capacity(body.len() + body.len() / 8 + 64);
+    write(&request, options, &mut lost, &mut translated);
+    let lost = lost.named(body);
+    match options.strict && !lost.is_empty() {
+        true => Err(Refused::Lost(lost)),
+        false => Ok(Translated { body: translated, stream: request.stream, lost }),
+    }
 }
 
 /// An answer of the provider's (a success, whole), for the caller.
 pub fn answer(from: Dialect, to: Dialect, body: &[u8], options: &Options<'_>) -> Result<Answer, Malformed> {
-    let _ = options;
     if from == to {
         let (usage, stop) = format::glance(to, body);
-        return Ok(Answer { body: body.to_vec(), usage, stop });
+        return Ok(Answer { body: body.to_vec(), usage, stop, lost: Vec::new() });
     }
-    Err(Malformed::new("an answer of another dialect", 0, "one that can be translated"))
+    let (Some(read), Some(write)) = (format::answer_reader(to), format::answer_writer(from)) else {
+        return Err(Malformed::new("an answer of another dialect", 0, "one that can be translated"));
+    };
+    let mut lost = Losses::default();
+    let answer = Value::parse(body).and_then(|value| read(value, &mut lost)).map_err(|error| error.in_body(body))?;
+    let mut translated = Vec::with_capacity(body.len() + body.len() / 8 + 64);
+    write(&answer, options, &mut translated);
+    let stop = answer.choices.first().and_then(|choice| choice.stop);
+    Ok(Answer { body: translated, usage: answer.usage, stop, lost: lost.named(body) })
 }
 
 /// Usage and end of an answer whose body goes on as it is.

@@ -11,7 +11,106 @@ use base::TokenUsage;
 
 use crate::dialect::Dialect;
 use crate::json::{self, Value};
-use crate::stream::Stop;
+use crate::malformed::Malformed;
+use crate::neutral::{Answer, Event, Losses, Request};
+use crate::sse::Frame;
+use crate::stream::{Head, Stop};
+use crate::translate::Options;
+
+/// What a dialect can do. A new one has its line in each of the matches below.
+type ReadRequest = for<'a> fn(Value<'a>, &mut Losses) -> Result<Request<'a>, Malformed>;
+type WriteRequest = fn(&Request<'_>, &Options<'_>, &mut Losses, &mut Vec<u8>);
+type ReadAnswer = for<'a> fn(Value<'a>, &mut Losses) -> Result<Answer<'a>, Malformed>;
+type WriteAnswer = fn(&Answer<'_>, &Options<'_>, &mut Vec<u8>);
+
+pub(crate) fn request_reader(dialect: Dialect) -> Option<ReadRequest> {
+    match dialect {
+        Dialect::OpenAiChat => Some(openai_chat::read_request),
+        Dialect::Anthropic => Some(anthropic::read_request),
+        _ => None,
+    }
+}
+
+pub(crate) fn request_writer(dialect: Dialect) -> Option<WriteRequest> {
+    match dialect {
+        Dialect::OpenAiChat => Some(openai_chat::write_request),
+        Dialect::Anthropic => Some(anthropic::write_request),
+        _ => None,
+    }
+}
+
+pub(crate) fn answer_reader(dialect: Dialect) -> Option<ReadAnswer> {
+    match dialect {
+        Dialect::OpenAiChat => Some(openai_chat::read_answer),
+        Dialect::Anthropic => Some(anthropic::read_answer),
+        _ => None,
+    }
+}
+
+pub(crate) fn answer_writer(dialect: Dialect) -> Option<WriteAnswer> {
+    match dialect {
+        Dialect::OpenAiChat => Some(openai_chat::write_answer),
+        Dialect::Anthropic => Some(anthropic::write_answer),
+        _ => None,
+    }
+}
+
+/// Reads a stream of a provider's.
+#[derive(Debug)]
+pub(crate) enum Decoder {
+    OpenAiChat(openai_chat::Decoder),
+    Anthropic(anthropic::Decoder),
+}
+
+impl Decoder {
+    pub(crate) fn new(dialect: Dialect) -> Option<Decoder> {
+        match dialect {
+            Dialect::OpenAiChat => Some(Decoder::OpenAiChat(openai_chat::Decoder::default())),
+            Dialect::Anthropic => Some(Decoder::Anthropic(anthropic::Decoder::default())),
+            _ => None,
+        }
+    }
+
+    pub(crate) fn read(&mut self, frame: &Frame<'_>, event: &mut dyn FnMut(Event<'_>)) -> Result<(), Malformed> {
+        match self {
+            Decoder::OpenAiChat(decoder) => decoder.read(frame, event),
+            Decoder::Anthropic(decoder) => decoder.read(frame, event),
+        }
+    }
+}
+
+/// Writes a stream for a caller.
+#[derive(Debug)]
+pub(crate) enum Encoder {
+    OpenAiChat(openai_chat::Encoder),
+    Anthropic(anthropic::Encoder),
+}
+
+impl Encoder {
+    pub(crate) fn new(dialect: Dialect, head: Head) -> Option<Encoder> {
+        match dialect {
+            Dialect::OpenAiChat => Some(Encoder::OpenAiChat(openai_chat::Encoder::new(head))),
+            Dialect::Anthropic => Some(Encoder::Anthropic(anthropic::Encoder::new(head))),
+            _ => None,
+        }
+    }
+
+    /// Writes what an event is in the caller's words, at once.
+    pub(crate) fn write(&mut self, event: Event<'_>, to: &mut Vec<u8>) {
+        match self {
+            Encoder::OpenAiChat(encoder) => encoder.write(event, to),
+            Encoder::Anthropic(encoder) => encoder.write(event, to),
+        }
+    }
+
+    /// Writes the proper end.
+    pub(crate) fn end(&mut self, to: &mut Vec<u8>) {
+        match self {
+            Encoder::OpenAiChat(encoder) => encoder.end(to),
+            Encoder::Anthropic(encoder) => encoder.end(to),
+        }
+    }
+}
 
 /// Usage and end of a whole answer, without reading the rest of it.
 pub(crate) fn glance(dialect: Dialect, body: &[u8]) -> (Option<TokenUsage>, Option<Stop>) {

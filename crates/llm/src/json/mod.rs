@@ -15,4 +15,4 @@ pub(crate) use cursor::{Cursor, Kind, Text};
 pub(crate) use find::{find, strings};
 pub(crate) use path::path_of;
 pub(crate) use value::{Fields, Value};
-pub(crate) use write::{Out, quote};
+pub(crate) use write::{Out, items_to, quote};

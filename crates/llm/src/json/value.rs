@@ -127,6 +127,29 @@ impl<'a> Value<'a> {
         }
     }
 
+    /// A number as it is written.
+    pub(crate) fn number(&self) -> Result<&'a str, Malformed> {
+        match self.tree {
+            Tree::Number => Ok(self.raw),
+            _ => Err(self.wrong("a number")),
+        }
+    }
+
+    pub(crate) fn bool(&self) -> Result<bool, Malformed> {
+        match self.tree {
+            Tree::Bool(value) => Ok(value),
+            _ => Err(self.wrong("true or false")),
+        }
+    }
+
+    /// A whole number that is not negative.
+    pub(crate) fn count(&self) -> Result<u64, Malformed> {
+        match (&self.tree, count(self.raw)) {
+            (Tree::Number, Some(count)) => Ok(count),
+            _ => Err(self.wrong("a whole number that is not negative")),
+        }
+    }
+
     /// That this is not what was expected.
     pub(crate) fn wrong(&self, expected: &'static str) -> Malformed {
         let what = match &self.tree {
@@ -170,30 +193,19 @@ impl<'a> Fields<'a> {
     }
 
     pub(crate) fn bool(&mut self, key: &str) -> Result<Option<bool>, Malformed> {
-        match self.take(key) {
-            None => Ok(None),
-            Some(Value { tree: Tree::Bool(value), .. }) => Ok(Some(value)),
-            Some(other) => Err(other.wrong("true or false")),
-        }
-    }
-
-    /// A number as it is written.
-    pub(crate) fn number(&mut self, key: &str) -> Result<Option<&'a str>, Malformed> {
-        match self.take(key) {
-            None => Ok(None),
-            Some(Value { tree: Tree::Number, raw, .. }) => Ok(Some(raw)),
-            Some(other) => Err(other.wrong("a number")),
-        }
+        self.take(key).map(|value| value.bool()).transpose()
     }
 
     /// A whole number that is not negative.
     pub(crate) fn count(&mut self, key: &str) -> Result<Option<u64>, Malformed> {
+        self.take(key).map(|value| value.count()).transpose()
+    }
+
+    /// An object that is carried as it is.
+    pub(crate) fn object(&mut self, key: &str) -> Result<Option<&'a str>, Malformed> {
         match self.take(key) {
-            None => Ok(None),
-            Some(value) => match (&value.tree, count(value.raw)) {
-                (Tree::Number, Some(count)) => Ok(Some(count)),
-                _ => Err(value.wrong("a whole number that is not negative")),
-            },
+            Some(value) if !value.is_object() => Err(value.wrong("an object")),
+            other => Ok(other.map(|value| value.raw)),
         }
     }
 

@@ -1,6 +1,9 @@
 //! An answer that comes in pieces: metered where both sides speak the same dialect, translated where they do not.
 
 mod meter;
+mod translator;
+
+use std::borrow::Cow;
 
 use base::TokenUsage;
 
@@ -8,6 +11,7 @@ use crate::dialect::Dialect;
 use crate::error;
 use crate::json::Value;
 use meter::Meter;
+use translator::Translator;
 
 /// One streamed answer, on its way from a provider to a caller.
 ///
@@ -16,17 +20,23 @@ use meter::Meter;
 #[derive(Debug)]
 pub struct Stream {
     caller: Dialect,
-    meter: Meter,
+    way: Way,
     seen: Seen,
     /// Nothing more is written: the stream has ended with an error.
     over: bool,
+}
+
+#[derive(Debug)]
+enum Way {
+    Meter(Meter),
+    Translator(Box<Translator>),
 }
 
 #[derive(Clone, Copy, Debug)]
 pub struct Options<'o> {
     /// The caller did not ask for the usage but the gateway did: the event that tells it is kept back.
     pub hide_usage: bool,
-    /// What the caller is told the model is.
+    /// What the caller is told the model is, where the provider does not say.
     pub model: &'o str,
     /// An id for the answer, where the provider gives none.
     pub id: &'o str,
@@ -34,6 +44,15 @@ pub struct Options<'o> {
     pub now: u64,
     /// Bytes of one event. A larger one is an error where it must be translated; else it passes without being looked at.
     pub max_event: usize,
+}
+
+/// What is told of an answer in each event, or once at the beginning.
+#[derive(Clone, Debug)]
+pub(crate) struct Head {
+    pub(crate) id: String,
+    pub(crate) model: String,
+    pub(crate) created: u64,
+    pub(crate) hide_usage: bool,
 }
 
 /// What has been learned of an answer so far.
@@ -91,19 +110,31 @@ pub enum Fault {
 }
 
 impl Stream {
+    /// Whether streams of this provider can be given to this caller.
+    pub fn can(caller: Dialect, provider: Dialect) -> bool {
+        caller == provider || Stream::new(caller, provider, &Options::default()).is_some()
+    }
+
     /// `None` if nothing translates the one into the other.
     pub fn new(caller: Dialect, provider: Dialect, options: &Options<'_>) -> Option<Stream> {
-        if caller != provider {
-            return None;
-        }
-        let meter = Meter::new(provider, options);
-        Some(Stream { caller, meter, seen: Seen::default(), over: false })
+        let way = match caller == provider {
+            true => Way::Meter(Meter::new(provider, options)),
+            false => Way::Translator(Box::new(Translator::new(caller, provider, options)?)),
+        };
+        Some(Stream { caller, way, seen: Seen::default(), over: false })
     }
 
     /// Takes bytes of the provider; appends those for the caller.
     pub fn push(&mut self, bytes: &[u8], to: &mut Vec<u8>) {
-        if !self.over {
-            self.meter.push(bytes, &mut self.seen, to);
+        if self.over {
+            return;
+        }
+        match &mut self.way {
+            Way::Meter(meter) => meter.push(bytes, &mut self.seen, to),
+            Way::Translator(translator) => {
+                translator.push(bytes, &mut self.seen, to);
+                self.over = translator.is_over();
+            }
         }
     }
 
@@ -112,7 +143,10 @@ impl Stream {
         if self.over {
             return;
         }
-        self.meter.finish(&mut self.seen, to);
+        match &mut self.way {
+            Way::Meter(meter) => meter.finish(&mut self.seen, to),
+            Way::Translator(translator) => translator.finish(&mut self.seen, to),
+        }
         // Servers that are only like OpenAI's sometimes leave out `[DONE]`.
         let ended = self.seen.done || self.seen.stop.is_some() || self.seen.fault.is_some();
         if !ended {
@@ -142,10 +176,27 @@ impl Stream {
         self.over = true;
         self.seen.fault.get_or_insert(fault);
         // An event that was cut in the middle would swallow ours.
-        if !self.meter.is_between() {
+        if matches!(&self.way, Way::Meter(meter) if !meter.is_between()) {
             to.extend_from_slice(b"\n\n");
         }
         error::event(self.caller, status, kind, message, to);
+    }
+}
+
+// === impl Head ===
+
+impl Head {
+    pub(crate) fn new(options: &Options<'_>) -> Head {
+        let Options { hide_usage, model, id, now, max_event: _ } = *options;
+        Head { id: id.to_owned(), model: model.to_owned(), created: now, hide_usage }
+    }
+
+    /// The provider's word counts before ours.
+    pub(crate) fn learn(&mut self, id: Option<Cow<'_, str>>, model: Option<Cow<'_, str>>, created: Option<u64>) {
+        let said = |text: Option<Cow<'_, str>>| text.filter(|text| !text.is_empty()).map(Cow::into_owned);
+        self.id = said(id).unwrap_or(std::mem::take(&mut self.id));
+        self.model = said(model).unwrap_or(std::mem::take(&mut self.model));
+        self.created = created.unwrap_or(self.created);
     }
 }
 

@@ -1,0 +1,36 @@
+//! What could not be carried.
+
+use crate::json::{Fields, path_of};
+use crate::translate::Lost;
+
+/// The places of a body that have been lost.
+#[derive(Debug, Default)]
+pub(crate) struct Losses {
+    at: Vec<usize>,
+}
+
+/// Each costs a walk through the body, and a header has its limits.
+const NAMED: usize = 16;
+
+impl Losses {
+    pub(crate) fn add(&mut self, at: usize) {
+        self.at.push(at);
+    }
+
+    /// All that nobody took.
+    pub(crate) fn rest(&mut self, fields: &Fields<'_>) {
+        self.at.extend(fields.rest());
+    }
+
+    /// Names the places, as far as there are not too many.
+    pub(crate) fn named(mut self, body: &[u8]) -> Vec<Lost> {
+        self.at.sort_unstable();
+        self.at.dedup();
+        let more = self.at.len().saturating_sub(NAMED);
+        let mut lost: Vec<Lost> = self.at.iter().take(NAMED).map(|at| Lost { path: path_of(body, *at) }).collect();
+        if more > 0 {
+            lost.push(Lost { path: format!("{more} more") });
+        }
+        lost
+    }
+}
