@@ -5,6 +5,8 @@
 
 mod book;
 mod budget;
+pub mod codec;
+mod crc;
 mod entry;
 pub mod litellm;
 mod money;
@@ -16,6 +18,8 @@ pub use budget::{
     Account, Allowance, Books, BudgetError, BudgetSpec, BudgetsSpec, Caller, Crossed, Enforce, Every, Exhausted, Fail,
     Health, Hold, Moment, Offset, Scope, Standing, Used, Why,
 };
+pub use codec::Record;
+pub use crc::crc32c;
 pub use entry::{Class, Entry, Opened, Outcome};
 pub use money::{Money, TokenPrice};
 pub use price::{CacheUse, Demand, Price, Rates, Section, ServiceTier, Stated};
