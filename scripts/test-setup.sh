@@ -9,7 +9,7 @@ sudo=
 [ "$(id -u)" = 0 ] || sudo=sudo
 
 # command:package
-wanted=(cc:build-essential make:make curl:curl h2load:nghttp2-client nginx:nginx-light python3:python3 node:nodejs npm:npm)
+wanted=(cc:build-essential make:make curl:curl h2load:nghttp2-client nginx:nginx-light knotd:knot python3:python3 node:nodejs npm:npm)
 for package in "$@"; do
     case $package in
         *:*) wanted+=("$package") ;;
@@ -19,7 +19,7 @@ done
 
 missing=()
 for pair in "${wanted[@]}"; do
-    # nginx is kept where only root looks.
+    # Servers are kept where only root looks.
     PATH="$PATH:/usr/sbin" command -v "${pair%%:*}" >/dev/null || missing+=("${pair##*:}")
 done
 # Debian's python3 can say `import venv` and still lack what fills one.

@@ -20,7 +20,7 @@ pub use headers::Headers;
 pub use http::{Method, StatusCode, Version};
 pub use ipnet::IpNet;
 pub use model_call::ModelCall;
-pub use network::Network;
+pub use network::{Network, Srv};
 pub use secret::{Secret, SecretRef};
 pub use time::Time;
 pub use units::{ByteRate, Percent, Rate, Size, Span, UnitError};

@@ -1,4 +1,4 @@
-//! Networks as people write them.
+//! Networks as people write them, and places as name servers tell them.
 
 use std::borrow::Cow;
 use std::fmt;
@@ -11,6 +11,18 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
 /// A network in CIDR notation, or one address.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Network(pub IpNet);
+
+/// One place of a service, as its SRV record has it (RFC 2782).
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Srv {
+    /// The lower ones first.
+    pub priority: u16,
+    /// Its share against others of the same priority; zero for as little as can be.
+    pub weight: u16,
+    pub port: u16,
+    /// In lower case, without a dot at its end.
+    pub target: String,
+}
 
 impl FromStr for Network {
     type Err = String;

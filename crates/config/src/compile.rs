@@ -13,6 +13,7 @@ mod telemetry;
 mod upstreams;
 
 use std::collections::{HashMap, HashSet};
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -26,7 +27,7 @@ use crate::de::Kind;
 use crate::diagnostic::{Diagnostic, Severity, nearest};
 use crate::document::{self, Document};
 use crate::files::Files;
-use crate::snapshot::{Certificate, Node, Revision, Snapshot};
+use crate::snapshot::{Certificate, Dns, Node, Revision, Snapshot};
 use crate::source::{self, Source, Step};
 
 /// The snapshot of a document with its warnings, or all its errors (and warnings). Limits that `previous`
@@ -195,6 +196,7 @@ impl Context<'_> {
                 cache_memory: node.cache.memory.map_or(64 << 20, |size| usize::try_from(size.0).unwrap_or(usize::MAX)),
                 zone: self.zone.clone(),
                 connections: node.connections,
+                dns: self.dns(node.dns),
             },
             listeners,
             upstreams: self.finish_upstreams(upstreams),
@@ -205,6 +207,26 @@ impl Context<'_> {
             admin,
             router,
             written: std::mem::take(&mut self.written),
+        }
+    }
+
+    fn dns(&mut self, written: document::Dns) -> Dns {
+        let document::Dns { servers, stale, gone } = written;
+        let servers = servers.iter().enumerate().filter_map(|(index, text)| {
+            let bare = || Some((text.trim_matches(['[', ']']).parse::<IpAddr>().ok()?, 53).into());
+            let server = text.parse().ok().or_else(bare);
+            if server.is_none() {
+                self.error(
+                    &format!("node.dns.servers[{index}]"),
+                    format!("`{text}` is not an address; expected one such as `10.0.0.53` or `127.0.0.1:8600`"),
+                );
+            }
+            server
+        });
+        Dns {
+            servers: servers.collect(),
+            stale: stale.map_or(Some(Duration::from_secs(86_400)), |it| it.0.map(|span| span.0)),
+            gone: gone.map_or(Duration::from_secs(30), |span| span.0),
         }
     }
 

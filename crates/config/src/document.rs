@@ -60,6 +60,22 @@ section! {
         connections: Option<u32>,
         /// Where the answers lie that the policy `cache` keeps.
         cache: Cache,
+        /// How names are resolved.
+        dns: Dns,
+    }
+}
+
+section! {
+    /// How names are resolved: of upstreams, and of whoever else the node calls. `/etc/hosts` goes before name servers.
+    Dns {
+        /// Name servers, such as `127.0.0.1:8600`; port 53 unless given. Default: those of `/etc/resolv.conf`, as it was
+        /// at the start.
+        servers: Vec<String>,
+        /// How long the last answer is used beyond its time to live while no server answers; or `none` for ever.
+        /// Default: `1d`.
+        stale: Option<OrNone>,
+        /// How long it is used once a server says that there is nothing by the name. Default: `30s`.
+        gone: Option<Span>,
     }
 }
 
@@ -166,7 +182,8 @@ section! {
 section! {
     /// A pool of endpoints.
     Upstream {
-        /// Who serves: URLs, or maps with `url` and what else is to be said of it.
+        /// Who serves: URLs, or maps with `url` and what else is to be said of it. `srv+http://orders.service.internal`
+        /// and `srv+https://...` stand for all places of the SRV records of that name.
         endpoints: Vec<OrText<Endpoint>>,
         /// Default: `auto`.
         protocol: Option<Protocol>,
@@ -201,13 +218,16 @@ section! {
 section! {
     /// One that serves.
     Endpoint {
-        /// `http://10.0.0.1:8080`, `https://a.internal:8443/base` or `unix:/run/app.sock`.
+        /// `http://10.0.0.1:8080`, `https://a.internal:8443/base` or `unix:/run/app.sock`; or `srv+http://NAME`,
+        /// `srv+https://NAME/base` for as many endpoints as the name has SRV records: they come and go with the records,
+        /// and what is said here holds for each of them.
         url: String,
-        /// Its share of calls against the others. Default: 1.
+        /// Its share of calls against the others. Default: 1. An SRV record's weight is multiplied by it.
         weight: Option<u32>,
         /// Where it stands. Endpoints in the node's own zone are preferred.
         zone: Option<String>,
-        /// Those of a lower number are preferred, before zones. Default: 0.
+        /// Those of a lower number are preferred, before zones. Default: 0. Among equals the priority of SRV records
+        /// decides, also before zones.
         priority: Option<u32>,
         /// It gets no new calls; those under way end as they would. Default: false.
         drain: bool,

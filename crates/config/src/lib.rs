@@ -13,11 +13,13 @@ mod snapshot;
 mod compile;
 mod de;
 mod diagnostic;
+mod discovery;
 mod files;
 mod source;
 
 pub use compile::compile;
 pub use diagnostic::{Diagnostic, Severity, to_json};
+pub use discovery::Discovery;
 pub use files::{Disk, Files};
 pub use router::Router;
 pub use snapshot::*;

@@ -12,6 +12,7 @@ use base::{Consumer, Headers, Method, Percent, Place, RequestHead, Scheme, Secre
 use ipnet::IpNet;
 use policy::Policies;
 
+use crate::discovery::Discovery;
 use crate::router::{Found, Router};
 
 pub struct Snapshot {
@@ -75,6 +76,18 @@ pub struct Node {
     pub connections: Option<u32>,
     /// Bytes of memory for the answers that are kept.
     pub cache_memory: usize,
+    pub dns: Dns,
+}
+
+/// How names are resolved.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Dns {
+    /// None for the system's.
+    pub servers: Vec<SocketAddr>,
+    /// How long an answer is used beyond its time to live while no server answers; without end if absent.
+    pub stale: Option<Duration>,
+    /// The same, once a server says that there is nothing.
+    pub gone: Duration,
 }
 
 /// Where the node is operated.
@@ -262,6 +275,10 @@ pub struct Upstream {
     pub index: u32,
     pub name: Arc<str>,
     pub endpoints: Vec<Endpoint>,
+    /// Where more are asked for.
+    pub discoveries: Vec<Discovery>,
+    /// The node's own zone, where it is preferred.
+    pub own_zone: Option<Arc<str>>,
     pub balance: Balance,
     pub health: Option<Health>,
     pub retry: Retry,
@@ -293,7 +310,9 @@ pub struct Endpoint {
     pub weight: u32,
     pub zone: Option<Arc<str>>,
     pub priority: u32,
-    /// Its group, from 0: by priority, and among equals the node's own zone first.
+    /// Among equals of that: the priority of its SRV record, 0 where there is none.
+    pub order: u16,
+    /// Its group, from 0: by priority and order, and among equals the node's own zone first.
     pub level: u32,
     /// The document says that it gets no new calls.
     pub drain: bool,

@@ -10,35 +10,57 @@ use bytes::Bytes;
 use config::{Health, Probe, Upstream};
 use rustls::ClientConfig;
 use telemetry::Gauges;
-use tokio::task::JoinSet;
+use tokio::task::AbortHandle;
 use transport::{Body, Frame, Pool, Protocol, Target};
 
-use crate::node::Probed;
 use crate::upstream::{self, EndpointState, Member};
 
-/// Probes for every endpoint of a generation; they end when this is dropped.
-pub struct Checks(#[expect(dead_code, reason = "held for its tasks")] JoinSet<()>);
+/// The probes under way. Each lasts for as long as its endpoint is there and is asked the same way.
+#[derive(Default)]
+pub struct Checks(Vec<Check>);
+
+struct Check {
+    upstream: Arc<str>,
+    state: Arc<EndpointState>,
+    health: Health,
+    task: AbortHandle,
+}
 
 impl Checks {
-    /// Must be called on a local runtime.
-    pub fn start(upstreams: &[Probed], gauges: &Gauges) -> Checks {
-        let mut tasks = JoinSet::new();
-        for (upstream, members, tls) in upstreams {
+    /// Upstreams that are no more are asked no more.
+    pub fn keep(&mut self, upstreams: &[Arc<Upstream>]) {
+        self.0.retain(|check| upstreams.iter().any(|it| it.name == check.upstream));
+    }
+
+    /// The upstream has these endpoints from now on. Must be called on a local runtime.
+    pub fn set(&mut self, upstream: &Upstream, members: &[Member], tls: Option<&Arc<ClientConfig>>, gauges: &Gauges) {
+        let (mut before, others) = std::mem::take(&mut self.0).into_iter().partition(|it| it.upstream == upstream.name);
+        self.0 = others;
+        for Member { endpoint, state } in members {
             let Some(health) = &upstream.health else {
-                for Member { state, .. } in members {
-                    state.healthy.store(true, Ordering::Relaxed);
-                    gauges.endpoint(&state.upstream, &state.url, true);
-                }
+                state.healthy.store(true, Ordering::Relaxed);
+                gauges.endpoint(&state.upstream, &state.url, true);
                 continue;
             };
-            for Member { endpoint, state } in members {
-                let target = probe_target(upstream, endpoint, state, tls.as_ref(), &health.probe);
-                let authority = endpoint.authority.clone();
-                gauges.endpoint(&state.upstream, &state.url, state.is_healthy());
-                tasks.spawn_local(watch(health.clone(), Pool::new(target), authority, state.clone(), gauges.clone()));
+            gauges.endpoint(&state.upstream, &state.url, state.is_healthy());
+            let same = |it: &Check| Arc::ptr_eq(&it.state, state) && it.health == *health;
+            if let Some(at) = before.iter().position(same) {
+                self.0.push(before.swap_remove(at));
+                continue;
             }
+            let target = probe_target(upstream, endpoint, state, tls, &health.probe);
+            let authority = endpoint.authority.clone();
+            let probing = watch(health.clone(), Pool::new(target), authority, state.clone(), gauges.clone());
+            // Its owner is the check.
+            let task = tokio::task::spawn_local(probing).abort_handle();
+            self.0.push(Check { upstream: upstream.name.clone(), state: state.clone(), health: health.clone(), task });
         }
-        Checks(tasks)
+    }
+}
+
+impl Drop for Check {
+    fn drop(&mut self) {
+        self.task.abort();
     }
 }
 

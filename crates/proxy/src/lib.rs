@@ -10,6 +10,7 @@ mod budget;
 mod choose;
 mod circuit;
 mod connection;
+mod control;
 mod count;
 mod crowd;
 mod deadline;

@@ -11,24 +11,21 @@ use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
-use base::Time;
 use cache::{Purge, Store};
-use config::{Address, Destination, Snapshot, Upstream};
+use config::{Address, Snapshot, Upstream};
 use rustls::{ClientConfig, ServerConfig};
 use rustls_pki_types::ServerName;
-use telemetry::{Recorder, Telemetry};
-use tokio::runtime::Handle;
+use telemetry::{Figure, Recorder, Row, Telemetry};
 use tokio::sync::{mpsc, oneshot};
-use tokio::task::LocalSet;
-use transport::dns::{Names, Resolver};
+use transport::dns::{Asked, NameStatus, Names, Patience, Resolver, Service};
 use transport::listen::{self, Listening};
 use transport::tls;
 
 use crate::board::Board;
+use crate::control::{Control, Watch, found};
 use crate::crowd::Crowd;
-use crate::health::Checks;
 use crate::status::Upstreams;
-use crate::upstream::{EndpointState, Member, UpstreamState};
+use crate::upstream::{self, EndpointState, Member, UpstreamState};
 use crate::worker::{self, Generation, Order};
 
 /// What kept a snapshot from coming into force, and where the document says it.
@@ -42,7 +39,7 @@ pub struct Problem {
 pub struct Node {
     generation: Arc<Generation>,
     workers: Vec<WorkerHandle>,
-    control: mpsc::UnboundedSender<Watch>,
+    control: Control,
     telemetry: Telemetry,
     names: Arc<Names>,
     upstreams: Upstreams,
@@ -82,10 +79,6 @@ pub struct Passed {
     pub sockets: Vec<OwnedFd>,
 }
 
-/// Upstreams to be probed from now on, instead of those before.
-type Watch = (Vec<Probed>, telemetry::Gauges);
-pub type Probed = (Arc<Upstream>, Vec<Member>, Option<Arc<ClientConfig>>);
-
 /// All that a snapshot needs before it can be put in force.
 struct Prepared {
     generation: Arc<Generation>,
@@ -104,16 +97,16 @@ impl Node {
     pub fn follow(snapshot: Arc<Snapshot>, inherited: Sockets) -> Result<Node, Vec<Problem>> {
         let Sockets { listeners, metrics } = inherited;
         let wrong = |at: &str, message: String| vec![Problem { at: at.to_owned(), message }];
-        let (control, runtime) =
-            spawn_control().map_err(|error| wrong("", format!("cannot start the control thread: {error}")))?;
-        let names = Arc::new(Names::new(resolver(), runtime));
+        let control =
+            Control::spawn().map_err(|error| wrong("", format!("cannot start the control thread: {error}")))?;
+        let names = Arc::new(Names::new(asked(&snapshot.node.dns), control.runtime().clone()));
         let workers = snapshot.node.workers;
         let prepared = prepare(&snapshot, workers, None, &HashMap::new(), listeners, &names)?;
         let (telemetry, recorders) = Telemetry::start(prepared.telemetry.clone(), workers, metrics)
             .map_err(|error| wrong("telemetry", chain(&error)))?;
         telemetry.gauges().loaded(&snapshot.revision.hash);
         let store = Store::new(snapshot.node.cache_memory);
-        telemetry.gauges().cache(reading(store.clone()));
+        let counted = store.clone();
         let board = Board::new(workers);
         let handles = spawn_workers(recorders, &prepared.generation, &board, &names, &store)
             .map_err(|error| wrong("node.workers", format!("cannot start a worker: {error}")))?;
@@ -130,7 +123,10 @@ impl Node {
         };
         node.commit(prepared);
         let upstreams = node.upstreams.clone();
-        node.telemetry.gauges().read_upstreams(move || upstreams.families());
+        node.telemetry.gauges().read_from(move || upstreams.figures());
+        node.telemetry.gauges().read_from(move || kept(&counted));
+        let names = node.names.clone();
+        node.telemetry.gauges().read_from(move || named(&names));
         node.telemetry.set_ready(true);
         Ok(node)
     }
@@ -145,6 +141,9 @@ impl Node {
             );
         }
         let (workers, old) = (self.workers.len(), Some(&*self.generation));
+        // Names that are new are asked for while all is prepared, so how they are comes first, and is taken back.
+        let dns = &snapshot.node.dns;
+        let asked_before = (*dns != self.generation.snapshot.node.dns).then(|| self.names.ask_by(asked(dns)));
         let result = prepare(&snapshot, workers, old, &self.bound, Vec::new(), &self.names).and_then(|prepared| {
             match self.telemetry.reconfigure(prepared.telemetry.clone()) {
                 Ok(()) => Ok(prepared),
@@ -159,6 +158,9 @@ impl Node {
                 Ok(())
             }
             Err(problems) => {
+                if let Some(before) = asked_before {
+                    self.names.ask_by(before);
+                }
                 self.telemetry.gauges().reload_failed();
                 Err(problems)
             }
@@ -278,10 +280,6 @@ impl Node {
     fn commit(&mut self, prepared: Prepared) {
         let Prepared { generation, sockets, bound, telemetry: _ } = prepared;
         put_in_force(&generation);
-        let watch = generation.snapshot.upstreams.iter().enumerate().map(|(at, upstream)| {
-            (upstream.clone(), generation.members[at].load().to_vec(), generation.client_tls[at].clone())
-        });
-        let _ = self.control.send((watch.collect(), self.telemetry.gauges()));
         let acks: Vec<_> = self
             .workers
             .iter()
@@ -295,6 +293,12 @@ impl Node {
         for ack in acks {
             let _ = ack.blocking_recv();
         }
+        self.control.watch(Watch {
+            generation: generation.clone(),
+            gauges: self.telemetry.gauges(),
+            names: self.names.clone(),
+            workers: self.workers.iter().map(|worker| worker.orders.clone()).collect(),
+        });
         self.forget_endpoints(&generation);
         self.upstreams.set(&generation);
         self.generation = generation;
@@ -397,11 +401,17 @@ fn prepare(
         })
         .collect();
     let upstreams = snapshot.upstreams.iter().map(|upstream| upstream_state(upstream, old)).collect();
-    let members = snapshot.upstreams.iter().map(|upstream| ArcSwap::from_pointee(members(upstream, old, names)));
+    let services = services(snapshot, names);
+    let members = snapshot.upstreams.iter().zip(&services).map(|(upstream, services)| {
+        let at = old.and_then(|old| old.snapshot.upstreams.iter().position(|it| it.name == upstream.name));
+        let known = old.zip(at).map(|(old, at)| old.members[at].load_full());
+        let endpoints = found(upstream, services);
+        ArcSwap::from_pointee(upstream::members(upstream, endpoints, known.as_deref().map(Vec::as_slice), names))
+    });
     let members = members.collect();
     let crowds = crowds(snapshot, old);
-    let generation =
-        Arc::new(Generation { snapshot: snapshot.clone(), upstreams, members, client_tls, server_tls, crowds });
+    let snapshot = snapshot.clone();
+    let generation = Arc::new(Generation { snapshot, upstreams, members, services, client_tls, server_tls, crowds });
     Ok(Prepared { generation, sockets, bound: now_bound, telemetry })
 }
 
@@ -454,7 +464,7 @@ fn server_tls(
 
 fn client_tls(snapshot: &Snapshot, problems: &mut Vec<Problem>) -> Vec<Option<Arc<ClientConfig>>> {
     let configs = snapshot.upstreams.iter().map(|upstream| {
-        if !upstream.endpoints.iter().any(|endpoint| endpoint.tls) {
+        if !upstream.written().any(|endpoint| endpoint.tls) {
             return None;
         }
         let tls = upstream.tls.as_ref();
@@ -548,26 +558,16 @@ fn upstream_state(upstream: &Upstream, old: Option<&Generation>) -> Arc<Upstream
     known.unwrap_or_else(|| Arc::new(UpstreamState::new(upstream)))
 }
 
-/// An upstream's endpoints; those that were there before keep what is known of them.
-fn members(upstream: &Upstream, old: Option<&Generation>, names: &Names) -> Vec<Member> {
-    let at = old.and_then(|old| old.snapshot.upstreams.iter().position(|it| it.name == upstream.name));
-    let known = old.zip(at).map(|(old, at)| old.members[at].load_full());
-    // What all begin with at once needs no slow start.
-    let since = if known.is_some() { Time::now() } else { Time::default() };
-    let members = upstream.endpoints.iter().map(|endpoint| {
-        let identity =
-            format!("{} {:?} {:?} {:?}", endpoint.url, upstream.protocol, upstream.tls, upstream.connections);
-        let same = known.iter().flat_map(|known| known.iter()).find(|it| it.state.identity == identity);
-        let state = same.map(|it| it.state.clone()).unwrap_or_else(|| {
-            let name = match &endpoint.address {
-                Destination::Name { host, .. } => Some(names.register(host)),
-                Destination::Ip(_) | Destination::Unix(_) => None,
-            };
-            Arc::new(EndpointState::new(&upstream.name, &endpoint.url, name, identity, since))
-        });
-        Member { endpoint: Arc::new(endpoint.clone()), state }
-    });
-    members.collect()
+/// Whom to ask for endpoints. The first answers are waited for, so that the first calls find some; but not for long: a
+/// node also starts while name servers are down.
+fn services(snapshot: &Snapshot, names: &Names) -> Vec<Vec<Arc<Service>>> {
+    let of_one = |upstream: &Arc<Upstream>| upstream.discoveries.iter().map(|it| names.service(&it.service)).collect();
+    let services: Vec<Vec<_>> = snapshot.upstreams.iter().map(of_one).collect();
+    let all: Vec<_> = services.iter().flatten().cloned().collect();
+    if !all.is_empty() {
+        names.wait_for(all, FIRST_ANSWERS);
+    }
+    services
 }
 
 /// Bounds on connections are told to those who count them; what was known of an ejection that the document no longer
@@ -580,11 +580,18 @@ fn put_in_force(generation: &Generation) {
         if upstream.breaker.is_none() {
             state.breaker.forget();
         }
-        for member in generation.members[at].load().iter() {
-            member.state.slots.bound(limits.and_then(|limits| limits.endpoint_connections), waiting, wait);
-            if upstream.eject.is_none() {
-                member.state.circuit.forget();
-            }
+        bind(upstream, &generation.members[at].load());
+    }
+}
+
+/// What the document bounds of each endpoint.
+pub fn bind(upstream: &Upstream, members: &[Member]) {
+    let limits = upstream.limits.as_ref();
+    let (waiting, wait) = limits.map_or((0, Duration::ZERO), |limits| (limits.waiting, limits.wait));
+    for member in members {
+        member.state.slots.bound(limits.and_then(|limits| limits.endpoint_connections), waiting, wait);
+        if upstream.eject.is_none() {
+            member.state.circuit.forget();
         }
     }
 }
@@ -615,38 +622,46 @@ fn spawn_workers(
     Ok(handles)
 }
 
-/// Health checks and names have a thread of their own: a busy worker must not make an endpoint look ill.
-fn spawn_control() -> std::io::Result<(mpsc::UnboundedSender<Watch>, Handle)> {
-    let (sender, mut inbox) = mpsc::unbounded_channel::<Watch>();
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-    let handle = runtime.handle().clone();
-    thread::Builder::new().name("weir-control".into()).spawn(move || {
-        LocalSet::new().block_on(&runtime, async move {
-            let mut checks: Option<Checks> = None;
-            while let Some((upstreams, gauges)) = inbox.recv().await {
-                drop(checks.take());
-                checks = Some(Checks::start(&upstreams, &gauges));
-            }
-        });
-    })?;
-    Ok((sender, handle))
+/// What the cache holds, as numbers.
+fn kept(store: &Store) -> Vec<Figure> {
+    let cache::Usage { bytes, entries, evicted } = store.usage();
+    vec![
+        Figure::gauge("weir_cache_bytes", "Memory that stored answers take", bytes as u64),
+        Figure::gauge("weir_cache_entries", "Stored answers", entries as u64),
+        Figure::counter("weir_cache_evictions", "Stored answers dropped for want of memory", evicted),
+    ]
 }
 
-fn reading(store: Arc<Store>) -> impl Fn() -> telemetry::CacheReading {
-    move || {
-        let cache::Usage { bytes, entries, evicted } = store.usage();
-        telemetry::CacheReading { bytes: bytes as u64, entries: entries as u64, evicted }
-    }
-}
-
-/// The system's resolver; where the system has none, that of this machine.
-fn resolver() -> Resolver {
-    Resolver::system()
-        .or_else(|error| {
+/// How names are asked for: of the document's servers, or the system's; where the system has none, of this machine.
+fn asked(dns: &config::Dns) -> Asked {
+    let config::Dns { servers, stale, gone } = dns;
+    let resolver = match &servers[..] {
+        [] => Resolver::system().or_else(|error| {
             tracing::warn!(reason = %error.reason, "no resolver is configured; names are asked of 127.0.0.1");
             Resolver::with_servers(&[([127, 0, 0, 1], 53).into()])
-        })
-        .unwrap_or_else(|error| unreachable!("a server given by address needs nothing of the system: {}", error.reason))
+        }),
+        servers => Resolver::with_servers(servers),
+    };
+    let resolver = resolver.unwrap_or_else(|error| {
+        unreachable!("a server given by address needs nothing of the system: {}", error.reason)
+    });
+    Asked { resolver: Arc::new(resolver), patience: Patience { stale: *stale, gone: *gone } }
+}
+
+/// How names are, as numbers.
+fn named(names: &Names) -> Vec<Figure> {
+    let all = names.status();
+    let figure = |name, help, counter, value: fn(&NameStatus) -> Option<u64>| {
+        let row = |it: &NameStatus| Some(Row { labels: vec![("name", it.name.clone())], value: value(it)? });
+        Figure { name, help, counter, rows: all.iter().filter_map(row).collect() }
+    };
+    vec![
+        figure("weir_name_answers", "Addresses of a host, places of a service", false, |it| Some(it.found as u64)),
+        figure("weir_name_failures", "Questions that name servers did not answer", true, |it| Some(it.failures)),
+        figure("weir_name_stale_seconds", "For how long a name is used beyond its time to live", false, |it| {
+            it.stale.map(|stale| stale.as_secs())
+        }),
+    ]
 }
 
 fn settings(snapshot: &Snapshot, problems: &mut Vec<Problem>) -> telemetry::Settings {
@@ -683,6 +698,9 @@ fn shown(address: &Address) -> String {
         Address::Unix(path) => format!("unix:{}", path.display()),
     }
 }
+
+/// How long a start and a reload wait for name servers.
+const FIRST_ANSWERS: Duration = Duration::from_secs(3);
 
 /// An error with what caused it, in one line.
 pub fn chain(error: &dyn std::error::Error) -> String {

@@ -113,7 +113,7 @@ impl Asker {
         match host.trim_matches(['[', ']']).parse::<IpAddr>() {
             Ok(ip) => Place::Ip((ip, port).into()),
             Err(_) => {
-                let name: Arc<Name> = self.names.register(host);
+                let name: Arc<Name> = self.names.host(host);
                 name.settled().await;
                 Place::Name(name, port)
             }

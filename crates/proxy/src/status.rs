@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use arc_swap::ArcSwap;
 use base::Time;
-use telemetry::{UpstreamFamily, UpstreamRow};
+use telemetry::{Figure, Row};
 
 use crate::circuit::{Circuit, State};
 use crate::upstream::{EndpointState, Member};
@@ -101,21 +101,20 @@ impl Upstreams {
     }
 
     /// The same as numbers.
-    pub(crate) fn families(&self) -> Vec<UpstreamFamily> {
+    pub(crate) fn figures(&self) -> Vec<Figure> {
         let all = self.status();
         let of_upstreams = |name, help, counter, value: fn(&UpstreamStatus) -> u64| {
-            let row = |it: &UpstreamStatus| UpstreamRow { upstream: it.name.clone(), endpoint: None, value: value(it) };
-            UpstreamFamily { name, help, counter, rows: all.iter().map(row).collect() }
+            let row = |it: &UpstreamStatus| Row { labels: vec![("upstream", it.name.clone())], value: value(it) };
+            Figure { name, help, counter, rows: all.iter().map(row).collect() }
         };
         let of_endpoints = |name, help, counter, value: fn(&EndpointStatus) -> u64| {
             let rows = all.iter().flat_map(|upstream| {
-                upstream.endpoints.iter().map(move |it| UpstreamRow {
-                    upstream: upstream.name.clone(),
-                    endpoint: Some(it.url.clone()),
+                upstream.endpoints.iter().map(move |it| Row {
+                    labels: vec![("upstream", upstream.name.clone()), ("endpoint", it.url.clone())],
                     value: value(it),
                 })
             });
-            UpstreamFamily { name, help, counter, rows: rows.collect() }
+            Figure { name, help, counter, rows: rows.collect() }
         };
         vec![
             of_endpoints("weir_endpoint_ejected", "0 takes calls, 1 left out, 2 on trial", false, |it| {

@@ -13,7 +13,7 @@ use rustls::ClientConfig;
 use rustls_pki_types::ServerName;
 use smallvec::SmallVec;
 use tokio::sync::Notify;
-use transport::dns::Name;
+use transport::dns::{Name, Names};
 use transport::{Place, Pool, Slots, Target};
 
 use crate::budget::{Deposits, RetryBudget};
@@ -122,6 +122,31 @@ pub enum NoSeat {
     Nowhere,
     /// Those that there are have as much as they may.
     Full,
+}
+
+/// These endpoints of an upstream; those that are `known` keep what is known of them.
+pub fn members(
+    upstream: &Upstream,
+    endpoints: Vec<config::Endpoint>,
+    known: Option<&[Member]>,
+    names: &Names,
+) -> Vec<Member> {
+    // What all begin with at once needs no slow start.
+    let since = if known.is_some_and(|known| !known.is_empty()) { Time::now() } else { Time::default() };
+    let members = endpoints.into_iter().map(|endpoint| {
+        let identity =
+            format!("{} {:?} {:?} {:?}", endpoint.url, upstream.protocol, upstream.tls, upstream.connections);
+        let same = known.into_iter().flatten().find(|it| it.state.identity == identity);
+        let state = same.map(|it| it.state.clone()).unwrap_or_else(|| {
+            let name = match &endpoint.address {
+                Destination::Name { host, .. } => Some(names.host(host)),
+                Destination::Ip(_) | Destination::Unix(_) => None,
+            };
+            Arc::new(EndpointState::new(&upstream.name, &endpoint.url, name, identity, since))
+        });
+        Member { endpoint: Arc::new(endpoint), state }
+    });
+    members.collect()
 }
 
 // === impl EndpointState ===

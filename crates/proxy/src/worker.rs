@@ -16,7 +16,7 @@ use rustls::{ClientConfig, ServerConfig};
 use telemetry::{Gauge, Recorder};
 use tokio::sync::{mpsc, oneshot};
 use tokio::task::JoinSet;
-use transport::dns::Names;
+use transport::dns::{Names, Service};
 use transport::listen::{Detached, Listening};
 use transport::{Drain, Drainer, Pace, drain, h1, h2};
 
@@ -35,6 +35,8 @@ pub struct Generation {
     pub upstreams: Vec<Arc<UpstreamState>>,
     /// Their endpoints, of which some come and go while the snapshot stays.
     pub members: Vec<ArcSwap<Vec<Member>>>,
+    /// As each upstream's discoveries: where those that come and go are known.
+    pub services: Vec<Vec<Arc<Service>>>,
     pub client_tls: Vec<Option<Arc<ClientConfig>>>,
     /// As the snapshot's listeners.
     pub server_tls: Vec<Option<Arc<ArcSwap<ServerConfig>>>>,
@@ -98,6 +100,11 @@ pub enum Order {
         generation: Arc<Generation>,
         sockets: Vec<(Arc<str>, Arc<Listening>)>,
         done: oneshot::Sender<()>,
+    },
+    /// One upstream of this generation has other endpoints now.
+    Members {
+        generation: Arc<Generation>,
+        at: usize,
     },
     /// Go on with a connection that another core handed over.
     Adopt {
@@ -196,6 +203,7 @@ async fn work(
                     }
                     let _ = done.send(());
                 }
+                Some(Order::Members { generation, at }) => worker.adopt_members(&generation, at),
                 Some(Order::Adopt { listener, connection }) => {
                     if let Some(listener) = worker.listener(&listener) {
                         connections.spawn_local(connection::adopt(worker.clone(), listener, *connection));
@@ -367,15 +375,7 @@ impl Worker {
         let snapshot = &generation.snapshot;
         let upstreams = snapshot.upstreams.iter().enumerate().map(|(at, upstream)| {
             let previous = old.upstreams.iter().find(|old| old.config.name == upstream.name);
-            let tls = generation.client_tls[at].as_ref();
-            Rc::new(LocalUpstream::new(
-                upstream,
-                &generation.upstreams[at],
-                &generation.members[at].load(),
-                tls,
-                previous.map(|it| &**it),
-                self.index as u64,
-            ))
+            self.upstream(&generation, at, previous)
         });
         let upstreams = upstreams.collect();
 
@@ -405,6 +405,29 @@ impl Worker {
         }
         drop(listeners);
         *self.local.borrow_mut() = Rc::new(Local { generation, upstreams });
+    }
+
+    /// Changes the endpoints of one upstream, also between two polls. Calls under way keep those they have.
+    fn adopt_members(&self, generation: &Arc<Generation>, at: usize) {
+        let old = self.local();
+        // There is another document by now, and it had the endpoints from the start.
+        if !Arc::ptr_eq(&old.generation, generation) {
+            return;
+        }
+        let mut upstreams = old.upstreams.clone();
+        upstreams[at] = self.upstream(generation, at, Some(&old.upstreams[at]));
+        *self.local.borrow_mut() = Rc::new(Local { generation: generation.clone(), upstreams });
+    }
+
+    fn upstream(&self, generation: &Generation, at: usize, previous: Option<&Rc<LocalUpstream>>) -> Rc<LocalUpstream> {
+        Rc::new(LocalUpstream::new(
+            &generation.snapshot.upstreams[at],
+            &generation.upstreams[at],
+            &generation.members[at].load(),
+            generation.client_tls[at].as_ref(),
+            previous.map(|it| &**it),
+            self.index as u64,
+        ))
     }
 }
 

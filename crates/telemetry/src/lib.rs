@@ -18,7 +18,7 @@ mod start;
 mod testing;
 
 pub use flows::{Segment, Series};
-pub use metrics::{CacheReading, Cgroup, Gauge, Gauges, Operation, Process, Subject, UpstreamFamily, UpstreamRow};
+pub use metrics::{Cgroup, Figure, Gauge, Gauges, Operation, Process, Row, Subject};
 pub use observer::Observer;
 pub use recorder::Recorder;
 pub use settings::{AccessLog, Otlp, OtlpProtocol, Settings, Tls};

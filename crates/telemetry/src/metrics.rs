@@ -13,7 +13,7 @@ pub use cells::Gauge;
 pub(crate) use cells::{Family, Labels, Local, Registry, Sample, method};
 pub(crate) use expose::render;
 pub(crate) use gauges::Reading;
-pub use gauges::{CacheReading, Gauges, UpstreamFamily, UpstreamRow};
+pub use gauges::{Figure, Gauges, Row};
 pub use process::{Cgroup, Process};
 pub(crate) use tally::{OTHER, READABLE};
 pub use tally::{Operation, Subject};

@@ -7,6 +7,7 @@
 
 pub mod client;
 pub mod curl;
+pub mod dns;
 pub mod files;
 pub mod gateway;
 pub mod raw;

@@ -296,10 +296,10 @@ impl Pool {
             }
             Place::Ip(address) => Box::new(connect_tcp(*address).await?),
             Place::Name(name, port) => {
-                if name.addresses().is_empty() {
+                if name.found().is_empty() {
                     name.settled().await;
                 }
-                let addresses = name.addresses();
+                let addresses = name.found();
                 timeline.mark(Stamp::Resolved, Time::now());
                 let turn = self.0.turn.replace(self.0.turn.get().wrapping_add(1));
                 let mut result = Err(ConnectError::Unresolved);

@@ -86,7 +86,7 @@ fn check(path: &Path) -> Result<(Vec<Diagnostic>, String), Refused> {
 }
 
 fn summary(snapshot: &Snapshot) -> String {
-    let endpoints = snapshot.upstreams.iter().map(|upstream| upstream.endpoints.len()).sum();
+    let endpoints = snapshot.upstreams.iter().map(|upstream| upstream.written().count()).sum();
     [
         count(snapshot.listeners.len(), "listener"),
         count(snapshot.apis.len(), "api"),

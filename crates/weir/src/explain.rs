@@ -313,8 +313,7 @@ fn outcome(forward: &Forward, found: &Found, call: &base::Call) -> Outcome {
         percent: f64::from(*weight) * 100.0 / all.max(1) as f64,
         balance: balance(&upstream.balance),
         endpoints: upstream
-            .endpoints
-            .iter()
+            .written()
             .map(|endpoint| {
                 let mut head = call.head.clone();
                 proxy::rewrite_target(&mut head, rewrite, &endpoint.base_path, found.prefix_len, &found.params);

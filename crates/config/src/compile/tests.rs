@@ -463,3 +463,21 @@ fn endpoints_are_grouped_by_priority_and_then_by_zone() {
     assert_eq!(levels(text.replace("] } }\n", "], zones: { prefer-own: false } } }\n")), [0, 0, 1, 1, 0]);
     assert_eq!(levels(text.replace("node: { zone: b }\n", "")), [0, 0, 1, 1, 0]);
 }
+
+#[test]
+fn a_service_has_no_port_and_a_name_server_has_an_address() {
+    check(
+        "version: 1
+node: { dns: { servers: ['10.0.0.53', '[::1]:5353', '::1', names.internal] } }
+upstreams:
+  a: { endpoints: ['srv+http://a:80', 'srv+https://10.0.0.1', 'srv+ftp://a', 'srv+http://_a._tcp.internal/base'] }
+apis: { a: { upstream: a } }
+",
+        &[
+            "node.dns.servers[3]: `names.internal` is not an address",
+            "upstreams.a.endpoints[0]: `srv+http://a:80` is not a service; expected a name without a port",
+            "upstreams.a.endpoints[1]: ",
+            "upstreams.a.endpoints[2]: ",
+        ],
+    );
+}

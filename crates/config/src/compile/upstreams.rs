@@ -8,6 +8,7 @@ use base::{Headers, Percent, StatusCode};
 
 use super::{Context, key};
 use crate::diagnostic::{Severity, nearest};
+use crate::discovery::{Discovery, group};
 use crate::document::{self, Named, OrText};
 use crate::snapshot::{
     Balance, Breaker, Circuit, ClientTls, Connections, Destination, Eject, Endpoint, FaultKinds, HashKey, Health,
@@ -52,7 +53,7 @@ impl Context<'_> {
         }
         if name.contains("://") || name.starts_with("unix:") {
             let endpoint = OrText(document::Endpoint { url: name.to_owned(), ..Default::default() });
-            if let Err(message) = parse_url(name) {
+            if let Err(message) = parse_served(name) {
                 self.error(at, message);
                 return None;
             }
@@ -89,27 +90,34 @@ impl Context<'_> {
             self.error(at, "no endpoint; expected `endpoints: [http://...]`");
         }
         let written = endpoints.into_iter().enumerate();
-        let mut endpoints: Vec<Endpoint> = Vec::new();
+        let (mut endpoints, mut discoveries) = (Vec::new(), Vec::new());
         for (index, OrText(document::Endpoint { url, weight, zone, priority, drain })) in written {
             let at = format!("{at}.endpoints[{index}]");
             if weight == Some(0) {
                 self.error(&format!("{at}.weight"), "an endpoint of weight 0 gets no calls; expected 1 or more");
             }
-            match parse_url(&url) {
-                Ok(parsed) => endpoints.push(Endpoint {
-                    weight: weight.unwrap_or(1),
-                    zone: zone.map(Into::into),
-                    priority: priority.unwrap_or(0),
-                    drain,
-                    ..parsed
-                }),
+            let settled = |parsed: Endpoint| Endpoint {
+                weight: weight.unwrap_or(1),
+                zone: zone.map(Into::into),
+                priority: priority.unwrap_or(0),
+                drain,
+                ..parsed
+            };
+            match parse_served(&url) {
+                Ok(Served::Here(endpoint)) => endpoints.push(settled(endpoint)),
+                Ok(Served::Found(Discovery { service, like })) => {
+                    discoveries.push(Discovery { service, like: settled(like) });
+                }
                 Err(message) => self.error(&at, message),
             }
         }
-        if !endpoints.is_empty() && endpoints.iter().all(|endpoint| endpoint.drain) {
+        let mut written = endpoints.iter().chain(discoveries.iter().map(|it| &it.like)).peekable();
+        let secure = written.clone().any(|endpoint| endpoint.tls);
+        if written.peek().is_some() && written.all(|endpoint| endpoint.drain) {
             self.warn(&format!("{at}.endpoints"), "all endpoints are drained; calls will be refused");
         }
-        group(&mut endpoints, self.zone.as_deref().filter(|_| prefer_own.unwrap_or(true)));
+        let own_zone = self.zone.clone().filter(|_| prefer_own.unwrap_or(true));
+        group(&mut endpoints, own_zone.as_deref());
         self.check_retry(&format!("{at}.retry"), &retry);
         self.check_timeouts(&format!("{at}.timeouts"), &timeouts);
         if connections.ping.and_then(|it| it.0).is_some_and(|span| span.0.is_zero()) {
@@ -121,7 +129,6 @@ impl Context<'_> {
                 "no group would ever give calls away; expected more than 0%",
             );
         }
-        let secure = endpoints.iter().any(|endpoint| endpoint.tls);
         Upstream {
             index,
             name: name.into(),
@@ -142,6 +149,8 @@ impl Context<'_> {
                 ping: connections.ping.map_or(Some(Duration::from_secs(10)), |it| it.0.map(|span| span.0)),
             },
             endpoints,
+            discoveries,
+            own_zone,
             eject: self.eject(&format!("{at}.eject"), eject),
             breaker: breaker.and_then(|breaker| self.breaker(&format!("{at}.breaker"), breaker)),
             limits: limits.map(|limits| self.limits(&format!("{at}.limits"), limits)),
@@ -451,17 +460,6 @@ impl Upstreams {
     }
 }
 
-/// Gives each endpoint its level: by priority, and among equals the node's own zone first.
-fn group(endpoints: &mut [Endpoint], own: Option<&str>) {
-    let rank = |endpoint: &Endpoint| (endpoint.priority, own.is_some() && endpoint.zone.as_deref() != own);
-    let mut ranks: Vec<_> = endpoints.iter().map(rank).collect();
-    ranks.sort_unstable();
-    ranks.dedup();
-    for endpoint in endpoints {
-        endpoint.level = ranks.binary_search(&rank(endpoint)).unwrap_or(0) as u32;
-    }
-}
-
 pub(super) fn default_retry() -> Retry {
     Retry {
         attempts: 2,
@@ -477,6 +475,28 @@ pub(super) fn default_retry() -> Retry {
     }
 }
 
+/// What a URL among endpoints stands for.
+enum Served {
+    Here(Endpoint),
+    Found(Discovery),
+}
+
+/// As [`parse_url`], and `srv+http://name/base`, `srv+https://...`.
+fn parse_served(url: &str) -> Result<Served, String> {
+    let Some(rest) = url.strip_prefix("srv+") else { return parse_url(url).map(Served::Here) };
+    let wrong = || {
+        format!("`{url}` is not a service; expected a name without a port, such as `srv+http://_orders._tcp.internal`")
+    };
+    let like = parse_url(rest).map_err(|_| wrong())?;
+    match &like.address {
+        // The port is that of the record.
+        Destination::Name { host, .. } if *host == like.authority.to_ascii_lowercase() => {
+            Ok(Served::Found(Discovery { service: host.clone(), like: Endpoint { url: url.into(), ..like } }))
+        }
+        _ => Err(wrong()),
+    }
+}
+
 /// `http://host:port/base`, `https://...` or `unix:/path`.
 pub(super) fn parse_url(url: &str) -> Result<Endpoint, String> {
     let endpoint = |address, tls, authority: &str, base_path: &str| Endpoint {
@@ -488,6 +508,7 @@ pub(super) fn parse_url(url: &str) -> Result<Endpoint, String> {
         weight: 1,
         zone: None,
         priority: 0,
+        order: 0,
         level: 0,
         drain: false,
     };

@@ -11,7 +11,7 @@ use prometheus_client::metrics::MetricType;
 use prometheus_client::registry;
 
 use super::process::Process;
-use super::{CacheReading, Reading, Sample, UpstreamFamily};
+use super::{Figure, Reading, Sample};
 use crate::{Series, Shared, Subject};
 
 /// The whole exposition, `# EOF` included.
@@ -55,8 +55,7 @@ impl Collector for Scrape {
 
         let e = &mut encoder;
         let reading = shared.gauges.read();
-        let CacheReading { bytes, entries, evicted } = reading.cache();
-        let upstreams = reading.upstreams();
+        let figures = reading.figures();
         let Reading { healthy, reloads_good, reloads_bad, last_reload_good, revision, .. } = reading;
         gauge(e, "weir_active_requests", "Calls under way", [(vec![], shared.registry.active())])?;
         let connections = shared.registry.connections();
@@ -66,11 +65,10 @@ impl Collector for Scrape {
             (vec![("upstream", &**upstream), ("endpoint", &**endpoint)], i64::from(*healthy))
         });
         gauge(e, "weir_endpoint_healthy", "Whether an endpoint takes calls", healthy)?;
-        for UpstreamFamily { name, help, counter: is_counter, rows } in &upstreams {
+        for Figure { name, help, counter: is_counter, rows } in &figures {
             let rows = rows.iter().map(|row| {
-                let mut labels = vec![("upstream", &*row.upstream)];
-                labels.extend(row.endpoint.as_deref().map(|endpoint| ("endpoint", endpoint)));
-                (labels, row.value)
+                let labels = row.labels.iter().map(|(name, value)| (*name, &**value));
+                (labels.collect(), row.value)
             });
             if *is_counter {
                 counter(e, name, help, rows)?;
@@ -78,9 +76,6 @@ impl Collector for Scrape {
                 gauge(e, name, help, rows.map(|(labels, value)| (labels, value as i64)))?;
             }
         }
-        gauge(e, "weir_cache_bytes", "Memory that stored answers take", [(vec![], bytes as i64)])?;
-        gauge(e, "weir_cache_entries", "Stored answers", [(vec![], entries as i64)])?;
-        counter(e, "weir_cache_evictions", "Stored answers dropped for want of memory", [(vec![], evicted)])?;
         let reloads = [(vec![("result", "ok")], reloads_good), (vec![("result", "rejected")], reloads_bad)];
         counter(e, "weir_config_reloads", "Reloads of the document", reloads)?;
         let good = [(vec![], i64::from(last_reload_good))];

@@ -6,49 +6,29 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 #[derive(Clone, Debug, Default)]
 pub struct Gauges(Arc<Mutex<Reading>>);
 
-/// What the cache holds at a moment.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct CacheReading {
-    pub bytes: u64,
-    pub entries: u64,
-    /// Since the start.
-    pub evicted: u64,
-}
-
-/// Asked whenever somebody reads the metrics.
-#[derive(Clone)]
-struct CacheReader(Arc<dyn Fn() -> CacheReading + Send + Sync>);
-
-impl std::fmt::Debug for CacheReader {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str("CacheReader")
-    }
-}
-
-/// One metric of all upstreams, or of all their endpoints, at a moment.
+/// One metric at a moment, of all that have it.
 #[derive(Clone, Debug)]
-pub struct UpstreamFamily {
+pub struct Figure {
     /// Without the `_total` of a counter.
     pub name: &'static str,
     pub help: &'static str,
     pub counter: bool,
-    pub rows: Vec<UpstreamRow>,
+    pub rows: Vec<Row>,
 }
 
 #[derive(Clone, Debug)]
-pub struct UpstreamRow {
-    pub upstream: Arc<str>,
-    pub endpoint: Option<Arc<str>>,
+pub struct Row {
+    pub labels: Vec<(&'static str, Arc<str>)>,
     pub value: u64,
 }
 
-/// Asked whenever somebody reads the metrics: who carries calls keeps the numbers for itself.
+/// Asked whenever somebody reads the metrics: who has the numbers keeps them for itself.
 #[derive(Clone)]
-struct UpstreamReader(Arc<dyn Fn() -> Vec<UpstreamFamily> + Send + Sync>);
+struct Reader(Arc<dyn Fn() -> Vec<Figure> + Send + Sync>);
 
-impl std::fmt::Debug for UpstreamReader {
+impl std::fmt::Debug for Reader {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str("UpstreamReader")
+        f.write_str("Reader")
     }
 }
 
@@ -59,24 +39,19 @@ pub(crate) struct Reading {
     pub(crate) reloads_bad: u64,
     pub(crate) last_reload_good: bool,
     pub(crate) revision: String,
-    cache: Option<CacheReader>,
-    upstreams: Option<UpstreamReader>,
+    readers: Vec<Reader>,
 }
 
 impl Reading {
-    pub(crate) fn upstreams(&self) -> Vec<UpstreamFamily> {
-        self.upstreams.as_ref().map_or_else(Vec::new, |reader| reader.0())
-    }
-
-    pub(crate) fn cache(&self) -> CacheReading {
-        self.cache.as_ref().map_or_else(CacheReading::default, |reader| reader.0())
+    pub(crate) fn figures(&self) -> Vec<Figure> {
+        self.readers.iter().flat_map(|reader| reader.0()).collect()
     }
 }
 
 impl Gauges {
-    /// Where to ask how upstreams are.
-    pub fn read_upstreams(&self, reader: impl Fn() -> Vec<UpstreamFamily> + Send + Sync + 'static) {
-        self.locked().upstreams = Some(UpstreamReader(Arc::new(reader)));
+    /// Where to ask for more of them.
+    pub fn read_from(&self, reader: impl Fn() -> Vec<Figure> + Send + Sync + 'static) {
+        self.locked().readers.push(Reader(Arc::new(reader)));
     }
 
     pub fn endpoint(&self, upstream: &Arc<str>, endpoint: &Arc<str>, healthy: bool) {
@@ -100,11 +75,6 @@ impl Gauges {
         self.locked().reloads_good += 1;
     }
 
-    /// How the cache is read.
-    pub fn cache(&self, read: impl Fn() -> CacheReading + Send + Sync + 'static) {
-        self.locked().cache = Some(CacheReader(Arc::new(read)));
-    }
-
     pub fn reload_failed(&self) {
         let mut reading = self.locked();
         reading.last_reload_good = false;
@@ -117,5 +87,17 @@ impl Gauges {
 
     fn locked(&self) -> MutexGuard<'_, Reading> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Figure {
+    /// A counter without labels.
+    pub fn counter(name: &'static str, help: &'static str, value: u64) -> Figure {
+        Figure { name, help, counter: true, rows: vec![Row { labels: Vec::new(), value }] }
+    }
+
+    /// A gauge without labels.
+    pub fn gauge(name: &'static str, help: &'static str, value: u64) -> Figure {
+        Figure { name, help, counter: false, rows: vec![Row { labels: Vec::new(), value }] }
     }
 }

@@ -1,136 +1,114 @@
-//! The names in use, each kept fresh by a task of its own for as long as somebody holds it.
+//! The names in use, hosts and services.
 
 use std::collections::HashMap;
 use std::net::IpAddr;
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::time::Duration;
 
-use arc_swap::{ArcSwap, ArcSwapOption, Guard};
+use base::{Srv, Time};
 use tokio::runtime::Handle;
 use tokio::sync::watch;
-use tokio::task::AbortHandle;
 
-use super::{DnsError, Resolver};
+use super::kept::{Cell, Kept, Name, Patience, Question, Service};
+use super::resolver::Resolver;
 
-/// Gives out [`Name`]s; the same one to all who ask for the same host.
+/// Gives out [`Name`]s and [`Service`]s; the same one to all who ask for the same.
 pub struct Names {
-    resolver: Arc<Resolver>,
+    how: watch::Sender<Asked>,
     runtime: Handle,
-    names: Mutex<HashMap<String, Weak<Name>>>,
+    hosts: Table<IpAddr>,
+    services: Table<Srv>,
 }
 
-/// A name that is kept resolved. Dropping the last handle ends that.
-pub struct Name {
-    host: String,
-    cell: Arc<Cell>,
-    task: AbortHandle,
+/// How names are asked for, at the moment.
+#[derive(Clone)]
+pub struct Asked {
+    pub resolver: Arc<Resolver>,
+    pub patience: Patience,
 }
 
-struct Cell {
-    addresses: ArcSwap<Vec<IpAddr>>,
-    /// Why the last question went unanswered; the addresses may be stale then.
-    error: ArcSwapOption<DnsError>,
-    /// Counts the questions that were answered or given up.
-    asked: watch::Sender<u64>,
-    /// Counts the times that the addresses changed.
-    changed: watch::Sender<u64>,
+/// How one name is.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct NameStatus {
+    pub name: Arc<str>,
+    /// How many addresses or places it stands for.
+    pub found: usize,
+    /// For how long the answer in use should have been renewed.
+    pub stale: Option<Duration>,
+    pub failures: u64,
 }
 
-// === impl Names ===
+type Table<T> = Mutex<HashMap<Arc<str>, Weak<Kept<T>>>>;
 
 impl Names {
     /// `runtime` is where names are resolved: the control runtime, never a core that carries calls.
-    pub fn new(resolver: Resolver, runtime: Handle) -> Names {
-        Names { resolver: Arc::new(resolver), runtime, names: Mutex::default() }
+    pub fn new(asked: Asked, runtime: Handle) -> Names {
+        Names { how: watch::Sender::new(asked), runtime, hosts: Table::default(), services: Table::default() }
     }
 
-    /// Keeps the host resolved from now on. Does not wait: see [`Name::settled`].
-    pub fn register(&self, host: &str) -> Arc<Name> {
-        let host = host.to_ascii_lowercase();
-        let mut names = self.names.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(name) = names.get(&host).and_then(Weak::upgrade) {
+    /// From now on names are asked for like this; all are, at once. Gives what was so before.
+    pub fn ask_by(&self, asked: Asked) -> Asked {
+        self.how.send_replace(asked)
+    }
+
+    /// Keeps the host resolved from now on. Does not wait: see [`Kept::settled`].
+    pub fn host(&self, host: &str) -> Arc<Name> {
+        self.kept(&self.hosts, host)
+    }
+
+    /// The same for the places of a service.
+    pub fn service(&self, service: &str) -> Arc<Service> {
+        self.kept(&self.services, service)
+    }
+
+    /// Waits until each of these was asked for once, but not for longer than that. Not for the inside of a runtime.
+    pub fn wait_for(&self, services: Vec<Arc<Service>>, patience: Duration) {
+        let (tell, told) = std::sync::mpsc::channel();
+        // Its owner waits for it below; who gives up leaves it to end by itself.
+        self.runtime.spawn(async move {
+            for service in services {
+                service.settled().await;
+            }
+            let _ = tell.send(());
+        });
+        let _ = told.recv_timeout(patience);
+    }
+
+    /// How the names in use are.
+    pub fn status(&self) -> Vec<NameStatus> {
+        let now = Time::now();
+        let mut all = status(&self.hosts, now);
+        all.extend(status(&self.services, now));
+        all
+    }
+
+    fn kept<T: Question>(&self, table: &Table<T>, name: &str) -> Arc<Kept<T>> {
+        let name: Arc<str> = name.to_ascii_lowercase().into();
+        let mut names = table.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(name) = names.get(&name).and_then(Weak::upgrade) {
             return name;
         }
         names.retain(|_, name| name.strong_count() > 0);
-        let cell = Arc::new(Cell {
-            addresses: ArcSwap::default(),
-            error: ArcSwapOption::empty(),
-            asked: watch::Sender::new(0),
-            changed: watch::Sender::new(0),
-        });
-        // Its owner is the name: it ends with the last handle.
-        let task = self.runtime.spawn(keep_fresh(host.clone(), self.resolver.clone(), cell.clone())).abort_handle();
-        let name = Arc::new(Name { host: host.clone(), cell, task });
-        names.insert(host, Arc::downgrade(&name));
-        name
+        let cell = Cell::new();
+        // Its owner is what is given out: it ends with the last handle.
+        let task = self.runtime.spawn(cell.clone().keep_fresh(name.clone(), self.how.subscribe())).abort_handle();
+        let kept = Arc::new(Kept::new(name.clone(), cell, task));
+        names.insert(name, Arc::downgrade(&kept));
+        kept
     }
 }
 
-// === impl Name ===
-
-impl Name {
-    pub fn host(&self) -> &str {
-        &self.host
-    }
-
-    /// What it stands for, as far as is known; empty before the first answer. Takes no lock.
-    pub fn addresses(&self) -> Guard<Arc<Vec<IpAddr>>> {
-        self.cell.addresses.load()
-    }
-
-    /// Why it could not be resolved the last time; `None` while all is well.
-    pub fn error(&self) -> Option<Arc<DnsError>> {
-        self.cell.error.load_full()
-    }
-
-    /// Waits until it was asked for once, with or without success.
-    pub async fn settled(&self) {
-        // The cell keeps the sender alive for as long as we wait.
-        let _ = self.cell.asked.subscribe().wait_for(|asked| *asked > 0).await;
-    }
-
-    /// Tells of every change of the addresses, on whatever runtime it is awaited.
-    pub fn changes(&self) -> watch::Receiver<u64> {
-        self.cell.changed.subscribe()
-    }
+fn status<T>(table: &Table<T>, now: Time) -> Vec<NameStatus> {
+    let names = table.lock().unwrap_or_else(PoisonError::into_inner);
+    let held: Vec<_> = names.values().filter_map(Weak::upgrade).collect();
+    drop(names);
+    let status = held.iter().map(|kept| NameStatus {
+        name: kept.name().clone(),
+        found: kept.found().len(),
+        stale: kept.stale(now),
+        failures: kept.failures(),
+    });
+    let mut status: Vec<_> = status.collect();
+    status.sort_unstable_by(|a, b| a.name.cmp(&b.name));
+    status
 }
-
-impl Drop for Name {
-    fn drop(&mut self) {
-        self.task.abort();
-    }
-}
-
-async fn keep_fresh(host: String, resolver: Arc<Resolver>, cell: Arc<Cell>) {
-    let mut backoff = FIRST_BACKOFF;
-    loop {
-        let pause = match resolver.resolve(&host).await {
-            Ok(answer) => {
-                backoff = FIRST_BACKOFF;
-                if cell.error.swap(None).is_some() {
-                    tracing::info!(%host, "the name is resolved again");
-                }
-                if **cell.addresses.load() != answer.addresses {
-                    tracing::debug!(%host, addresses = ?answer.addresses, "the name has new addresses");
-                    cell.addresses.store(Arc::new(answer.addresses));
-                    cell.changed.send_modify(|count| *count += 1);
-                }
-                answer.ttl
-            }
-            Err(error) => {
-                if cell.error.load().is_none() {
-                    tracing::warn!(%host, reason = %error.reason, "the name cannot be resolved; its last addresses stay");
-                }
-                cell.error.store(Some(Arc::new(error)));
-                let pause = backoff;
-                backoff = (backoff * 2).min(LAST_BACKOFF);
-                pause
-            }
-        };
-        cell.asked.send_modify(|count| *count += 1);
-        tokio::time::sleep(pause).await;
-    }
-}
-
-const FIRST_BACKOFF: Duration = Duration::from_millis(500);
-const LAST_BACKOFF: Duration = Duration::from_secs(30);

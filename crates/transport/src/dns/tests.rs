@@ -45,6 +45,10 @@ impl FakeServer {
     fn resolver(&self) -> Resolver {
         Resolver::with_servers(&[self.address]).unwrap()
     }
+
+    fn asked(&self, patience: Patience) -> Asked {
+        Asked { resolver: Arc::new(self.resolver()), patience }
+    }
 }
 
 fn answer(packet: &[u8], last: u8, ttl: u32) -> Vec<u8> {
@@ -84,8 +88,8 @@ async fn eventually(what: &str, mut check: impl FnMut() -> bool) {
 async fn an_answer_has_addresses_and_a_bounded_time_to_live() {
     for (ttl, expected) in [(0, 1), (60, 60), (86_400, 300)] {
         let server = FakeServer::start(7, ttl).await;
-        let answer = server.resolver().resolve("orders.test").await.unwrap();
-        assert_eq!(answer, Answer { addresses: ten(7), ttl: Duration::from_secs(expected) });
+        let answer = server.resolver().addresses("orders.test").await.unwrap();
+        assert_eq!(answer, Answer { found: ten(7), ttl: Duration::from_secs(expected) });
     }
 }
 
@@ -95,9 +99,9 @@ async fn addresses_and_localhost_are_not_asked_for() {
     let resolver = server.resolver();
     for (host, expected) in [("10.1.2.3", "10.1.2.3"), ("[::1]", "::1"), ("::1", "::1"), ("a.localhost", "127.0.0.1")] {
         let expected: IpAddr = expected.parse().unwrap();
-        assert!(resolver.resolve(host).await.unwrap().addresses.contains(&expected), "{host}");
+        assert!(resolver.addresses(host).await.unwrap().found.contains(&expected), "{host}");
     }
-    let localhost = resolver.resolve("localhost").await.unwrap().addresses;
+    let localhost = resolver.addresses("localhost").await.unwrap().found;
     assert!(localhost.iter().all(|address| address.is_loopback()), "{localhost:?}");
     assert_eq!(server.questions.load(Ordering::Relaxed), 0);
 }
@@ -105,38 +109,59 @@ async fn addresses_and_localhost_are_not_asked_for() {
 #[tokio::test]
 async fn a_failure_says_which_name() {
     let server = FakeServer::start(0, 1).await;
-    let error = server.resolver().resolve("orders.test").await.unwrap_err();
+    let error = server.resolver().addresses("orders.test").await.unwrap_err();
     assert_eq!(error.host, "orders.test");
 }
 
 #[tokio::test]
 async fn a_name_follows_its_server_and_survives_its_failure() {
     let server = FakeServer::start(1, 1).await;
-    let names = Names::new(server.resolver(), Handle::current());
-    let name = names.register("Orders.test");
-    assert!(Arc::ptr_eq(&name, &names.register("orders.test")));
+    let names = Names::new(server.asked(Patience::default()), Handle::current());
+    let name = names.host("Orders.test");
+    assert!(Arc::ptr_eq(&name, &names.host("orders.test")));
     name.settled().await;
-    assert_eq!(**name.addresses(), ten(1));
+    assert_eq!(**name.found(), ten(1));
 
     let mut changes = name.changes();
     server.say(2);
     changes.changed().await.unwrap();
-    assert_eq!(**name.addresses(), ten(2));
+    assert_eq!(**name.found(), ten(2));
 
     server.say(0);
     eventually("the failure is noticed", || name.error().is_some()).await;
-    assert_eq!(**name.addresses(), ten(2));
+    assert_eq!(**name.found(), ten(2));
 
     server.say(3);
     eventually("the name recovers", || name.error().is_none()).await;
-    assert_eq!(**name.addresses(), ten(3));
+    assert_eq!(**name.found(), ten(3));
+}
+
+#[tokio::test]
+async fn an_answer_is_used_for_so_long_and_no_longer() {
+    let server = FakeServer::start(1, 1).await;
+    let patience = Patience { stale: Some(Duration::from_secs(1)), ..Patience::default() };
+    let names = Names::new(server.asked(patience), Handle::current());
+    let name = names.host("orders.test");
+    name.settled().await;
+    server.say(0);
+    eventually("it is stale", || name.stale(base::Time::now()).is_some_and(|stale| !stale.is_zero())).await;
+    assert_eq!(**name.found(), ten(1));
+    eventually("it is given up", || name.found().is_empty()).await;
+    let status = &names.status()[0];
+    assert_eq!((&*status.name, status.found, status.stale), ("orders.test", 0, None));
+    assert!(status.failures > 1, "{status:?}");
+
+    // Other servers are asked at once, whatever the pause was.
+    let other = FakeServer::start(9, 1).await;
+    names.ask_by(other.asked(patience));
+    eventually("the other server answers", || **name.found() == ten(9)).await;
 }
 
 #[tokio::test]
 async fn a_name_nobody_holds_is_not_asked_for() {
     let server = FakeServer::start(1, 1).await;
-    let names = Names::new(server.resolver(), Handle::current());
-    let name = names.register("orders.test");
+    let names = Names::new(server.asked(Patience::default()), Handle::current());
+    let name = names.host("orders.test");
     name.settled().await;
     let weak = Arc::downgrade(&name);
     drop(name);

@@ -3,6 +3,7 @@
 use std::path::Path;
 
 use simulator::{Options, Simulator};
+use testkit::dns::NameServer;
 use testkit::{Folder, curl};
 
 use crate::weir::{Running, get};
@@ -16,7 +17,7 @@ struct Example {
 }
 
 impl Example {
-    fn start(name: &str, simulator: &Simulator) -> Example {
+    fn start(name: &str, simulator: &Simulator, names: &NameServer) -> Example {
         let mut text = std::fs::read_to_string(Path::new(EXAMPLES).join(name)).unwrap();
         for port in ["9000", "9001"] {
             text = text.replace(&format!("127.0.0.1:{port}"), &simulator.address().to_string());
@@ -26,6 +27,10 @@ impl Example {
             _ if name == "tls.yaml" => {
                 folder.authority("ca").issue("web", &["localhost", "127.0.0.1"]);
                 text.replace("127.0.0.1:8443", "127.0.0.1:0").replace("127.0.0.1:8080", "127.0.0.1:0")
+            }
+            _ if name == "services.yaml" => {
+                text.replace("127.0.0.1:8600", &names.address().to_string()).replace("orders.service.consul", "s.test")
+                    + "\nlisteners: { web: { address: '127.0.0.1:0' } }\n"
             }
             "toml" => text + "\n[listeners.web]\naddress = \"127.0.0.1:0\"\n",
             "json" => text.replacen('{', "{ \"listeners\": { \"web\": { \"address\": \"127.0.0.1:0\" } },", 1),
@@ -48,9 +53,11 @@ impl Example {
 #[test]
 fn every_example_answers() {
     let simulator = Simulator::start(Options::default()).unwrap();
+    let port = simulator.address().port();
+    let names = NameServer::start(&format!("s 60 SRV 0 1 {port} a\na 60 A 127.0.0.1\n"));
     for entry in std::fs::read_dir(EXAMPLES).unwrap() {
         let name = entry.unwrap().file_name().into_string().unwrap();
-        let example = Example::start(&name, &simulator);
+        let example = Example::start(&name, &simulator, &names);
         match name.as_str() {
             "hello.yaml" | "hello.toml" | "hello.json" => example.check("/echo", "", "200", "\"/echo\""),
             "limits.yaml" => {
@@ -117,6 +124,7 @@ fn every_example_answers() {
                 let answer = get(plain, "/a?b", "");
                 assert!(answer.contains("location: https://127.0.0.1:8443/a?b"), "{answer}");
             }
+            "services.yaml" => example.check("/echo", "", "200", "\"/echo\""),
             "rewrite.yaml" => {
                 example.check("/ping", "", "200", "pong");
                 example.check("/old/a", "", "308", "/api/a");
