@@ -3,6 +3,7 @@
 //! A provider that speaks like OpenAI is one row here.
 
 use crate::dialect::{Dialect, Operation, Target};
+use crate::percent;
 
 /// Who serves models, as far as it differs from others.
 #[derive(Clone, Copy, Debug)]
@@ -77,25 +78,15 @@ impl Speaks {
     /// The path and query of a request.
     pub fn target(&self, asked: &Target, model: &str, stream: bool) -> Option<String> {
         let path = self.path(asked.operation, stream)?;
-        Some(path.replacen("{model}", &encode(model), 1))
+        let mut step = String::with_capacity(model.len());
+        percent::encode(model, &mut step);
+        Some(path.replacen("{model}", &step, 1))
     }
 
     fn path(&self, operation: Operation, stream: bool) -> Option<&'static str> {
         let (_, whole, streamed) = self.paths.iter().find(|(it, ..)| *it == operation)?;
         Some(if stream { streamed } else { whole })
     }
-}
-
-/// A model's name as one step of a path.
-fn encode(model: &str) -> String {
-    let mut out = String::with_capacity(model.len());
-    for byte in model.bytes() {
-        match byte {
-            b'a'..=b'z' | b'A'..=b'Z' | b'0'..=b'9' | b'-' | b'_' | b'.' | b'~' => out.push(char::from(byte)),
-            _ => out.push_str(&format!("%{byte:02X}")),
-        }
-    }
-    out
 }
 
 use Dialect::{Anthropic, Bedrock, Gemini, OpenAiChat, OpenAiEmbeddings, OpenAiResponses};

@@ -2,6 +2,8 @@
 
 use std::fmt;
 
+use crate::percent;
+
 /// The wire format of a model API: how requests, answers, streams and errors are written.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Dialect {
@@ -127,26 +129,9 @@ pub fn target(method: &str, path: &str) -> Option<Target> {
     }
 }
 
-/// Resolves percent signs; what is not one stays.
+/// A step of a path as it is meant.
 fn decode(step: &str) -> String {
-    let bytes = step.as_bytes();
-    let mut out = Vec::with_capacity(bytes.len());
-    let mut at = 0;
-    while at < bytes.len() {
-        let hex = |offset: usize| bytes.get(at + offset).and_then(|byte| char::from(*byte).to_digit(16));
-        match (bytes[at], hex(1), hex(2)) {
-            (b'%', Some(high), Some(low)) => {
-                // Two digits make one byte.
-                out.push((high * 16 + low) as u8);
-                at += 3;
-            }
-            (byte, ..) => {
-                out.push(byte);
-                at += 1;
-            }
-        }
-    }
-    String::from_utf8(out).unwrap_or_else(|_| step.to_owned())
+    String::from_utf8(percent::decode(step).into_owned()).unwrap_or_else(|_| step.to_owned())
 }
 
 #[cfg(test)]

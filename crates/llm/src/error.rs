@@ -1,6 +1,7 @@
 //! Errors in the words of a dialect: so that a caller's SDK raises the error it would have raised at the provider.
 
 use crate::dialect::Dialect;
+use crate::event_stream;
 use crate::json::Out;
 use crate::sse;
 
@@ -107,8 +108,9 @@ pub fn event(dialect: Dialect, status: u16, kind: Kind, message: &str, to: &mut 
                 error.null("param");
             });
         }),
-        // Its frames are not lines.
-        Dialect::Bedrock => {}
+        Dialect::Bedrock => event_stream::write(true, bedrock_stream_exception(kind), to, |to| {
+            write(dialect, status, kind, message, to);
+        }),
     }
 }
 
@@ -192,6 +194,18 @@ fn google_status(kind: Kind) -> &'static str {
         Kind::Overloaded => "UNAVAILABLE",
         Kind::Timeout => "DEADLINE_EXCEEDED",
         Kind::Upstream => "INTERNAL",
+    }
+}
+
+/// Streams have a few exceptions only.
+fn bedrock_stream_exception(kind: Kind) -> &'static str {
+    match kind {
+        Kind::Invalid | Kind::TooLarge | Kind::NotFound => "validationException",
+        Kind::Unauthenticated | Kind::Forbidden => "validationException",
+        Kind::Budget | Kind::RateLimited => "throttlingException",
+        Kind::Overloaded => "serviceUnavailableException",
+        Kind::Timeout => "modelStreamErrorException",
+        Kind::Upstream => "internalServerException",
     }
 }
 

@@ -13,11 +13,14 @@
 pub mod catalogue;
 mod dialect;
 pub mod error;
+mod event_stream;
 mod format;
 mod json;
 mod malformed;
 mod neutral;
 mod peek;
+mod percent;
+pub mod sigv4;
 mod splice;
 mod sse;
 pub mod stream;

@@ -32,6 +32,8 @@ pub(crate) enum Piece<'a> {
     Whole(&'a [u8]),
     /// The first bytes of one that is too large, and then of the same the rest.
     Overlong(&'a [u8]),
+    /// What came is no event, and no other can be found after it.
+    Broken(&'static str),
 }
 
 impl Frames {
@@ -152,6 +154,7 @@ mod tests {
             frames.push(chunk, |piece| match piece {
                 Piece::Whole(event) => out.push((true, event.to_vec())),
                 Piece::Overlong(part) => out.push((false, part.to_vec())),
+                Piece::Broken(_) => unreachable!("lines can always be read"),
             });
         }
         out

@@ -57,15 +57,77 @@ fn streams() {
         if !Stream::can(to, of) {
             return None;
         }
+        let body = &wire(of, body);
         let (whole, seen) = run(of, to, body, body.len());
         // However the bytes come, the same goes out.
         for size in 1..body.len().min(600) {
             let (pieces, seen_too) = run(of, to, body, size);
             assert!(pieces == whole && seen_too == seen, "{of} → {to}, {case}, in pieces of {size}");
         }
-        let text = String::from_utf8_lossy(&whole).into_owned();
+        let text = match to {
+            Dialect::Bedrock => messages(&whole),
+            _ => String::from_utf8_lossy(&whole).into_owned(),
+        };
         Some(format!("{text}{seen:#?}"))
     });
+}
+
+/// A stream as it is sent. Bedrock's is written down as lines of a name and a payload; an exception has a `!`.
+fn wire(of: Dialect, body: &[u8]) -> Vec<u8> {
+    if of != Dialect::Bedrock {
+        return body.to_vec();
+    }
+    let mut out = Vec::new();
+    for line in std::str::from_utf8(body).unwrap().lines() {
+        let (name, payload) = line.split_once(' ').unwrap();
+        let (kind, name) = match name.strip_suffix('!') {
+            Some(name) => ("exception", name),
+            None => ("event", name),
+        };
+        let type_of = format!(":{kind}-type");
+        let headers: Vec<u8> = [(":message-type", kind), (&type_of, name), (":content-type", "application/json")]
+            .iter()
+            .flat_map(|(name, value)| {
+                let lengths = (name.len() as u8, (value.len() as u16).to_be_bytes());
+                [&[lengths.0], name.as_bytes(), &[7], &lengths.1, value.as_bytes()].concat()
+            })
+            .collect();
+        let length = (16 + headers.len() + payload.len()) as u32;
+        let prelude = [length.to_be_bytes(), (headers.len() as u32).to_be_bytes()].concat();
+        let inner = [&prelude[..], &crc(&prelude), &headers, payload.as_bytes()].concat();
+        out.extend([&inner[..], &crc(&inner)].concat());
+    }
+    out
+}
+
+/// The same the other way round, and proof that what was written has the right lengths and checksums.
+fn messages(mut stream: &[u8]) -> String {
+    let mut out = String::new();
+    while !stream.is_empty() {
+        let number = |at: usize| u32::from_be_bytes(stream[at..at + 4].try_into().unwrap()) as usize;
+        let (length, headers) = (number(0), number(4));
+        assert_eq!(stream[8..12], crc(&stream[..8]));
+        assert_eq!(stream[length - 4..length], crc(&stream[..length - 4]));
+        let mut rest = &stream[12..12 + headers];
+        while !rest.is_empty() {
+            let (name, after) = rest[1..].split_at(usize::from(rest[0]));
+            assert_eq!(after[0], 7);
+            let (value, after) = after[3..].split_at(usize::from(u16::from_be_bytes([after[1], after[2]])));
+            if name.ends_with(b"-type") && name != b":content-type" {
+                write!(out, "{} ", String::from_utf8_lossy(value)).unwrap();
+            }
+            rest = after;
+        }
+        writeln!(out, "{}", String::from_utf8_lossy(&stream[12 + headers..length - 4])).unwrap();
+        stream = &stream[length..];
+    }
+    out
+}
+
+fn crc(bytes: &[u8]) -> [u8; 4] {
+    let mut crc = flate2::Crc::new();
+    crc.update(bytes);
+    crc.sum().to_be_bytes()
 }
 
 fn run(of: Dialect, to: Dialect, body: &[u8], size: usize) -> (Vec<u8>, stream::Seen) {

@@ -27,6 +27,7 @@ pub(crate) fn request_reader(dialect: Dialect) -> Option<ReadRequest> {
     match dialect {
         Dialect::OpenAiChat => Some(openai_chat::read_request),
         Dialect::Anthropic => Some(anthropic::read_request),
+        Dialect::Bedrock => Some(bedrock::read_request),
         _ => None,
     }
 }
@@ -35,6 +36,7 @@ pub(crate) fn request_writer(dialect: Dialect) -> Option<WriteRequest> {
     match dialect {
         Dialect::OpenAiChat => Some(openai_chat::write_request),
         Dialect::Anthropic => Some(anthropic::write_request),
+        Dialect::Bedrock => Some(bedrock::write_request),
         _ => None,
     }
 }
@@ -43,6 +45,7 @@ pub(crate) fn answer_reader(dialect: Dialect) -> Option<ReadAnswer> {
     match dialect {
         Dialect::OpenAiChat => Some(openai_chat::read_answer),
         Dialect::Anthropic => Some(anthropic::read_answer),
+        Dialect::Bedrock => Some(bedrock::read_answer),
         _ => None,
     }
 }
@@ -51,6 +54,7 @@ pub(crate) fn answer_writer(dialect: Dialect) -> Option<WriteAnswer> {
     match dialect {
         Dialect::OpenAiChat => Some(openai_chat::write_answer),
         Dialect::Anthropic => Some(anthropic::write_answer),
+        Dialect::Bedrock => Some(bedrock::write_answer),
         _ => None,
     }
 }
@@ -60,6 +64,7 @@ pub(crate) fn answer_writer(dialect: Dialect) -> Option<WriteAnswer> {
 pub(crate) enum Decoder {
     OpenAiChat(openai_chat::Decoder),
     Anthropic(anthropic::Decoder),
+    Bedrock(bedrock::Decoder),
 }
 
 impl Decoder {
@@ -67,6 +72,7 @@ impl Decoder {
         match dialect {
             Dialect::OpenAiChat => Some(Decoder::OpenAiChat(openai_chat::Decoder::default())),
             Dialect::Anthropic => Some(Decoder::Anthropic(anthropic::Decoder::default())),
+            Dialect::Bedrock => Some(Decoder::Bedrock(bedrock::Decoder::default())),
             _ => None,
         }
     }
@@ -75,6 +81,7 @@ impl Decoder {
         match self {
             Decoder::OpenAiChat(decoder) => decoder.read(frame, event),
             Decoder::Anthropic(decoder) => decoder.read(frame, event),
+            Decoder::Bedrock(decoder) => decoder.read(frame, event),
         }
     }
 }
@@ -84,6 +91,7 @@ impl Decoder {
 pub(crate) enum Encoder {
     OpenAiChat(openai_chat::Encoder),
     Anthropic(anthropic::Encoder),
+    Bedrock(bedrock::Encoder),
 }
 
 impl Encoder {
@@ -91,6 +99,7 @@ impl Encoder {
         match dialect {
             Dialect::OpenAiChat => Some(Encoder::OpenAiChat(openai_chat::Encoder::new(head))),
             Dialect::Anthropic => Some(Encoder::Anthropic(anthropic::Encoder::new(head))),
+            Dialect::Bedrock => Some(Encoder::Bedrock(bedrock::Encoder::new(head))),
             _ => None,
         }
     }
@@ -100,6 +109,7 @@ impl Encoder {
         match self {
             Encoder::OpenAiChat(encoder) => encoder.write(event, to),
             Encoder::Anthropic(encoder) => encoder.write(event, to),
+            Encoder::Bedrock(encoder) => encoder.write(event, to),
         }
     }
 
@@ -108,6 +118,7 @@ impl Encoder {
         match self {
             Encoder::OpenAiChat(encoder) => encoder.end(to),
             Encoder::Anthropic(encoder) => encoder.end(to),
+            Encoder::Bedrock(encoder) => encoder.end(to),
         }
     }
 }

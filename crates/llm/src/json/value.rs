@@ -217,6 +217,11 @@ impl<'a> Fields<'a> {
         self.take(key).map(|value| value.fields("an object")).transpose()
     }
 
+    /// All that nobody took, by key.
+    pub(crate) fn into_entries(self) -> Vec<(Cow<'a, str>, Value<'a>)> {
+        self.fields.into_iter().filter_map(|field| Some((field.key, field.value?))).collect()
+    }
+
     /// Where the fields stand that nobody took; those that are `null` say nothing.
     pub(crate) fn rest(&self) -> impl Iterator<Item = usize> {
         self.fields

@@ -18,5 +18,5 @@ pub(crate) use event::{Begin, Delta, Event};
 pub(crate) use loss::Losses;
 pub(crate) use request::{
     Cache, Call, Content, Effort, Format, Media, MediaKind, Message, OfNumber, Outcome, Part, Placed, Request, Role,
-    Setting, Source, Thinking, Thought, Tool, ToolChoice,
+    Setting, Source, Thinking, Thought, Tool, ToolChoice, plain_id,
 };

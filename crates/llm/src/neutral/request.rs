@@ -2,7 +2,8 @@
 
 use std::borrow::Cow;
 
-use crate::json::Fields;
+use super::Losses;
+use crate::json::{Fields, Out, Value};
 use crate::malformed::Malformed;
 
 #[derive(Debug, Default)]
@@ -80,7 +81,6 @@ pub(crate) struct Media<'a> {
 pub(crate) enum MediaKind {
     Image,
     Audio,
-    #[expect(dead_code, reason = "said by dialects that are not read yet")]
     Video,
     Document,
 }
@@ -88,9 +88,11 @@ pub(crate) enum MediaKind {
 #[derive(Debug)]
 pub(crate) enum Source<'a> {
     /// In base64.
-    Data { mime: Cow<'a, str>, base64: Cow<'a, str> },
+    Data {
+        mime: Cow<'a, str>,
+        base64: Cow<'a, str>,
+    },
     Url {
-        #[expect(dead_code, reason = "said by dialects that are not read yet")]
         mime: Option<Cow<'a, str>>,
         url: Cow<'a, str>,
     },
@@ -118,7 +120,7 @@ pub(crate) struct Call<'a> {
     /// JSON, if the model made no mistake.
     pub(crate) arguments: Cow<'a, str>,
     /// Gemini has the proof of a thought at the call that follows it.
-    #[expect(dead_code, reason = "said by dialects that are not read yet")]
+    #[expect(dead_code, reason = "Gemini comes next")]
     pub(crate) signature: Option<Cow<'a, str>>,
 }
 
@@ -137,7 +139,7 @@ pub(crate) struct Tool<'a> {
     pub(crate) name: Cow<'a, str>,
     pub(crate) description: Option<Cow<'a, str>>,
     /// JSON schema; without one the tool takes nothing.
-    pub(crate) schema: Option<&'a str>,
+    pub(crate) schema: Option<Cow<'a, str>>,
     /// The model must keep to the schema.
     pub(crate) strict: Option<bool>,
     pub(crate) cache: Option<Placed<Cache>>,
@@ -179,7 +181,7 @@ pub(crate) enum Format<'a> {
     Schema {
         name: Option<Cow<'a, str>>,
         description: Option<Cow<'a, str>>,
-        schema: &'a str,
+        schema: Cow<'a, str>,
         strict: Option<bool>,
     },
 }
@@ -211,6 +213,43 @@ pub(crate) enum Setting<'a> {
 
 /// What a number as it was written is a setting of.
 pub(crate) type OfNumber<'a> = fn(&'a str) -> Setting<'a>;
+
+// === impl Call ===
+
+impl Call<'_> {
+    /// Writes the arguments as the object they should be. A model may have written what is not JSON; it is carried as a
+    /// text then, so that the conversation can go on about it.
+    pub(crate) fn write_arguments(&self, key: &str, at: usize, lost: &mut Losses, out: &mut Out<'_>) {
+        if self.arguments.trim().is_empty() {
+            return out.raw(key, "{}");
+        }
+        match Value::parse(self.arguments.as_bytes()) {
+            Ok(value) if value.is_object() => out.raw(key, value.raw),
+            _ => {
+                lost.add(at);
+                out.fields(key, |input| input.text("arguments", &self.arguments));
+            }
+        }
+    }
+}
+
+/// The id of a call for those who take only letters, digits, `_` and `-`.
+pub(crate) fn plain_id(id: &str) -> Cow<'_, str> {
+    let allowed = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'_' | b'-');
+    match id.bytes().all(allowed) {
+        true => Cow::Borrowed(id),
+        false => id.bytes().map(|byte| if allowed(byte) { char::from(byte) } else { '_' }).collect::<String>().into(),
+    }
+}
+
+// === impl Tool ===
+
+impl Tool<'_> {
+    /// Its schema, for those who must have one.
+    pub(crate) fn schema(&self) -> &str {
+        self.schema.as_deref().unwrap_or(r#"{"type":"object","properties":{}}"#)
+    }
+}
 
 // === impl Setting ===
 

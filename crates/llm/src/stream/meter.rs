@@ -2,32 +2,34 @@
 //!
 //! No event is parsed for its own sake. A search finds the one field that matters; only what it finds is read.
 
-use super::{Options, Seen};
+use super::framing::Framing;
+use super::{Fault, Options, Seen};
 use crate::dialect::Dialect;
 use crate::format;
-use crate::sse::{Frame, Frames, Piece};
+use crate::sse::{Frame, Piece};
 
 #[derive(Debug)]
 pub(super) struct Meter {
     dialect: Dialect,
-    frames: Frames,
+    framing: Framing,
     hide_usage: bool,
 }
 
 impl Meter {
     pub(super) fn new(dialect: Dialect, options: &Options<'_>) -> Meter {
         let hide_usage = options.hide_usage && dialect == Dialect::OpenAiChat;
-        Meter { dialect, frames: Frames::new(options.max_event), hide_usage }
+        Meter { dialect, framing: Framing::new(dialect, options.max_event), hide_usage }
     }
 
     pub(super) fn push(&mut self, bytes: &[u8], seen: &mut Seen, to: &mut Vec<u8>) {
-        let Meter { dialect, frames, hide_usage } = self;
+        let Meter { dialect, framing, hide_usage } = self;
+        let parse = framing.parser();
         if !*hide_usage {
             to.extend_from_slice(bytes);
         }
-        frames.push(bytes, |piece| match piece {
+        framing.push(bytes, |piece| match piece {
             Piece::Whole(event) => {
-                let frame = Frame::parse(event);
+                let frame = parse(event);
                 watch(*dialect, &frame, seen);
                 if *hide_usage && !format::openai_chat::is_usage_only(&frame.data) {
                     to.extend_from_slice(event);
@@ -35,23 +37,24 @@ impl Meter {
             }
             Piece::Overlong(part) if *hide_usage => to.extend_from_slice(part),
             Piece::Overlong(_) => {}
+            Piece::Broken(why) => seen.fault = Some(Fault::Garbled(why.to_owned())),
         });
     }
 
     pub(super) fn finish(&mut self, seen: &mut Seen, to: &mut Vec<u8>) {
-        let rest = self.frames.rest();
+        let rest = self.framing.rest();
         if rest.is_empty() {
             return;
         }
         // The last event may lack its blank line.
-        watch(self.dialect, &Frame::parse(rest), seen);
+        watch(self.dialect, &self.framing.parser()(rest), seen);
         if self.hide_usage {
             to.extend_from_slice(rest);
         }
     }
 
-    pub(super) fn is_between(&self) -> bool {
-        self.frames.is_between()
+    pub(super) fn closing(&self) -> Option<&'static [u8]> {
+        self.framing.closing()
     }
 }
 
@@ -63,7 +66,6 @@ fn watch(dialect: Dialect, frame: &Frame<'_>, seen: &mut Seen) {
         Dialect::Gemini => format::gemini::watch(frame, seen),
         // Has no streams.
         Dialect::OpenAiEmbeddings => {}
-        // Has other frames.
-        Dialect::Bedrock => {}
+        Dialect::Bedrock => format::bedrock::watch(frame, seen),
     }
 }

@@ -1,5 +1,6 @@
 //! An answer that comes in pieces: metered where both sides speak the same dialect, translated where they do not.
 
+mod framing;
 mod meter;
 mod translator;
 
@@ -176,10 +177,14 @@ impl Stream {
         self.over = true;
         self.seen.fault.get_or_insert(fault);
         // An event that was cut in the middle would swallow ours.
-        if matches!(&self.way, Way::Meter(meter) if !meter.is_between()) {
-            to.extend_from_slice(b"\n\n");
+        let closing = match &self.way {
+            Way::Meter(meter) => meter.closing(),
+            Way::Translator(_) => Some(&b""[..]),
+        };
+        if let Some(closing) = closing {
+            to.extend_from_slice(closing);
+            error::event(self.caller, status, kind, message, to);
         }
-        error::event(self.caller, status, kind, message, to);
     }
 }
 
@@ -227,6 +232,7 @@ impl Default for Options<'_> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::event_stream;
 
     const CHAT: &str = concat!(
         "data: {\"id\":\"c\",\"choices\":[{\"index\":0,\"delta\":{\"role\":\"assistant\",\"content\":\"\"},\"finish_reason\":null}],\"usage\":null}\n\n",
@@ -330,5 +336,61 @@ mod tests {
         let options = Options { max_event: 1000, ..Options::default() };
         let (out, seen) = run(Dialect::OpenAiChat, &large, 4096, &options);
         assert!(out == large && seen.settled && seen.done);
+    }
+
+    fn bedrock(events: &[(bool, &str, &str)]) -> Vec<u8> {
+        let mut stream = Vec::new();
+        for (is_exception, name, payload) in events {
+            event_stream::write(*is_exception, name, &mut stream, |to| to.extend_from_slice(payload.as_bytes()));
+        }
+        stream
+    }
+
+    const CONVERSE: [(bool, &str, &str); 4] = [
+        (false, "messageStart", r#"{"role":"assistant"}"#),
+        (false, "contentBlockDelta", r#"{"contentBlockIndex":0,"delta":{"text":"usage"},"p":"abcdef"}"#),
+        (false, "messageStop", r#"{"stopReason":"max_tokens"}"#),
+        (
+            false,
+            "metadata",
+            r#"{"usage":{"inputTokens":3,"outputTokens":2,"totalTokens":12,"cacheReadInputTokens":7}}"#,
+        ),
+    ];
+
+    #[test]
+    fn messages_of_bedrock_pass_untouched_and_are_understood() {
+        let push = |bytes: &[u8], size: usize, most: usize| {
+            let options = Options { max_event: most, ..Options::default() };
+            let mut stream = Stream::new(Dialect::Bedrock, Dialect::Bedrock, &options).unwrap();
+            let mut out = Vec::new();
+            bytes.chunks(size).for_each(|chunk| stream.push(chunk, &mut out));
+            stream.finish(&mut out);
+            (out, stream.seen)
+        };
+        let whole = bedrock(&CONVERSE);
+        for size in 1..=whole.len() {
+            let (out, seen) = push(&whole, size, 1000);
+            assert_eq!(out, whole);
+            let usage = TokenUsage { input: 3, cached_read: 7, output: 2, ..TokenUsage::default() };
+            assert_eq!((seen.usage, seen.stop, seen.settled), (Some(usage), Some(Stop::Length), true), "{size}");
+            assert_eq!((seen.text, seen.deltas, seen.done, seen.fault), (5, 1, true, None));
+        }
+        // Cut between two messages, and within one, where nothing could be understood any more.
+        let cut = bedrock(&CONVERSE[..2]);
+        let (out, seen) = push(&cut, 7, 1000);
+        assert!(out.starts_with(&cut) && out.len() > cut.len() && seen.fault == Some(Fault::Cut));
+        let (out, seen) = push(&cut[..cut.len() - 1], 7, 1000);
+        assert!(out == cut[..cut.len() - 1] && seen.fault == Some(Fault::Cut));
+        // One that is too large.
+        let large = "x".repeat(5000);
+        let large = bedrock(&[(false, "contentBlockDelta", &large), CONVERSE[2], CONVERSE[3]]);
+        let (out, seen) = push(&large, 100, 1000);
+        assert!(out == large && seen.settled && seen.text == 0);
+        // No message at all.
+        let (out, seen) = push(b"<html>Bad gateway, sorry</html>", 5, 1000);
+        assert_eq!(out, b"<html>Bad gateway, sorry</html>");
+        assert!(matches!(seen.fault, Some(Fault::Garbled(_))));
+        let (_, seen) = push(&bedrock(&[(true, "throttlingException", r#"{"message":"slow"}"#)]), 9, 1000);
+        assert_eq!(seen.fault, Some(Fault::Provider { kind: error::Kind::RateLimited, message: "slow".into() }));
     }
 }

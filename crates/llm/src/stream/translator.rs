@@ -1,16 +1,17 @@
 //! A stream of one dialect becomes a stream of another: events are read, learned from, and written.
 
+use super::framing::{Framing, Parse};
 use super::{Fault, Head, Options, Seen};
 use crate::dialect::Dialect;
 use crate::error;
 use crate::format::{Decoder, Encoder};
 use crate::neutral::{Begin, Delta, Event};
-use crate::sse::{Frame, Frames, Piece};
+use crate::sse::Piece;
 
 #[derive(Debug)]
 pub(super) struct Translator {
     caller: Dialect,
-    frames: Frames,
+    framing: Framing,
     decoder: Decoder,
     encoder: Encoder,
     /// The end has been written, proper or not.
@@ -21,7 +22,7 @@ impl Translator {
     pub(super) fn new(caller: Dialect, provider: Dialect, options: &Options<'_>) -> Option<Translator> {
         Some(Translator {
             caller,
-            frames: Frames::new(options.max_event),
+            framing: Framing::new(provider, options.max_event),
             decoder: Decoder::new(provider)?,
             encoder: Encoder::new(caller, Head::new(options))?,
             over: false,
@@ -29,14 +30,16 @@ impl Translator {
     }
 
     pub(super) fn push(&mut self, bytes: &[u8], seen: &mut Seen, to: &mut Vec<u8>) {
-        let Translator { caller, frames, decoder, encoder, over } = self;
-        frames.push(bytes, |piece| {
+        let Translator { caller, framing, decoder, encoder, over } = self;
+        let parse = framing.parser();
+        framing.push(bytes, |piece| {
             if *over {
                 return;
             }
             let fault = match piece {
-                Piece::Whole(event) => translate(event, decoder, encoder, seen, to),
+                Piece::Whole(event) => translate(parse, event, decoder, encoder, seen, to),
                 Piece::Overlong(_) => Err(Fault::Overlong),
+                Piece::Broken(why) => Err(Fault::Garbled(why.to_owned())),
             };
             if let Err(fault) = fault {
                 fail(*caller, fault, seen, to);
@@ -50,8 +53,8 @@ impl Translator {
 
     pub(super) fn finish(&mut self, seen: &mut Seen, to: &mut Vec<u8>) {
         // The last event may lack its blank line, and servers the word that says that it was the last.
-        if !self.frames.is_between() {
-            self.push(b"\n\n", seen, to);
+        if let Some(end) = self.framing.closing() {
+            self.push(end, seen, to);
         }
         if !self.over && seen.stop.is_some() {
             self.encoder.end(to);
@@ -65,13 +68,14 @@ impl Translator {
 }
 
 fn translate(
+    parse: Parse,
     event: &[u8],
     decoder: &mut Decoder,
     encoder: &mut Encoder,
     seen: &mut Seen,
     to: &mut Vec<u8>,
 ) -> Result<(), Fault> {
-    let frame = Frame::parse(event);
+    let frame = parse(event);
     let mut failed = None;
     let read = decoder.read(&frame, &mut |event| {
         if let Event::Error { kind, message } = event {

@@ -2,7 +2,7 @@
 
 use base::TokenUsage;
 
-use super::request::{read_content, write_input};
+use super::request::read_content;
 use crate::json::{self, Out, Value};
 use crate::malformed::Malformed;
 use crate::neutral::{Answer, Choice, Content, Losses, Part, Thought};
@@ -85,7 +85,7 @@ fn write_block(part: &Part<'_>, out: &mut Out<'_>) {
             out.text("type", "tool_use");
             out.text("id", &call.id);
             out.text("name", &call.name);
-            write_input(&call.arguments, part.at, &mut Losses::default(), out);
+            call.write_arguments("input", part.at, &mut Losses::default(), out);
         }
         // No model that is read here says any.
         Content::Media(_) | Content::Outcome(_) => {

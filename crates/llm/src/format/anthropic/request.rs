@@ -6,7 +6,7 @@ use crate::json::{Fields, Out, Value, quote};
 use crate::malformed::Malformed;
 use crate::neutral::{
     Cache, Call, Content, Effort, Format, Losses, Media, MediaKind, Message, OfNumber, Outcome, Part, Placed, Request,
-    Role, Setting, Source, Thinking, Thought, Tool, ToolChoice,
+    Role, Setting, Source, Thinking, Thought, Tool, ToolChoice, plain_id,
 };
 use crate::translate::Options;
 
@@ -153,7 +153,7 @@ fn read_tool<'a>(value: Value<'a>, lost: &mut Losses) -> Result<Option<Tool<'a>>
     let tool = Tool {
         name: fields.need_string("name")?,
         description: fields.string("description")?,
-        schema: fields.object("input_schema")?,
+        schema: fields.object("input_schema")?.map(Cow::Borrowed),
         strict: fields.bool("strict")?,
         cache: read_cache(&mut fields)?,
     };
@@ -223,7 +223,7 @@ fn read_thinking<'a>(fields: &mut Fields<'a>, request: &mut Request<'a>, lost: &
         let Some(schema) = format.object("schema")? else {
             return Err(Malformed::new("without `schema`", at, "a field `schema`"));
         };
-        let value = Format::Schema { name: None, description: None, schema, strict: Some(true) };
+        let value = Format::Schema { name: None, description: None, schema: schema.into(), strict: Some(true) };
         request.format = Some(Placed { at, value });
         lost.rest(&format);
     }
@@ -279,7 +279,8 @@ pub(crate) fn write_request(request: &Request<'_>, options: &Options<'_>, lost: 
             out.items("tools", &request.tools, write_tool);
         }
         write_tool_choice(request, out);
-        thinking.write(request, lost, out);
+        thinking.write(out);
+        thinking.write_config(request, lost, out);
         for setting in &request.settings {
             write_setting(setting, &thinking, lost, out);
         }
@@ -287,7 +288,7 @@ pub(crate) fn write_request(request: &Request<'_>, options: &Options<'_>, lost: 
 }
 
 /// How the model is told to think.
-enum Think {
+pub(crate) enum Think {
     Not,
     /// Models up to Claude 4.5: so many tokens.
     Budget(u64),
@@ -296,7 +297,7 @@ enum Think {
 }
 
 impl Think {
-    fn plan(request: &Request<'_>, model: &str, most: u64, lost: &mut Losses) -> Think {
+    pub(crate) fn plan(request: &Request<'_>, model: &str, most: u64, lost: &mut Losses) -> Think {
         let Some(Placed { at, value: Thinking { effort, budget } }) = request.thinking else { return Think::Not };
         if effort == Some(Effort::None) {
             return Think::Not;
@@ -316,21 +317,24 @@ impl Think {
         Think::Budget(budget)
     }
 
-    fn write(&self, request: &Request<'_>, lost: &mut Losses, out: &mut Out<'_>) {
-        let mut effort = None;
+    pub(crate) fn write(&self, out: &mut Out<'_>) {
         match *self {
             Think::Not => {}
             Think::Budget(budget) => out.fields("thinking", |thinking| {
                 thinking.text("type", "enabled");
                 thinking.number("budget_tokens", budget);
             }),
-            Think::Adaptive(wanted) => {
-                out.fields("thinking", |thinking| thinking.text("type", "adaptive"));
-                effort = wanted;
-            }
+            Think::Adaptive(_) => out.fields("thinking", |thinking| thinking.text("type", "adaptive")),
         }
+    }
+
+    fn write_config(&self, request: &Request<'_>, lost: &mut Losses, out: &mut Out<'_>) {
+        let effort = match *self {
+            Think::Adaptive(effort) => effort,
+            Think::Not | Think::Budget(_) => None,
+        };
         let schema = match &request.format {
-            Some(Placed { value: Format::Schema { schema, .. }, .. }) => Some(*schema),
+            Some(Placed { value: Format::Schema { schema, .. }, .. }) => Some(schema),
             // There is no word for JSON without a schema.
             Some(Placed { at, value: Format::Json }) => {
                 lost.add(*at);
@@ -504,13 +508,13 @@ fn write_block(part: &Part<'_>, lost: &mut Losses, out: &mut Out<'_>) {
         }
         Content::Call(call) => {
             out.text("type", "tool_use");
-            out.text("id", &tool_id(&call.id));
+            out.text("id", &plain_id(&call.id));
             out.text("name", &call.name);
-            write_input(&call.arguments, part.at, lost, out);
+            call.write_arguments("input", part.at, lost, out);
         }
         Content::Outcome(Outcome { id, parts, failed }) => {
             out.text("type", "tool_result");
-            out.text("tool_use_id", &tool_id(id));
+            out.text("tool_use_id", &plain_id(id));
             match plain_text(parts) {
                 Some(text) => out.text("content", text),
                 None => write_blocks("content", parts, lost, out),
@@ -550,37 +554,13 @@ fn write_media(media: &Media<'_>, out: &mut Out<'_>) {
     }
 }
 
-/// Arguments as the object they should be. A model may have written what is not JSON; it is carried as a text then, so
-/// that the conversation can go on about it.
-pub(super) fn write_input(arguments: &str, at: usize, lost: &mut Losses, out: &mut Out<'_>) {
-    if arguments.trim().is_empty() {
-        return out.raw("input", "{}");
-    }
-    match Value::parse(arguments.as_bytes()) {
-        Ok(value) if value.is_object() => out.raw("input", value.raw),
-        _ => {
-            lost.add(at);
-            out.fields("input", |input| input.text("arguments", arguments));
-        }
-    }
-}
-
-/// Only letters, digits, `_` and `-` are taken.
-fn tool_id<'i>(id: &'i str) -> Cow<'i, str> {
-    let allowed = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'_' | b'-');
-    match id.bytes().all(allowed) {
-        true => Cow::Borrowed(id),
-        false => id.bytes().map(|byte| if allowed(byte) { char::from(byte) } else { '_' }).collect::<String>().into(),
-    }
-}
-
 fn write_tool(tool: &Tool<'_>, to: &mut Vec<u8>) {
     Out::object(to, |out| {
         out.text("name", &tool.name);
         if let Some(description) = &tool.description {
             out.text("description", description);
         }
-        out.raw("input_schema", tool.schema.unwrap_or(r#"{"type":"object","properties":{}}"#));
+        out.raw("input_schema", tool.schema());
         if tool.strict == Some(true) {
             out.bool("strict", true);
         }

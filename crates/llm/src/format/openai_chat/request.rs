@@ -215,7 +215,7 @@ fn read_tool<'a>(value: Value<'a>, lost: &mut Losses) -> Result<Option<Tool<'a>>
     let tool = Tool {
         name: function.need_string("name")?,
         description: function.string("description")?,
-        schema: function.object("parameters")?,
+        schema: function.object("parameters")?.map(Cow::Borrowed),
         strict: function.bool("strict")?,
         cache: None,
     };
@@ -252,7 +252,7 @@ fn read_format<'a>(value: Value<'a>, lost: &mut Losses) -> Result<Option<Placed<
             let format = Format::Schema {
                 name: schema.string("name")?,
                 description: schema.string("description")?,
-                schema: schema.object("schema")?.unwrap_or("{}"),
+                schema: schema.object("schema")?.unwrap_or("{}").into(),
                 strict: schema.bool("strict")?,
             };
             lost.rest(&schema);
@@ -564,7 +564,7 @@ fn write_tool(tool: &Tool<'_>, lost: &mut Losses, to: &mut Vec<u8>) {
             if let Some(description) = &tool.description {
                 function.text("description", description);
             }
-            function.raw("parameters", tool.schema.unwrap_or(r#"{"type":"object","properties":{}}"#));
+            function.raw("parameters", tool.schema());
             if let Some(strict) = tool.strict {
                 function.bool("strict", strict);
             }

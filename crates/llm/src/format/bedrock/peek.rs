@@ -1,11 +1,8 @@
-//! Amazon Bedrock's Converse. Model and stream stand in the path.
+//! A look at a request.
 
-use base::TokenUsage;
-
-use crate::json::{self, Cursor, Value};
+use crate::json::Cursor;
 use crate::malformed::Malformed;
 use crate::peek::Peek;
-use crate::stream::Stop;
 
 pub(crate) fn peek(cursor: &mut Cursor<'_>, peek: &mut Peek) -> Result<(), Malformed> {
     cursor.object("an object", |cursor, key, _| {
@@ -60,33 +57,4 @@ fn maybe_object<'a>(
         true => Ok(()),
         false => cursor.object("an object", |cursor, key, _| field(cursor, key)),
     }
-}
-
-pub(crate) fn stop(word: &str) -> Stop {
-    match word {
-        "max_tokens" | "model_context_window_exceeded" => Stop::Length,
-        "stop_sequence" => Stop::Sequence,
-        "tool_use" => Stop::Tools,
-        "guardrail_intervened" | "content_filtered" => Stop::Filter,
-        _ => Stop::End,
-    }
-}
-
-/// The counts stand beside each other.
-fn read_usage(value: Value<'_>) -> Option<TokenUsage> {
-    let mut fields = value.fields("an object").ok()?;
-    let mut count = |key: &str| fields.count(key).ok().flatten();
-    Some(TokenUsage {
-        input: count("inputTokens")?,
-        output: count("outputTokens").unwrap_or(0),
-        cached_read: count("cacheReadInputTokens").unwrap_or(0),
-        cached_write_5m: count("cacheWriteInputTokens").unwrap_or(0),
-        ..TokenUsage::default()
-    })
-}
-
-/// Usage and end of a whole answer.
-pub(crate) fn glance(body: &[u8]) -> (Option<TokenUsage>, Option<Stop>) {
-    let usage = json::find(body, &["usage"]).and_then(read_usage);
-    (usage, super::word(body, &["stopReason"], stop))
 }
