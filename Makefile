@@ -1,5 +1,5 @@
 .DEFAULT_GOAL := help
-.PHONY: help run test test-cache bench fmt lint docs
+.PHONY: help run test test-cache bench bench-llm fmt lint docs
 
 help: ## This list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -19,6 +19,11 @@ bench: ## Side by side with other gateways; writes bench/RESULTS.md
 	bench/setup.sh
 	cargo build --release -p weir -p bench
 	target/release/bench run --weir target/release/weir
+
+bench-llm: ## Side by side with other gateways for models; writes bench/RESULTS-LLM.md
+	bench/setup-llm.sh
+	cargo build --release -p weir -p bench
+	target/release/bench llm --weir target/release/weir --readme README.md
 
 fmt: ## Formats the code
 	cargo fmt --all

@@ -17,18 +17,18 @@ pub struct Head {
     close: bool,
 }
 
-pub fn request(method: &str, path: &str, headers: &[String], body: usize) -> Vec<u8> {
+pub fn request(method: &str, path: &str, headers: &[String], body: &[u8]) -> Vec<u8> {
     let mut request = format!("{method} {path} HTTP/1.1\r\nhost: bench.test\r\n");
     for header in headers {
         request.push_str(header);
         request.push_str("\r\n");
     }
-    if body > 0 {
-        request.push_str(&format!("content-length: {body}\r\n"));
+    if !body.is_empty() {
+        request.push_str(&format!("content-length: {}\r\n", body.len()));
     }
     request.push_str("\r\n");
     let mut request = request.into_bytes();
-    request.resize(request.len() + body, b'x');
+    request.extend_from_slice(body);
     request
 }
 

@@ -36,7 +36,7 @@ const PATIENCE: Duration = Duration::from_secs(2);
 
 pub async fn run(arguments: Arguments) -> Result<Idle> {
     crate::procs::raise_descriptors()?;
-    let request = request("GET", "/", &arguments.headers, 0);
+    let request = request("GET", "/", &arguments.headers, b"");
     let before_kib = pss_kib(arguments.pid);
     let mut open = Vec::new();
     let mut errors = 0;

@@ -22,6 +22,9 @@ pub struct Arguments {
     /// Bytes of body in each request.
     #[arg(long, default_value_t = 0)]
     body: usize,
+    /// A file with the body, in place of so many bytes.
+    #[arg(long, conflicts_with = "body")]
+    body_file: Option<std::path::PathBuf>,
     /// `name: value`, any number of times.
     #[arg(long = "header")]
     headers: Vec<String>,
@@ -60,6 +63,17 @@ pub struct Outcome {
     pub p50: f64,
     pub p99: f64,
     pub p999: f64,
+    /// Of streams: until the first token.
+    #[serde(default)]
+    pub first_p50: f64,
+    #[serde(default)]
+    pub first_p99: f64,
+    /// Streams that were seen to their end.
+    #[serde(default)]
+    pub finished: u64,
+    /// Of the process that was asked for, half-way.
+    #[serde(default)]
+    pub memory_kib: u64,
 }
 
 struct Tally {
@@ -79,8 +93,12 @@ pub fn quantile_us(histogram: &Histogram<u64>, quantile: f64) -> f64 {
 
 pub async fn run(arguments: Arguments) -> Result<Outcome> {
     let tally = Rc::new(RefCell::new(Tally { ok: 0, bad: 0, errors: 0, latency: histogram()? }));
-    let Arguments { method, path, headers, body, .. } = &arguments;
-    let request: Rc<[u8]> = request(method, path, headers, *body).into();
+    let Arguments { method, path, headers, .. } = &arguments;
+    let body = match &arguments.body_file {
+        Some(file) => std::fs::read(file)?,
+        None => vec![b'x'; arguments.body],
+    };
+    let request: Rc<[u8]> = request(method, path, headers, &body).into();
     let start = Instant::now();
     let end = Rc::new(Cell::new(start + Duration::from_secs_f64(arguments.seconds)));
     if arguments.until_closed {
@@ -122,6 +140,7 @@ pub async fn run(arguments: Arguments) -> Result<Outcome> {
         p50: quantile_us(&tally.latency, 0.5),
         p99: quantile_us(&tally.latency, 0.99),
         p999: quantile_us(&tally.latency, 0.999),
+        ..Outcome::default()
     })
 }
 
@@ -172,7 +191,7 @@ pub async fn heavy(arguments: Heavy) -> Result<Outcome> {
     let start = Instant::now();
     let end = start + Duration::from_secs_f64(arguments.seconds);
     let mut client = Client::connect(arguments.port).await?;
-    client.send(&request("GET", "/bytes/1000000000000", &[], 0)).await?;
+    client.send(&request("GET", "/bytes/1000000000000", &[], b"")).await?;
     let mut scratch = vec![0; 256 * 1024];
     let mut bytes = 0u64;
     while let Ok(read) = timeout_at(end, client.swallow(&mut scratch)).await {

@@ -1,15 +1,19 @@
-//! The load tool, and the side-by-side runs against other proxies. `bench run` writes `bench/RESULTS.md`.
+//! The load tool, and the side-by-side runs against other proxies. `bench run` writes `bench/RESULTS.md`, `bench llm`
+//! `bench/RESULTS-LLM.md`.
 
 mod backend;
 mod cases;
 mod client;
 mod idle;
+mod llm;
 mod load;
 mod peers;
 mod procs;
+mod provider;
 mod report;
 mod run;
 mod sse;
+mod tokens;
 mod wrk;
 
 use anyhow::Result;
@@ -26,26 +30,35 @@ struct Arguments {
 enum Command {
     /// The origin behind the proxies: the least work an answer can cost.
     Backend(backend::Arguments),
+    /// The provider behind gateways for models: the simulator.
+    Provider(provider::Arguments),
     /// Requests over HTTP/1.1: as fast as they are answered, or at a given rate.
     Load(load::Arguments),
     /// One endless download, as fast as it comes.
     Heavy(load::Heavy),
     /// Event streams: how late the events are.
     Sse(sse::Arguments),
+    /// Streams of tokens: how late they are.
+    Tokens(tokens::Arguments),
     /// Idle connections: what each costs in memory.
     Idle(idle::Arguments),
     /// The side-by-side runs. From the repository's root.
     Run(run::Arguments),
+    /// The same against gateways for models.
+    Llm(llm::Arguments),
 }
 
 fn main() -> Result<()> {
     match Arguments::parse().command {
         Command::Backend(arguments) => block(backend::run(arguments)),
+        Command::Provider(arguments) => provider::run(arguments),
         Command::Load(arguments) => print(&block(load::run(arguments))?),
         Command::Heavy(arguments) => print(&block(load::heavy(arguments))?),
         Command::Sse(arguments) => print(&block(sse::run(arguments))?),
+        Command::Tokens(arguments) => print(&block(tokens::run(arguments))?),
         Command::Idle(arguments) => print(&block(idle::run(arguments))?),
         Command::Run(arguments) => run::run(arguments),
+        Command::Llm(arguments) => llm::run(arguments),
     }
 }
 

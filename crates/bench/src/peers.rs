@@ -66,7 +66,8 @@ impl Process {
     }
 
     pub fn wait_for(&mut self, port: u16) -> Result<()> {
-        let deadline = Instant::now() + Duration::from_secs(15);
+        // Python imports for as long as that.
+        let deadline = Instant::now() + Duration::from_secs(60);
         while TcpStream::connect(("127.0.0.1", port)).is_err() {
             if let Some(status) = self.child.try_wait()? {
                 bail!("ended with {status} before it listened on {port}; see {OUT}");
@@ -108,6 +109,8 @@ pub struct Peer {
     pub streams: u16,
     pub headers: &'static [&'static str],
     pub command: Vec<String>,
+    /// What tells its version.
+    pub version: Vec<String>,
 }
 
 pub fn nginx(configuration: &str) -> Result<Peer> {
@@ -122,6 +125,7 @@ pub fn nginx(configuration: &str) -> Result<Peer> {
         streams: 19010,
         headers: &[],
         command: words(&[path, "-p", &prefix, "-c", &file]),
+        version: words(&[path, "-v"]),
     })
 }
 
@@ -134,6 +138,7 @@ pub fn haproxy() -> Peer {
         streams: 19022,
         headers: &[],
         command: words(&[path, "-db", "-f", "bench/peers/haproxy.cfg"]),
+        version: words(&[path, "-v"]),
     }
 }
 
@@ -148,12 +153,54 @@ pub fn envoy() -> Option<Peer> {
         streams: 19030,
         headers: &[],
         command: words(&[&[path, "-c", "bench/peers/envoy.yaml"], &options[..]].concat()),
+        version: words(&[path, "--version"]),
+    })
+}
+
+/// Only where `bench/setup-llm.sh` could install it.
+pub fn litellm() -> Option<Peer> {
+    let place = "target/bench-llm/venv/bin";
+    let program = format!("{place}/litellm");
+    // As quiet as it can be, and without asking anybody for prices.
+    let quiet =
+        ["LITELLM_LOG=ERROR", "LITELLM_MODE=PRODUCTION", "LITELLM_LOCAL_MODEL_COST_MAP=True", "DISABLE_ADMIN_UI=True"];
+    let options = ["--host", "127.0.0.1", "--port", "19050", "--num_workers", "1"];
+    let command = [&["env"], &quiet[..], &[&program, "--config", "bench/peers/litellm.yaml"], &options[..]].concat();
+    let ask = "import importlib.metadata as m; print('LiteLLM', m.version('litellm'))";
+    Path::new(&program).exists().then(|| Peer {
+        name: "litellm",
+        port: 19050,
+        h2: 0,
+        streams: 19050,
+        headers: &[],
+        command: words(&command),
+        version: words(&[&format!("{place}/python3"), "-c", ask]),
+    })
+}
+
+/// Only where `bench/setup-llm.sh` could install it.
+pub fn portkey() -> Option<Peer> {
+    let package = "target/bench-llm/node/node_modules/@portkey-ai/gateway";
+    let program = format!("{package}/build/start-server.js");
+    let environment = ["env", "TRUSTED_CUSTOM_HOSTS=127.0.0.1", "NODE_ENV=production"];
+    let options = ["node", "-r", "./bench/peers/portkey.cjs", &program, "--port=19060", "--headless"];
+    let ask = format!("'Portkey ' + require('./{package}/package.json').version + ', Node ' + process.version");
+    Path::new(&program).exists().then(|| Peer {
+        name: "portkey",
+        port: 19060,
+        h2: 0,
+        streams: 19060,
+        headers: &[],
+        command: words(&[&environment[..], &options[..]].concat()),
+        version: words(&["node", "-p", &ask]),
     })
 }
 
 pub fn weir(binary: &Path, name: &'static str, document: &str, headers: &'static [&'static str]) -> Peer {
     let binary = binary.display().to_string();
-    Peer { name, port: 19040, h2: 19040, streams: 19040, headers, command: words(&[&binary, "run", document]) }
+    let command = words(&[&binary, "run", document]);
+    let version = words(&[&binary, "--version"]);
+    Peer { name, port: 19040, h2: 19040, streams: 19040, headers, command, version }
 }
 
 pub fn words(words: &[&str]) -> Vec<String> {
@@ -174,8 +221,7 @@ impl Peer {
     }
 
     pub fn version(&self) -> String {
-        let flag = if self.name.starts_with("nginx") || self.name == "haproxy" { "-v" } else { "--version" };
-        let output = Command::new(&self.command[0]).arg(flag).output();
+        let output = Command::new(&self.version[0]).args(&self.version[1..]).output();
         let text = output.map(|output| [output.stdout, output.stderr].concat()).unwrap_or_default();
         let text = String::from_utf8_lossy(&text).into_owned();
         let line = text.lines().find(|line| !line.trim().is_empty()).unwrap_or("unknown").trim();

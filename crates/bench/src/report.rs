@@ -4,9 +4,14 @@ use std::fmt::Write;
 use std::fs;
 
 use crate::cases::IDLE_CONNECTIONS;
-use crate::run::{Arguments, Case, Findings, Sample, cores};
+use crate::run::{Arguments, Case, Findings, Sample, Suite, cores};
 
-const RIVALS: [&str; 3] = ["nginx", "haproxy", "envoy"];
+fn rivals(suite: Suite) -> [&'static str; 3] {
+    match suite {
+        Suite::Http => ["nginx", "haproxy", "envoy"],
+        Suite::Llm => ["nginx", "litellm", "portkey"],
+    }
+}
 
 pub fn median(values: Vec<f64>) -> f64 {
     quartiles(values)[1]
@@ -48,6 +53,58 @@ impl Findings {
         let ratios = self.paired(case, tool, ("weir", rival), what);
         (!ratios.is_empty()).then(|| median(ratios))
     }
+}
+
+/// Round by round, what one adds to the direct way over what the other adds.
+fn added(findings: &Findings, case: Case, what: fn(&Sample) -> f64) -> Option<f64> {
+    let over = |peer, round| {
+        let of = |peer| findings.of(case, "bench", peer).find(|sample| sample.round == round).map(what);
+        Some(of(peer)? - of("direct")?)
+    };
+    let ratios: Vec<f64> = findings
+        .of(case, "bench", "weir")
+        // What is not more than the noise of the direct way says nothing.
+        .filter_map(|sample| Some((over("weir", sample.round)?, over("nginx", sample.round)?)))
+        .filter(|(_, nginx)| *nginx > 0.0)
+        .map(|(weir, nginx)| weir / nginx)
+        .collect();
+    (!ratios.is_empty()).then(|| median(ratios))
+}
+
+fn llm_bars(findings: &Findings) -> Vec<Bar> {
+    let cpu: fn(&Sample) -> f64 = |sample| sample.cpu_us;
+    let mut bars = Vec::new();
+    let mut bar = |what: &str, limit, value, unit| bars.push(Bar { what: what.to_owned(), limit, value, unit });
+    for (case, what, limit) in [
+        (Case::Small, "1 KB with key, budget, price and journal, CPU per request over nginx", 2.0),
+        (Case::Large, "4 KB with key, budget, price and journal, CPU per request over nginx", 2.0),
+        (Case::Streams, "100 streams, metered, CPU per token over nginx", 1.1),
+        (Case::Many, "400 streams, metered, CPU per token over nginx", 1.1),
+        (Case::Translated, "100 streams, OpenAI to Anthropic, CPU per token over nginx", 1.3),
+        (Case::Back, "100 streams, Anthropic to OpenAI, CPU per token over nginx", 1.3),
+    ] {
+        bar(what, limit, findings.ratio(case, "bench", "nginx", cpu), "×");
+    }
+    let one = |what| added(findings, Case::One, what);
+    bar("one connection, added p50 over nginx's", 1.3, one(|sample| sample.outcome.p50), "×");
+    bar("one connection, added p99 over nginx's", 1.3, one(|sample| sample.outcome.p99), "×");
+    for (case, streams) in [(Case::Streams, 100), (Case::Many, 400)] {
+        let first = format!("{streams} streams, added time to the first token");
+        let added = |what| added(findings, case, what);
+        bar(&format!("{first}, p50 over nginx's"), 1.2, added(|sample| sample.outcome.first_p50), "×");
+        bar(&format!("{first}, p99 over nginx's"), 1.2, added(|sample| sample.outcome.first_p99), "×");
+    }
+    for (what, limit) in [("at rest", 25.0), ("400 streams", 40.0), ("1000 streams", 70.0)] {
+        bar(&format!("memory, {what}"), limit, findings.figure(Case::Memory, what), "MiB");
+    }
+    bar("wrong answers, failed connections and lost tokens in all of it", 0.0, failed(findings), "");
+    bars
+}
+
+fn failed(findings: &Findings) -> Option<f64> {
+    let weir = findings.samples.iter().filter(|sample| sample.peer == "weir");
+    let failed: Vec<u64> = weir.map(|sample| sample.outcome.bad + sample.outcome.errors).collect();
+    (!failed.is_empty()).then(|| failed.iter().sum::<u64>() as f64)
 }
 
 struct Bar {
@@ -93,10 +150,7 @@ fn bars(findings: &Findings) -> Vec<Bar> {
     }
     let alive = findings.figure(Case::Idle, "connections alive").map(|alive| IDLE_CONNECTIONS as f64 - alive);
     bar(format!("idle: of {IDLE_CONNECTIONS} connections, lost"), 0.0, alive, "");
-    let weir = findings.samples.iter().filter(|sample| sample.peer == "weir");
-    let failed: Vec<u64> = weir.map(|sample| sample.outcome.bad + sample.outcome.errors).collect();
-    let failed = (!failed.is_empty()).then(|| failed.iter().sum::<u64>() as f64);
-    bar("wrong answers, failed connections and lost events in all of it".into(), 0.0, failed, "");
+    bar("wrong answers, failed connections and lost events in all of it".into(), 0.0, failed(findings), "");
     bars
 }
 
@@ -107,25 +161,20 @@ pub fn render(findings: &Findings, arguments: &Arguments) -> String {
 }
 
 fn write(text: &mut String, findings: &Findings, arguments: &Arguments) -> std::fmt::Result {
-    writeln!(text, "# Side by side\n\nWritten by `bench run`; do not edit.\n")?;
+    let (title, command) = match arguments.suite {
+        Suite::Http => ("Side by side", "bench run"),
+        Suite::Llm => ("Side by side: gateways for models", "bench llm"),
+    };
+    writeln!(text, "# {title}\n\nWritten by `{command}`; do not edit.\n")?;
     machine(text, findings, arguments)?;
 
-    writeln!(text, "\n## Bars\n\n| bar | limit | measured | |\n|---|--:|--:|---|")?;
-    for Bar { what, limit, value, unit } in bars(findings) {
-        match value {
-            Some(value) => {
-                let verdict = if value <= limit { "pass" } else { "**FAIL**" };
-                writeln!(text, "| {what} | {limit} {unit} | {value:.2} {unit} | {verdict} |")?;
-            }
-            None => writeln!(text, "| {what} | {limit} {unit} | | not measured |")?,
-        }
-    }
-    for failure in &findings.failures {
-        writeln!(text, "\nNot run to its end: {}", failure.lines().next().unwrap_or_default())?;
+    write!(text, "\n## Bars\n\n{}", table(findings, arguments.suite))?;
+    for failure in findings.failures.iter().chain(&findings.overloads) {
+        writeln!(text, "\nWithout a result: {}", failure.lines().next().unwrap_or_default())?;
     }
 
     for &case in &arguments.cases {
-        samples(text, findings, case)?;
+        samples(text, findings, case, arguments.suite)?;
         let figures: Vec<_> = findings.figures.iter().filter(|figure| figure.case == case).collect();
         if !figures.is_empty() {
             writeln!(text, "\n## {case}\n\n| proxy | what | |\n|---|---|--:|")?;
@@ -140,6 +189,25 @@ fn write(text: &mut String, findings: &Findings, arguments: &Arguments) -> std::
         writeln!(text, "{command}")?;
     }
     writeln!(text, "```")
+}
+
+/// The bars, and what was measured.
+pub fn table(findings: &Findings, suite: Suite) -> String {
+    let bars = match suite {
+        Suite::Http => bars(findings),
+        Suite::Llm => llm_bars(findings),
+    };
+    let mut text = String::from("| bar | limit | measured | |\n|---|--:|--:|---|\n");
+    for Bar { what, limit, value, unit } in bars {
+        let _ = match value {
+            Some(value) => {
+                let verdict = if value <= limit { "pass" } else { "**FAIL**" };
+                writeln!(text, "| {what} | {limit} {unit} | {value:.2} {unit} | {verdict} |")
+            }
+            None => writeln!(text, "| {what} | {limit} {unit} | | not measured |"),
+        };
+    }
+    text
 }
 
 fn machine(text: &mut String, findings: &Findings, arguments: &Arguments) -> std::fmt::Result {
@@ -169,7 +237,9 @@ fn machine(text: &mut String, findings: &Findings, arguments: &Arguments) -> std
     )
 }
 
-fn samples(text: &mut String, findings: &Findings, case: Case) -> std::fmt::Result {
+fn samples(text: &mut String, findings: &Findings, case: Case, suite: Suite) -> std::fmt::Result {
+    let rivals = rivals(suite);
+    let llm = suite == Suite::Llm;
     let mut tools: Vec<&str> = Vec::new();
     for sample in findings.samples.iter().filter(|sample| sample.case == case) {
         if !tools.contains(&sample.tool.as_str()) {
@@ -186,25 +256,33 @@ fn samples(text: &mut String, findings: &Findings, case: Case) -> std::fmt::Resu
         writeln!(text, "\n## {case}, by {tool}\n")?;
         writeln!(
             text,
-            "| proxy | CPU µs | per second | p50 µs | p99 µs | core busy | bad | over nginx | over haproxy | over envoy |"
+            "| proxy | CPU µs | per second | p50 µs | p99 µs |{} core busy | bad | over {} |",
+            if llm { " first p50 µs | first p99 µs |" } else { "" },
+            rivals.join(" | over "),
         )?;
-        writeln!(text, "|---|--:|--:|--:|--:|--:|--:|--:|--:|--:|")?;
+        writeln!(text, "|---|--:|--:|--:|--:|{}--:|--:|--:|--:|--:|", if llm { "--:|--:|" } else { "" })?;
         for peer in peers {
             let of = |what: fn(&Sample) -> f64| quartiles(findings.of(case, tool, peer).map(what).collect());
             let [low, cpu, high] = of(|sample| sample.cpu_us);
             let bad: u64 = findings.of(case, tool, peer).map(|s| s.outcome.bad + s.outcome.errors).sum();
             write!(
                 text,
-                "| {peer} | {cpu:.1} [{low:.1} to {high:.1}] | {:.0} | {:.0} | {} | {:.0} % | {bad} |",
+                "| {peer} | {cpu:.1} [{low:.1} to {high:.1}] | {:.0} | {:.0} | {} |{} {:.0} % | {bad} |",
                 of(|sample| sample.outcome.rps)[1],
                 of(|sample| sample.outcome.p50)[1],
                 match of(|sample| sample.outcome.p99)[1] {
                     0.0 => String::new(),
                     p99 => format!("{p99:.0}"),
                 },
+                if llm {
+                    let (p50, p99) = (of(|it| it.outcome.first_p50)[1], of(|it| it.outcome.first_p99)[1]);
+                    format!(" {p50:.0} | {p99:.0} |")
+                } else {
+                    String::new()
+                },
                 of(|sample| sample.busy)[1] * 100.0,
             )?;
-            for rival in RIVALS {
+            for rival in rivals {
                 let ratios = findings.paired(case, tool, (peer, rival), |sample| sample.cpu_us);
                 if ratios.is_empty() || rival == peer {
                     write!(text, " |")?;

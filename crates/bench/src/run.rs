@@ -11,6 +11,7 @@ use clap::ValueEnum;
 use serde::{Deserialize, Serialize};
 
 use crate::cases;
+use crate::llm;
 use crate::load::Outcome;
 use crate::peers::{self, BACKEND_PORT, OUT, Peer, Process};
 use crate::procs;
@@ -32,9 +33,22 @@ pub struct Arguments {
     pub weir: Option<PathBuf>,
     #[arg(long, default_value = "bench/RESULTS.md")]
     pub output: PathBuf,
+    /// Where the table of bars goes, between its marks.
+    #[arg(skip)]
+    pub readme: Option<PathBuf>,
+    #[arg(skip)]
+    pub suite: Suite,
 }
 
-fn seconds(text: &str) -> Result<f64, String> {
+/// Which of the two sets of runs.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Suite {
+    #[default]
+    Http,
+    Llm,
+}
+
+pub fn seconds(text: &str) -> Result<f64, String> {
     let seconds: f64 = text.parse().map_err(|_| "a number".to_owned())?;
     if (1.0..=600.0).contains(&seconds) { Ok(seconds) } else { Err("1 to 600".into()) }
 }
@@ -60,6 +74,22 @@ pub enum Case {
     Cores,
     /// 5,000 routes, rewritten 100 times under load.
     Reload,
+    /// Models: 1 KB asked, 1 KB answered, 16 connections.
+    Small,
+    /// Models: the same with 4 KB asked.
+    Large,
+    /// Models: 1 KB, one connection.
+    One,
+    /// Models: 100 streams of 50 tokens, one each 20 ms.
+    Streams,
+    /// Models: 400 of them.
+    Many,
+    /// Models: 100 streams, asked in OpenAI's dialect, answered by a provider of Anthropic's.
+    Translated,
+    /// Models: the other way round.
+    Back,
+    /// Models: memory at rest and with 400 and 1,000 open streams.
+    Memory,
 }
 
 impl Case {
@@ -74,6 +104,12 @@ impl Case {
         Self::Cores,
         Self::Reload,
     ];
+    pub const LLM: [Self; 8] =
+        [Self::Small, Self::Large, Self::One, Self::Streams, Self::Many, Self::Translated, Self::Back, Self::Memory];
+
+    pub fn suite(self) -> Suite {
+        if Self::LLM.contains(&self) { Suite::Llm } else { Suite::Http }
+    }
 }
 
 impl std::fmt::Display for Case {
@@ -114,6 +150,9 @@ pub struct Findings {
     pub commands: Vec<String>,
     /// Cases that could not be run, and why.
     pub failures: Vec<String>,
+    /// What a rival could not do in time.
+    #[serde(default)]
+    pub overloads: Vec<String>,
 }
 
 pub struct Runner {
@@ -135,6 +174,9 @@ pub fn run(arguments: Arguments) -> Result<()> {
     let findings = runner.findings.borrow();
     fs::write(format!("{OUT}/raw.json"), serde_json::to_string_pretty(&*findings)?)?;
     fs::write(&runner.arguments.output, report::render(&findings, &runner.arguments))?;
+    if let Some(readme) = &runner.arguments.readme {
+        llm::put(readme, &report::table(&findings, runner.arguments.suite))?;
+    }
     println!("{} written", runner.arguments.output.display());
     ended
 }
@@ -161,13 +203,22 @@ fn stop_on_signals() {
 
 impl Runner {
     fn all(&self) -> Result<()> {
+        let suite = self.arguments.suite;
         let _backend = self.backend("1")?;
-        let mut peers = self.peers("bench/weir/bare.yaml")?;
+        let mut peers = match suite {
+            Suite::Http => self.peers("bench/weir/bare.yaml")?,
+            Suite::Llm => llm::peers(self),
+        };
         peers.dedup_by_key(|peer| peer.name);
         self.findings.borrow_mut().versions =
             peers.iter().map(|peer| format!("{}: {}", peer.name, peer.version())).collect();
         for &case in &self.arguments.cases {
-            if let Err(error) = cases::run(self, case) {
+            let ran = match suite {
+                _ if case.suite() != suite => Err(anyhow::anyhow!("it belongs to the other runs")),
+                Suite::Http => cases::run(self, case),
+                Suite::Llm => llm::case(self, case),
+            };
+            if let Err(error) = ran {
                 let failure = format!("{case}: {error:#}");
                 self.say(&format!("FAILED {failure}"));
                 self.findings.borrow_mut().failures.push(failure);
@@ -185,9 +236,10 @@ impl Runner {
     fn backend(&self, cores: &str) -> Result<Process> {
         let port = BACKEND_PORT.to_string();
         let bench = peers::bench()?.display().to_string();
-        let mut backend = Process::start("backend", cores, &peers::words(&[&bench, "backend", "--port", &port]))?;
+        let what = if self.arguments.suite == Suite::Llm { "provider" } else { "backend" };
+        let mut backend = Process::start(what, cores, &peers::words(&[&bench, what, "--port", &port]))?;
         backend.wait_for(BACKEND_PORT)?;
-        self.note(&format!("taskset -c {cores} bench backend --port {port}"));
+        self.note(&format!("taskset -c {cores} bench {what} --port {port}"));
         Ok(backend)
     }
 
@@ -267,15 +319,32 @@ impl Runner {
         let text = self.tool("1", command)?;
         let (cpu, elapsed) = (procs::cpu_us(process.id()) - before, start.elapsed());
         let outcome = read(&text)?;
+        if outcome.requests == 0 && outcome.errors == 0 {
+            // So overloaded that nothing came in time: that has no figure.
+            self.say(&format!("{case} round {round} {}: nothing was answered in time", peer.name));
+            self.findings.borrow_mut().overloads.push(format!("{case}, {}: nothing was answered in time", peer.name));
+            return Ok(());
+        }
         let cpu_us = cpu / outcome.requests.max(1) as f64;
         self.say(&format!(
             "{case} round {round} {:<9} {tool:<7} {cpu_us:6.1} us each, {:8.0}/s, p50 {:.0} us, p99 {:.0} us, bad {}, errors {}",
             peer.name, outcome.rps, outcome.p50, outcome.p99, outcome.bad, outcome.errors
         ));
         let busy = cpu / elapsed.as_micros() as f64;
-        let (peer, tool) = (peer.name.to_owned(), tool.to_owned());
-        self.findings.borrow_mut().samples.push(Sample { case, round, peer, tool, cpu_us, busy, outcome });
+        self.sample((case, round), peer.name, tool, (cpu_us, busy), outcome);
         Ok(())
+    }
+
+    pub fn sample(
+        &self,
+        (case, round): (Case, usize),
+        peer: &str,
+        tool: &str,
+        (cpu_us, busy): (f64, f64),
+        outcome: Outcome,
+    ) {
+        let (peer, tool) = (peer.to_owned(), tool.to_owned());
+        self.findings.borrow_mut().samples.push(Sample { case, round, peer, tool, cpu_us, busy, outcome });
     }
 
     pub fn figure(&self, case: Case, peer: &str, what: &str, value: f64, unit: &str) {

@@ -34,7 +34,7 @@ struct Tally {
 /// Of streams, `requests` are events and `bad` are lost ones.
 pub async fn run(arguments: Arguments) -> Result<Outcome> {
     let tally = Rc::new(RefCell::new(Tally { events: 0, lost: 0, errors: 0, delay: histogram()? }));
-    let request: Rc<[u8]> = request("GET", "/events", &arguments.headers, 0).into();
+    let request: Rc<[u8]> = request("GET", "/events", &arguments.headers, b"").into();
     let start = Instant::now();
     let end = start + Duration::from_secs_f64(arguments.seconds);
     let mut tasks = Vec::new();
@@ -64,6 +64,7 @@ pub async fn run(arguments: Arguments) -> Result<Outcome> {
         p50: quantile_us(&tally.delay, 0.5),
         p99: quantile_us(&tally.delay, 0.99),
         p999: quantile_us(&tally.delay, 0.999),
+        ..Outcome::default()
     })
 }
 

@@ -12,7 +12,7 @@ use crate::stream::now_ns;
 pub(crate) const ID: &str = "SIMULATEDSIMULATEDCALLID";
 /// Stands, as a number, for the second at which the answer was made.
 pub(crate) const CREATED: u64 = 1_000_000_007;
-/// Stands for the nanosecond at which it is sent, of the clock of [`now_ns`].
+/// Stands for the nanosecond at which it is sent, of the machine's monotonic clock, which all its processes share.
 pub(crate) const STAMP: &str = "1000000000000000007";
 
 #[derive(Clone, Debug)]
@@ -86,7 +86,7 @@ impl Piece {
             match place {
                 Place::Id => put(at, id),
                 Place::Created => put(at, &format!("{created:010}")),
-                Place::Stamp => put(at, &format!("{:019}", now_ns())),
+                Place::Stamp => put(at, &format!("{:019}", monotonic_ns())),
             }
         }
         bytes.into()
@@ -99,6 +99,11 @@ pub(crate) fn fresh_id() -> String {
     static START: std::sync::LazyLock<u64> = std::sync::LazyLock::new(now_ns);
     let number = NEXT.fetch_add(1, Ordering::Relaxed);
     format!("{:016x}{:08x}", *START, number as u32)
+}
+
+fn monotonic_ns() -> u64 {
+    let now = rustix::time::clock_gettime(rustix::time::ClockId::Monotonic);
+    now.tv_sec as u64 * 1_000_000_000 + now.tv_nsec as u64
 }
 
 pub(crate) fn now_s() -> u64 {
