@@ -14,6 +14,7 @@ mod policies;
 mod specs;
 mod stop;
 
+mod admit;
 mod authenticate;
 mod authorize;
 mod cache;
@@ -30,10 +31,12 @@ mod transform;
 mod testing;
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use base::{Call, Reply, RequestHead, StatusCode, Time};
 
 pub use crate::cache::{Cache, CacheSpec, QuerySpec, StaleSpec};
+pub use admit::{Admit, AdmitSpec};
 pub use authenticate::{
     Algorithm, ApiKeySpec, Authenticate, AuthenticateSpec, CertificateSpec, Credentials, JwtSpec, Key, Keys, Unknown,
     certificate_name,
@@ -80,6 +83,11 @@ pub trait Policy: Sized {
 
     fn request(&self, call: &mut Call, outside: &dyn Outside) -> impl Future<Output = Result<Self::Memo, Stop>>;
 
+    /// Asked once, when all have let the call pass and it goes to its upstream; not if an answer is known already.
+    fn forward(&self, _memo: &mut Self::Memo, _call: &Call, _outside: &dyn Outside) -> Result<(), Refusal> {
+        Ok(())
+    }
+
     /// What the response half needs where the request half has just said stop; `None` if it has
     /// nothing to add to such an answer.
     fn refused(&self, _call: &Call) -> Option<Self::Memo> {
@@ -114,4 +122,15 @@ pub struct Usage {
     pub status: Option<StatusCode>,
     /// When that was.
     pub finished: Time,
+    /// How its upstream did; `None` if none was asked, or there was no connection to it.
+    pub upstream: Option<Waited>,
+}
+
+/// How long an upstream took to answer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Waited {
+    /// From when it was chosen, or from the end of the request's body, to the first byte of its answer; without an
+    /// answer, until that was given up. Of several tries the last.
+    pub time: Duration,
+    pub answered: bool,
 }

@@ -20,6 +20,7 @@ use smallvec::SmallVec;
 
 use crate::{CompileEnv, Outside, Policy, Refusal, Stop, Usage};
 use gcra::{Left, Wait};
+pub(crate) use key::network;
 use rule::{Charge, Rule, Wanted};
 pub use spec::{BurstSpec, LimitSpec, Per, PerSpec, RuleSpec, WeightSpec};
 
@@ -272,7 +273,8 @@ mod tests {
     }
 
     fn finished(bytes_in: u64, bytes_out: u64, at: u64) -> Usage {
-        Usage { bytes_in, bytes_out, status: Some(StatusCode::OK), finished: Time::from_nanos(at) }
+        let status = Some(StatusCode::OK);
+        Usage { bytes_in, bytes_out, status, finished: Time::from_nanos(at), upstream: None }
     }
 
     fn at(nanos: u64) -> Call {

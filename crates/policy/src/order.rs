@@ -7,12 +7,12 @@ use base::{Call, Reply, RequestHead};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use crate::passage::{Steps, enter, filter, leave, settle};
+use crate::passage::{Steps, enter, filter, forward, leave, settle};
 use crate::policies::{CompileEnv, compile, pick};
 use crate::specs::Setting;
 use crate::{
-    Authenticate, Authorize, Cache, Compress, Cors, External, Filter, HeaderEdits, Ip, Limits, Outside, Policy, Sizes,
-    Stop, Transform, Usage,
+    Admit, Authenticate, Authorize, Cache, Compress, Cors, External, Filter, HeaderEdits, Ip, Limits, Outside, Policy,
+    Refusal, Sizes, Stop, Transform, Usage,
 };
 
 policies! {
@@ -50,6 +50,11 @@ policies! {
     // How much: after who, so that a stranger cannot use up a consumer's share.
     /// How many calls are let through per time; a call must be within all of the rules.
     limit: Limits,
+
+    // How much there is room for: after how much, so that who has used up his share takes nobody's place. Whether there
+    // is room is asked when the call goes to its upstream, so that an answer that is stored needs none.
+    /// How many calls at a time go to the upstream, by how it does.
+    admit: Admit,
 
     // Already known: what is kept is given only to those whom all before have let in. The policy is the settings; the
     // stage behind the policies uses them, so that an answer is known by the request as the upstream would see it.
@@ -129,6 +134,17 @@ macro_rules! policies {
                 steps: &mut Steps,
             ) -> Result<(), Stop> {
                 $(enter(&self.$name, &mut memos.$name, call, outside, steps).await?;)+
+                Ok(())
+            }
+
+            /// The call goes to its upstream, if nobody keeps it from that.
+            pub(crate) fn forward(
+                &self,
+                memos: &mut Memos,
+                call: &Call,
+                outside: &dyn Outside,
+            ) -> Result<(), Refusal> {
+                $(forward(&self.$name, &mut memos.$name, call, outside)?;)+
                 Ok(())
             }
 

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use base::{Call, Reply, RequestHead};
 
 use crate::order::{Memos, POLICIES};
-use crate::{Filter, Filters, Outside, Policies, Policy, Stop, Usage};
+use crate::{Filter, Filters, Outside, Policies, Policy, Refusal, Stop, Usage};
 
 /// Settles when dropped, so that what was reserved comes back wherever the call ends.
 pub struct Passage {
@@ -31,6 +31,11 @@ impl Passage {
     /// Inwards, through one policy after another, as far as the call is let.
     pub async fn request(&mut self, call: &mut Call, outside: &dyn Outside, steps: &mut Steps) -> Result<(), Stop> {
         self.policies.request(&mut self.memos, call, outside, steps).await
+    }
+
+    /// The call goes to its upstream, and not to an answer that is known; asked once.
+    pub fn forward(&mut self, call: &Call, outside: &dyn Outside) -> Result<(), Refusal> {
+        self.policies.forward(&mut self.memos, call, outside)
     }
 
     /// What the request's body passes through on its way to the upstream.
@@ -79,6 +84,18 @@ pub(crate) async fn enter<P: Policy>(
             *memo = policy.refused(call);
             Err(stop)
         }
+    }
+}
+
+pub(crate) fn forward<P: Policy>(
+    policy: &Option<Arc<P>>,
+    memo: &mut Option<P::Memo>,
+    call: &Call,
+    outside: &dyn Outside,
+) -> Result<(), Refusal> {
+    match (policy, memo) {
+        (Some(policy), Some(memo)) => policy.forward(memo, call, outside),
+        _ => Ok(()),
     }
 }
 
@@ -135,7 +152,7 @@ impl Steps {
 mod tests {
     use super::*;
     use crate::testing::{call, compile, ready};
-    use crate::{Nowhere, Refusal, testing};
+    use crate::{Nowhere, testing};
     use base::StatusCode;
 
     fn walk(policies: &Arc<Policies>, headers: &[(&str, &str)]) -> (Result<(), Stop>, Steps, Reply) {

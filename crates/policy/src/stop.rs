@@ -46,6 +46,10 @@ pub enum Refusal {
     RateLimited {
         retry_after: Duration,
     },
+    /// The upstream has as many calls in flight as it does well with.
+    Overloaded {
+        retry_after: Duration,
+    },
 }
 
 impl From<Refusal> for Stop {

@@ -86,6 +86,7 @@ struct Ended {
 /// Sends a call upstream and gives the answer's head, with its body still to be read.
 pub async fn send(way: Way<'_>, call: &mut Call, body: &mut Body, trip: &mut Trip) -> Result<Response, Refusal> {
     let Way { worker, local, listener, forward, .. } = way;
+    trip.forward(call)?;
     let split = choose::weighted(forward.split.iter().map(|it| it.weight), worker.random());
     let upstream = forward.split.get(split).ok_or(Refusal::NoEndpoint)?;
     let upstream = local.upstream(upstream.upstream.index).ok_or(Refusal::NoEndpoint)?;

@@ -64,6 +64,9 @@ impl Refusal {
             Refusal::Policy(Policy::RateLimited { .. }) => {
                 (StatusCode::TOO_MANY_REQUESTS, "rate-limited", "Too many requests")
             }
+            Refusal::Policy(Policy::Overloaded { .. }) => {
+                (StatusCode::SERVICE_UNAVAILABLE, "overloaded", "There is no room for this call at the moment")
+            }
             Refusal::Policy(Policy::ContentTooLarge) => {
                 (StatusCode::PAYLOAD_TOO_LARGE, "content-too-large", "The request's body is too large")
             }
@@ -112,7 +115,9 @@ impl Refusal {
     fn retry_after(&self) -> Option<Duration> {
         match self {
             Refusal::Policy(
-                policy::Refusal::RateLimited { retry_after } | policy::Refusal::KeysUnavailable { retry_after },
+                policy::Refusal::RateLimited { retry_after }
+                | policy::Refusal::Overloaded { retry_after }
+                | policy::Refusal::KeysUnavailable { retry_after },
             ) => Some(*retry_after),
             Refusal::Open(wait) => Some(*wait),
             Refusal::NoEndpoint | Refusal::Full | Refusal::Stopping => Some(Duration::from_secs(1)),

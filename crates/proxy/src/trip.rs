@@ -7,7 +7,7 @@ use std::sync::Arc;
 use awareness::{Attempt, Ending, Exchange, Outcome, Stamp, Step, StepEnd};
 use base::{Call, StatusCode, Time};
 use config::Route;
-use policy::{Filter as _, Passage, Steps, Stop, Usage};
+use policy::{Filter as _, Passage, Steps, Stop, Usage, Waited};
 use transport::{Body, Response};
 
 use crate::count::Bytes;
@@ -105,6 +105,12 @@ impl Trip {
                 .collect();
         });
         verdict
+    }
+
+    /// The call goes to its upstream.
+    pub fn forward(&mut self, call: &Call) -> Result<(), Refusal> {
+        let Some(passage) = &mut self.passage else { return Ok(()) };
+        passage.forward(call, &self.worker.outside).map_err(Refusal::Policy)
     }
 
     /// The request's body as policies let it through.
@@ -244,8 +250,22 @@ impl Drop for Trip {
         }
         if let Some(passage) = &mut self.passage {
             let Exchange { bytes_in, bytes_out, status, .. } = *exchange;
-            passage.set_usage(Usage { bytes_in, bytes_out, status, finished });
+            let upstream = exchange.attempts.last().and_then(|attempt| waited(attempt, bytes_in > 0, finished));
+            passage.set_usage(Usage { bytes_in, bytes_out, status, finished, upstream });
         }
         self.worker.ended(exchange);
     }
+}
+
+/// How long the upstream took to answer; of a request with a body since that was sent, which may have been slow to come.
+fn waited(attempt: &Attempt, has_body: bool, finished: Time) -> Option<Waited> {
+    let at = |stamp| attempt.timeline.at(stamp);
+    let sent = at(Stamp::RequestSent).filter(|_| has_body);
+    let since = sent.or(at(Stamp::EndpointChosen))?;
+    let first = at(Stamp::FirstByte);
+    // What could not be connected to says nothing of how long answers take.
+    if first.is_none() && at(Stamp::RequestSent).is_none() && matches!(attempt.outcome, Outcome::Failed(_)) {
+        return None;
+    }
+    Some(Waited { time: first.unwrap_or(finished) - since, answered: first.is_some() })
 }

@@ -52,7 +52,7 @@ fn part(kind: u8, bytes: &[u8], to: &mut dyn FnMut(&[u8])) {
 }
 
 /// The address as it counts: an IPv4 address, or the first 64 bits of an IPv6 one.
-fn network(addr: IpAddr) -> u64 {
+pub(crate) fn network(addr: IpAddr) -> u64 {
     match addr.to_canonical() {
         IpAddr::V4(addr) => u64::from(addr.to_bits()),
         IpAddr::V6(addr) => (addr.to_bits() >> 64) as u64,

@@ -65,6 +65,10 @@ fn every_example_answers() {
                 example.check("/search", "x-tenant: a\r\n", "404", "\"x-tenant\";r=590;t=1,");
                 example.check("/health", "x-tenant: a\r\n", "200", "\"address-concurrency\";r=7");
             }
+            "overload.yaml" => {
+                example.check("/echo", "x-api-key: secret\r\n", "200", "\"/echo\"");
+                example.check("/health", "", "200", "ok");
+            }
             "browsers.yaml" => {
                 let origin = "origin: https://app.example.com\r\n";
                 example.check("/echo", origin, "200", "access-control-allow-origin: https://app.example.com");

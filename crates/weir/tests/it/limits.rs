@@ -1,7 +1,9 @@
-//! `limit` through the front door.
+//! `limit` and `admit` through the front door.
 
 use simulator::{Options, Simulator};
 use testkit::{Gateway, Raw, eventually};
+
+use crate::cache::Origin;
 
 fn simulator() -> Simulator {
     Simulator::start(Options::default()).unwrap()
@@ -21,8 +23,10 @@ fn places_come_back_however_a_call_ends() {
     let gateway = limited(&service.url(), "[{ per: address, concurrency: 1 }]");
     let unfinished = || {
         let mut raw = Raw::connect(gateway.web());
+        let before = service.requests();
         raw.send("POST /echo HTTP/1.1\r\nhost: t\r\ncontent-length: 10\r\n\r\n01234");
-        eventually("the call holds the place", || get(&gateway) == 429);
+        eventually("the call is under way", || service.requests() > before);
+        assert_eq!(get(&gateway), 429);
         raw
     };
     // Its last byte comes.
@@ -65,4 +69,34 @@ fn bytes_are_counted_as_they_were_in_the_end() {
     let answer = raw.send("POST /echo HTTP/1.1\r\nhost: t\r\ncontent-length: 985\r\n\r\n").answer();
     assert_eq!(answer.status, 429, "{answer:?}");
     assert!(answer.header("retry-after").unwrap().parse::<u64>().unwrap() > 3000, "{answer:?}");
+}
+
+#[test]
+fn what_an_upstream_has_no_room_for_is_refused_and_what_is_stored_needs_none() {
+    let (service, origin) = (simulator(), Origin::saying("cache-control: max-age=60\r\n"));
+    let gateway = Gateway::start(&format!(
+        "apis:
+  a:
+    policies: {{ admit: {{ start: 1, most: 1, retry-after: 3s }}, cache: {{}} }}
+    routes:
+      - {{ match: {{ path: /stored }}, upstream: 'http://{}' }}
+      - {{ upstream: '{}' }}
+",
+        origin.address,
+        service.url()
+    ));
+    let stored = || Raw::connect(gateway.web()).get("/stored", "").status;
+    assert_eq!(stored(), 200);
+    let mut raw = Raw::connect(gateway.web());
+    for _ in 0..2 {
+        let before = service.requests();
+        raw.send("POST /echo HTTP/1.1\r\nhost: t\r\ncontent-length: 10\r\n\r\n01234");
+        eventually("the call is under way", || service.requests() > before);
+        let refused = Raw::connect(gateway.web()).get("/", "");
+        assert_eq!(refused.header("retry-after"), Some("3"), "{refused:?}");
+        assert!(refused.text().contains("urn:weir:problem:overloaded"), "{refused:?}");
+        assert_eq!(stored(), 200);
+        assert_eq!(raw.send("56789").answer().status, 200);
+        eventually("there is room again", || get(&gateway) == 200);
+    }
 }
