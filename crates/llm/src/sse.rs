@@ -53,10 +53,10 @@ impl Frames {
                 event(Piece::Overlong(last));
                 self.overlong = false;
             } else if self.held.is_empty() {
-                event(Piece::Whole(last));
+                event(self.piece(last));
             } else {
                 self.held.extend_from_slice(last);
-                event(Piece::Whole(&self.held));
+                event(self.piece(&self.held));
                 self.held.clear();
                 // An idle stream keeps no large buffer.
                 self.held.shrink_to(4096);
@@ -73,6 +73,11 @@ impl Frames {
     /// Whether the stream is between two events.
     pub(crate) fn is_between(&self) -> bool {
         self.held.is_empty() && !self.overlong
+    }
+
+    /// An event is too large by its size, not by how it came.
+    fn piece<'e>(&self, event: &'e [u8]) -> Piece<'e> {
+        if event.len() > self.most { Piece::Overlong(event) } else { Piece::Whole(event) }
     }
 
     fn hold(&mut self, bytes: &[u8], event: &mut impl FnMut(Piece<'_>)) {
@@ -108,9 +113,13 @@ impl<'a> Frame<'a> {
     pub(crate) fn parse(event: &'a [u8]) -> Frame<'a> {
         let mut frame = Frame { name: b"", data: Cow::Borrowed(b"") };
         let mut first = true;
-        for line in event.split(|byte| *byte == b'\n') {
-            let line = line.strip_suffix(b"\r").unwrap_or(line);
-            let colon = memchr(b':', line).unwrap_or(line.len());
+        let mut rest = event;
+        while !rest.is_empty() {
+            let end = memchr(b'\n', rest).unwrap_or(rest.len());
+            let line = rest[..end].strip_suffix(b"\r").unwrap_or(&rest[..end]);
+            rest = rest.get(end + 1..).unwrap_or_default();
+            // No field that matters has a longer name.
+            let colon = line.iter().take(8).position(|byte| *byte == b':').unwrap_or(line.len());
             let value = line.get(colon + 1..).unwrap_or_default();
             let value = value.strip_prefix(b" ").unwrap_or(value);
             match &line[..colon] {

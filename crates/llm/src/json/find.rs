@@ -1,13 +1,24 @@
 //! Picks one thing out of JSON that is trusted to be well-formed: what a provider sent.
 
+use memchr::memmem::Finder;
+
 use super::cursor::{Cursor, Kind};
 use super::value::Value;
 use crate::malformed::Malformed;
 
+/// What follows a key, from the first byte that is no blank; the first time the key comes.
+///
+/// The needle is the key with its quotes and colon. Within a string its quotes would be escaped, so what is found is a
+/// key, though perhaps of an object further inside.
+pub(crate) fn after<'a>(body: &'a [u8], needle: &Finder<'_>) -> Option<&'a [u8]> {
+    let at = needle.find(body)? + needle.needle().len();
+    Some(body[at..].trim_ascii_start())
+}
+
 /// The value at a path of keys. `None` if it is not there or not to be understood.
 pub(crate) fn find<'a>(body: &'a [u8], path: &[&str]) -> Option<Value<'a>> {
     let mut found = None;
-    let mut cursor = Cursor::new(body).ok()?;
+    let mut cursor = Cursor::trusting(body)?;
     // What comes after it may be broken, for all that matters here.
     let _ = descend(&mut cursor, path, &mut found);
     found
@@ -15,7 +26,7 @@ pub(crate) fn find<'a>(body: &'a [u8], path: &[&str]) -> Option<Value<'a>> {
 
 /// The bytes of the strings below the given keys, in the value at the beginning of `json`, at any depth.
 pub(crate) fn strings(json: &[u8], keys: &[&str]) -> usize {
-    let Ok(mut cursor) = Cursor::new(json) else { return 0 };
+    let Some(mut cursor) = Cursor::trusting(json) else { return 0 };
     let mut sum = 0;
     let _ = gather(&mut cursor, keys, &mut sum);
     sum

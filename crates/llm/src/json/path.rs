@@ -6,30 +6,53 @@ use memchr::memchr2;
 
 /// `messages[0].content` for an offset within it; empty for the body itself. The body may be broken from there on.
 pub(crate) fn path_of(body: &[u8], offset: usize) -> String {
+    paths_of(body, &[offset]).pop().unwrap_or_default()
+}
+
+/// The same for several offsets, which ascend, in one walk.
+pub(crate) fn paths_of(body: &[u8], offsets: &[usize]) -> Vec<String> {
     let mut open: Vec<Step> = Vec::new();
     let mut at = 0;
-    while at < body.len() && at <= offset {
-        match body[at] {
-            b'{' if at < offset => open.push(Step::Key(None)),
-            b'[' if at < offset => open.push(Step::Index(0)),
-            b'}' | b']' if at < offset => drop(open.pop()),
-            b',' if at < offset => match open.last_mut() {
-                Some(Step::Index(index)) => *index += 1,
-                Some(Step::Key(key)) => *key = None,
-                None => {}
-            },
-            b'"' => {
-                let start = at + 1;
-                at = close(body, start);
-                if let Some(Step::Key(key @ None)) = open.last_mut() {
-                    *key = Some(String::from_utf8_lossy(&body[start..at.min(body.len())]).into_owned());
-                }
-            }
-            _ => {}
+    let mut paths = Vec::with_capacity(offsets.len());
+    for offset in offsets {
+        while at < body.len() && at < *offset {
+            at = step(body, at, &mut open);
         }
-        at += 1;
+        // A key that begins here is part of the path, a bracket that opens here is not.
+        let mut here = None;
+        if let (Some(b'"'), Some(Step::Key(None))) = (body.get(at), open.last()) {
+            here = Some(key(body, at + 1, close(body, at + 1)));
+        }
+        paths.push(render(&open, here));
     }
-    render(&open)
+    paths
+}
+
+/// Goes over one byte, or one string.
+fn step(body: &[u8], at: usize, open: &mut Vec<Step>) -> usize {
+    match body[at] {
+        b'{' => open.push(Step::Key(None)),
+        b'[' => open.push(Step::Index(0)),
+        b'}' | b']' => drop(open.pop()),
+        b',' => match open.last_mut() {
+            Some(Step::Index(index)) => *index += 1,
+            Some(Step::Key(key)) => *key = None,
+            None => {}
+        },
+        b'"' => {
+            let end = close(body, at + 1);
+            if let Some(Step::Key(name @ None)) = open.last_mut() {
+                *name = Some(key(body, at + 1, end));
+            }
+            return end + 1;
+        }
+        _ => {}
+    }
+    at + 1
+}
+
+fn key(body: &[u8], start: usize, end: usize) -> String {
+    String::from_utf8_lossy(&body[start..end]).into_owned()
 }
 
 enum Step {
@@ -50,18 +73,20 @@ fn close(body: &[u8], mut at: usize) -> usize {
     body.len()
 }
 
-fn render(steps: &[Step]) -> String {
+fn render(steps: &[Step], last: Option<String>) -> String {
     let mut out = String::new();
+    let name = |out: &mut String, key: &str| {
+        out.push_str(if out.is_empty() { "" } else { "." });
+        out.push_str(key);
+    };
     for step in steps {
         match step {
-            Step::Key(Some(key)) => {
-                out.push_str(if out.is_empty() { "" } else { "." });
-                out.push_str(key);
-            }
+            Step::Key(Some(key)) => name(&mut out, key),
             Step::Key(None) => {}
             Step::Index(index) => out.push_str(&format!("[{index}]")),
         }
     }
+    last.iter().for_each(|key| name(&mut out, key));
     out
 }
 

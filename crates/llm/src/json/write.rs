@@ -3,6 +3,8 @@
 use std::fmt::Display;
 use std::io::Write as _;
 
+use super::cursor::plain;
+
 /// An object that is being written.
 pub(crate) struct Out<'o> {
     to: &'o mut Vec<u8>,
@@ -74,22 +76,24 @@ pub(crate) fn items_to<I: IntoIterator>(to: &mut Vec<u8>, items: I, mut write: i
 /// Writes a string with its quotes. What need not be escaped is not, so that text stays as short as it came.
 pub(crate) fn quote(text: &str, to: &mut Vec<u8>) {
     to.push(b'"');
-    let mut rest = text.as_bytes();
-    while let Some(at) = rest.iter().position(|byte| *byte < 0x20 || matches!(byte, b'"' | b'\\')) {
-        to.extend_from_slice(&rest[..at]);
-        match rest[at] {
-            b'"' => to.extend_from_slice(b"\\\""),
-            b'\\' => to.extend_from_slice(b"\\\\"),
-            b'\n' => to.extend_from_slice(b"\\n"),
-            b'\r' => to.extend_from_slice(b"\\r"),
-            b'\t' => to.extend_from_slice(b"\\t"),
-            control => {
+    let bytes = text.as_bytes();
+    let mut from = 0;
+    loop {
+        let at = plain(bytes, from);
+        to.extend_from_slice(&bytes[from..at]);
+        match bytes.get(at) {
+            None => break,
+            Some(b'"') => to.extend_from_slice(b"\\\""),
+            Some(b'\\') => to.extend_from_slice(b"\\\\"),
+            Some(b'\n') => to.extend_from_slice(b"\\n"),
+            Some(b'\r') => to.extend_from_slice(b"\\r"),
+            Some(b'\t') => to.extend_from_slice(b"\\t"),
+            Some(control) => {
                 // Writing to memory cannot fail.
                 let _ = write!(to, "\\u{control:04x}");
             }
         }
-        rest = &rest[at + 1..];
+        from = at + 1;
     }
-    to.extend_from_slice(rest);
     to.push(b'"');
 }

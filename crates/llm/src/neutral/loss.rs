@@ -1,6 +1,6 @@
 //! What could not be carried.
 
-use crate::json::{Fields, path_of};
+use crate::json::{Fields, paths_of};
 use crate::translate::Lost;
 
 /// The places of a body that have been lost.
@@ -9,7 +9,7 @@ pub(crate) struct Losses {
     at: Vec<usize>,
 }
 
-/// Each costs a walk through the body, and a header has its limits.
+/// A header has its limits.
 const NAMED: usize = 16;
 
 impl Losses {
@@ -27,7 +27,8 @@ impl Losses {
         self.at.sort_unstable();
         self.at.dedup();
         let more = self.at.len().saturating_sub(NAMED);
-        let mut lost: Vec<Lost> = self.at.iter().take(NAMED).map(|at| Lost { path: path_of(body, *at) }).collect();
+        self.at.truncate(NAMED);
+        let mut lost: Vec<Lost> = paths_of(body, &self.at).into_iter().map(|path| Lost { path }).collect();
         if more > 0 {
             lost.push(Lost { path: format!("{more} more") });
         }

@@ -1,7 +1,9 @@
 //! Streams: a message begins, blocks begin, are added to and end, the message ends.
 
+use std::sync::LazyLock;
+
 use base::TokenUsage;
-use memchr::memmem;
+use memchr::memmem::Finder;
 
 use super::answer::{read_usage, stop, stop_word, write_usage};
 use crate::json::{self, Fields, Out, Value};
@@ -10,13 +12,14 @@ use crate::neutral::{Begin, Delta, Event};
 use crate::sse::{self, Frame};
 use crate::stream::{Fault, Head, Seen, Stop};
 
+static DELTA: LazyLock<Finder<'static>> = LazyLock::new(|| Finder::new(b"\"delta\":"));
+
 /// Picks out of an event of a stream what is to be known of it.
 pub(crate) fn watch(frame: &Frame<'_>, seen: &mut Seen) {
     let data = &*frame.data;
     match frame.name {
         b"content_block_delta" => {
-            let Some(at) = memmem::find(data, b"\"delta\":") else { return };
-            let delta = &data[at + b"\"delta\":".len()..];
+            let Some(delta) = json::after(data, &DELTA) else { return };
             let text = json::strings(delta, &["text", "partial_json", "thinking"]);
             seen.text += text as u64;
             seen.deltas += u64::from(text > 0);

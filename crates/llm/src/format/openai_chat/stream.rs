@@ -1,15 +1,20 @@
 //! Streams: chunks, each with a delta, and `[DONE]`.
 
+use std::sync::LazyLock;
+
 use base::TokenUsage;
-use memchr::memmem;
+use memchr::memmem::Finder;
 
 use super::answer::{call_id, read_logprobs, read_usage, stop, stop_word, write_logprobs, write_usage};
-
 use crate::json::{self, Fields, Out, Value};
 use crate::malformed::Malformed;
 use crate::neutral::{Begin, Delta, Event};
 use crate::sse::{self, Frame};
 use crate::stream::{Fault, Head, Seen, Stop};
+
+static DELTA: LazyLock<Finder<'static>> = LazyLock::new(|| Finder::new(b"\"delta\":"));
+static FINISH: LazyLock<Finder<'static>> = LazyLock::new(|| Finder::new(b"\"finish_reason\":"));
+static USAGE: LazyLock<Finder<'static>> = LazyLock::new(|| Finder::new(b"\"usage\":"));
 
 /// Picks out of an event of a stream what is to be known of it.
 pub(crate) fn watch(frame: &Frame<'_>, seen: &mut Seen) {
@@ -20,21 +25,19 @@ pub(crate) fn watch(frame: &Frame<'_>, seen: &mut Seen) {
     }
     // A chunk has one delta for each choice it is about, nearly always one.
     let mut rest = data;
-    while let Some(at) = memmem::find(rest, b"\"delta\":") {
-        rest = &rest[at + b"\"delta\":".len()..];
-        let text = json::strings(rest, &["content", "refusal", "reasoning_content", "reasoning", "arguments"]);
+    while let Some(delta) = json::after(rest, &DELTA) {
+        let text = json::strings(delta, &["content", "refusal", "reasoning_content", "reasoning", "arguments"]);
         seen.text += text as u64;
         seen.deltas += u64::from(text > 0);
+        rest = delta;
         // `null` until the last.
-        if let Some(at) = memmem::find(rest, b"\"finish_reason\":\"") {
-            let word = &rest[at + b"\"finish_reason\":\"".len()..];
+        if let Some(word) = json::after(rest, &FINISH).and_then(|finish| finish.strip_prefix(b"\"")) {
             seen.stop = stop(word.split(|byte| *byte == b'"').next().unwrap_or_default());
         }
     }
-    if memmem::find(data, b"\"usage\":").is_some() {
-        let usage =
-            json::find(data, &["usage"]).filter(Value::is_object).or_else(|| json::find(data, &["x_groq", "usage"]));
-        if let Some(usage) = usage.and_then(read_usage) {
+    if tells_usage(data) {
+        let usage = json::find(data, &["usage"]).filter(Value::is_object);
+        if let Some(usage) = usage.or_else(|| json::find(data, &["x_groq", "usage"])).and_then(read_usage) {
             seen.usage = Some(usage);
             seen.settled = true;
         }
@@ -46,9 +49,14 @@ pub(crate) fn watch(frame: &Frame<'_>, seen: &mut Seen) {
 
 /// Whether an event is the one that comes for `include_usage` and brings nothing else.
 pub(crate) fn is_usage_only(data: &[u8]) -> bool {
-    memmem::find(data, b"\"usage\":").is_some()
+    tells_usage(data)
         && json::find(data, &["usage"]).is_some_and(|usage| usage.is_object())
         && json::find(data, &["choices"]).is_some_and(|choices| choices.is_empty_array())
+}
+
+/// Whether it may be worth reading. Most events have no usage, or `null`.
+fn tells_usage(data: &[u8]) -> bool {
+    json::after(data, &USAGE).is_some_and(|usage| usage.starts_with(b"{"))
 }
 
 /// Reads a stream. The dialect does not say where a part begins and ends: a delta of another kind says it.
