@@ -2,8 +2,10 @@
 //!
 //! A head is read once, edited a little and written once. A map of owned strings pays an allocation
 //! or a reference count for every field; here a head of any number of fields is two allocations.
-//! Names are kept in lower case, as HTTP/2 demands and HTTP/1 allows (RFC 9110, 5.1).
+//! Names are kept in lower case, as HTTP/2 demands and HTTP/1 allows (RFC 9110, 5.1). In the arena a field
+//! is a line as HTTP/1 has it, so that fields which lie side by side are read and written in one piece.
 
+use std::cell::RefCell;
 use std::fmt;
 
 #[derive(Clone, Default)]
@@ -14,13 +16,17 @@ pub struct Headers {
     names: u64,
 }
 
-/// Where one field lies in the arena: its value follows its name.
+/// Where one field lies in the arena: `name: value` and the end of a line.
 #[derive(Clone, Copy)]
 struct Field {
     start: u32,
     name: u16,
     value: u32,
 }
+
+/// Between a name and its value.
+const COLON: &[u8] = b": ";
+const LINE_END: &[u8] = b"\r\n";
 
 impl Headers {
     /// The longest name that can be kept.
@@ -30,8 +36,13 @@ impl Headers {
         Headers::default()
     }
 
+    /// With room for so many bytes, in memory that was used before if there is some.
     pub fn with_capacity(bytes: usize) -> Headers {
-        Headers { arena: Vec::with_capacity(bytes), fields: Vec::with_capacity(16), names: 0 }
+        let Some(mut headers) = SPARE.with_borrow_mut(Vec::pop) else {
+            return Headers { arena: Vec::with_capacity(bytes), fields: Vec::with_capacity(16), names: 0 };
+        };
+        headers.arena.reserve(bytes);
+        headers
     }
 
     /// A copy with room for so many more bytes and a few more fields, so that adding them moves nothing.
@@ -56,13 +67,41 @@ impl Headers {
     /// The caller vouches that name and value are a valid field; what comes from outside was parsed,
     /// what comes from a document was checked by [`Headers::is_name`] and [`Headers::is_value`].
     pub fn append(&mut self, name: &str, value: impl AsRef<[u8]>) {
-        let value = value.as_ref();
+        self.append_pieces(name, &[value.as_ref()]);
+    }
+
+    /// The same, of a value that comes in pieces.
+    pub fn append_pieces(&mut self, name: &str, pieces: &[&[u8]]) {
+        let value = pieces.iter().map(|piece| piece.len()).sum();
         let start = self.arena.len();
+        self.arena.reserve(name.len() + value + COLON.len() + LINE_END.len());
         self.arena.extend_from_slice(name.as_bytes());
-        self.arena[start..].make_ascii_lowercase();
-        self.arena.extend_from_slice(value);
-        self.names |= bit_of(name);
-        self.fields.push(Field { start: start as u32, name: name.len() as u16, value: value.len() as u32 });
+        self.arena.extend_from_slice(COLON);
+        for piece in pieces {
+            self.arena.extend_from_slice(piece);
+        }
+        self.arena.extend_from_slice(LINE_END);
+        self.enter(start, name.len(), value);
+    }
+
+    /// Adds a field whose line is in the arena already, its name in either case.
+    fn enter(&mut self, start: usize, name: usize, value: usize) {
+        let own = &mut self.arena[start..start + name];
+        make_lowercase(own);
+        self.names |= bit_of(own);
+        self.fields.push(Field { start: start as u32, name: name as u16, value: value as u32 });
+    }
+
+    /// Adds fields that lie one after the other in `lines`, each as `name: value` and the end of its line, by the
+    /// lengths of their names and values; the caller vouches for them as for those of [`Headers::append`].
+    pub fn append_lines(&mut self, lines: &[u8], lengths: impl Iterator<Item = (usize, usize)>) {
+        let mut start = self.arena.len();
+        self.arena.extend_from_slice(lines);
+        for (name, value) in lengths {
+            self.enter(start, name, value);
+            start += name + value + COLON.len() + LINE_END.len();
+        }
+        debug_assert_eq!(start, self.arena.len());
     }
 
     /// Replaces every field of that name by one.
@@ -72,10 +111,12 @@ impl Headers {
     }
 
     /// Removes every field of that name; true if there was one.
+    #[inline]
     pub fn remove(&mut self, name: &str) -> bool {
-        if !self.may_have(name) {
-            return false;
-        }
+        self.may_have(name) && self.remove_found(name)
+    }
+
+    fn remove_found(&mut self, name: &str) -> bool {
         let before = self.fields.len();
         let arena = &self.arena;
         self.fields.retain(|field| !field.is(arena, name));
@@ -95,35 +136,62 @@ impl Headers {
     }
 
     /// The value of the first field of that name.
+    #[inline]
     pub fn get(&self, name: &str) -> Option<&[u8]> {
-        self.candidates(name).iter().find(|field| field.is(&self.arena, name)).map(|field| field.value(&self.arena))
+        if self.may_have(name) { self.find(name) } else { None }
+    }
+
+    fn find(&self, name: &str) -> Option<&[u8]> {
+        self.fields.iter().find(|field| field.is(&self.arena, name)).map(|field| field.value(&self.arena))
     }
 
     /// The value of the first field of that name, if it is visible ASCII or UTF-8.
+    #[inline]
     pub fn get_str(&self, name: &str) -> Option<&str> {
         std::str::from_utf8(self.get(name)?).ok()
     }
 
+    #[inline]
     pub fn get_all<'a>(&'a self, name: &'a str) -> impl Iterator<Item = &'a [u8]> + 'a {
-        let named = self.candidates(name).iter().filter(move |field| field.is(&self.arena, name));
+        let candidates = if self.may_have(name) { &*self.fields } else { &[] };
+        let named = candidates.iter().filter(move |field| field.is(&self.arena, name));
         named.map(|field| field.value(&self.arena))
     }
 
+    #[inline]
     pub fn contains(&self, name: &str) -> bool {
-        self.candidates(name).iter().any(|field| field.is(&self.arena, name))
+        self.may_have(name) && self.find(name).is_some()
     }
 
-    /// Fields that may have that name: none, or all.
-    fn candidates(&self, name: &str) -> &[Field] {
-        if self.may_have(name) { &self.fields } else { &[] }
+    /// A mark for names, to be asked about many times.
+    pub const fn mark(names: &[&str]) -> u64 {
+        let (mut mark, mut at) = (0, 0);
+        while at < names.len() {
+            mark |= bit_of(names[at].as_bytes());
+            at += 1;
+        }
+        mark
     }
 
+    /// False if no field has one of the names of that mark; true does not say that one has.
+    #[inline]
+    pub fn may_have_any(&self, mark: u64) -> bool {
+        self.names & mark != 0
+    }
+
+    /// False if no field has that name, at the cost of nothing where the name is known to the compiler.
+    #[inline]
     fn may_have(&self, name: &str) -> bool {
-        self.names & bit_of(name) != 0
+        self.names & bit_of(name.as_bytes()) != 0
     }
 
     /// True if a comma-separated list field, over all its lines, has `token` (RFC 9110, 5.6.1).
+    #[inline]
     pub fn has_token(&self, name: &str, token: &str) -> bool {
+        self.may_have(name) && self.has_token_found(name, token)
+    }
+
+    fn has_token_found(&self, name: &str, token: &str) -> bool {
         self.get_all(name).any(|value| {
             value.split(|b| *b == b',').any(|item| item.trim_ascii().eq_ignore_ascii_case(token.as_bytes()))
         })
@@ -134,9 +202,22 @@ impl Headers {
         self.fields.iter().map(|field| (field.name(&self.arena), field.value(&self.arena)))
     }
 
-    /// The same as bytes, as they go on the wire.
+    /// The same as bytes.
     pub fn iter_bytes(&self) -> impl Iterator<Item = (&[u8], &[u8])> {
         self.fields.iter().map(|field| (field.name_bytes(&self.arena), field.value(&self.arena)))
+    }
+
+    /// As HTTP/1 writes them: each piece some lines.
+    pub fn lines(&self) -> impl Iterator<Item = &[u8]> {
+        let mut fields = self.fields.iter().peekable();
+        std::iter::from_fn(move || {
+            let first = fields.next()?;
+            let mut end = first.end();
+            while let Some(beside) = fields.next_if(|next| next.start as usize == end) {
+                end = beside.end();
+            }
+            Some(&self.arena[first.start as usize..end])
+        })
     }
 
     /// Sum of the lengths of names and values, in bytes.
@@ -157,10 +238,27 @@ impl Headers {
     }
 }
 
+/// Names are short: eight bytes at a time are fewer steps than what is made for long texts.
+fn make_lowercase(name: &mut [u8]) {
+    const ONES: u64 = u64::from_ne_bytes([1; 8]);
+    let (eights, rest) = name.as_chunks_mut::<8>();
+    for eight in eights {
+        let bytes = u64::from_ne_bytes(*eight);
+        let low = bytes & (ONES * 0x7f);
+        // The highest bit of each byte: it is not before `A`, it is behind `Z`.
+        let from_a = low + ONES * (0x80 - b'A' as u64);
+        let behind_z = low + ONES * (0x7f - b'Z' as u64);
+        let upper = (from_a ^ behind_z) & !bytes & (ONES * 0x80);
+        *eight = (bytes | (upper >> 2)).to_ne_bytes();
+    }
+    rest.make_ascii_lowercase();
+}
+
 /// A bit for a name, the same in either case.
-fn bit_of(name: &str) -> u64 {
-    let (Some(first), Some(last)) = (name.as_bytes().first(), name.as_bytes().last()) else { return 1 };
-    let mixed = name.len() * 5 + usize::from(first | 0x20) + usize::from(last | 0x20) * 3;
+#[inline]
+const fn bit_of(name: &[u8]) -> u64 {
+    let [first, .., last] = name else { return 1 };
+    let mixed = name.len() * 5 + (*first | 0x20) as usize + (*last | 0x20) as usize * 3;
     1 << (mixed % 64)
 }
 
@@ -176,17 +274,47 @@ impl Field {
     }
 
     fn value(self, arena: &[u8]) -> &[u8] {
-        let start = self.start as usize + usize::from(self.name);
+        let start = self.start as usize + usize::from(self.name) + COLON.len();
         &arena[start..start + self.value as usize]
     }
 
+    /// Where its line ends.
+    fn end(self) -> usize {
+        self.start as usize + usize::from(self.name) + self.value as usize + COLON.len() + LINE_END.len()
+    }
+
     fn is(self, arena: &[u8], name: &str) -> bool {
-        // Most names differ in length or at the end: they begin alike.
-        usize::from(self.name) == name.len() && {
-            let own = self.name_bytes(arena);
-            own.last().map(u8::to_ascii_lowercase) == name.as_bytes().last().map(u8::to_ascii_lowercase)
-                && own.eq_ignore_ascii_case(name.as_bytes())
+        // Who asks mostly asks in lower case.
+        let (own, name) = (self.name_bytes(arena), name.as_bytes());
+        own == name || (own.len() == name.len() && own.eq_ignore_ascii_case(name))
+    }
+}
+
+thread_local! {
+    /// Heads of this thread that are done with: what carries calls drops as many as it makes.
+    static SPARE: RefCell<Vec<Headers>> = const { RefCell::new(Vec::new()) };
+}
+
+/// How many of them are kept, and of what size.
+const SPARES: usize = 32;
+const SPARE_BYTES: std::ops::RangeInclusive<usize> = 256..=4096;
+const SPARE_FIELDS: std::ops::RangeInclusive<usize> = 8..=64;
+
+impl Drop for Headers {
+    fn drop(&mut self) {
+        if !SPARE_BYTES.contains(&self.arena.capacity()) || !SPARE_FIELDS.contains(&self.fields.capacity()) {
+            return;
         }
+        // At the end of the thread there is no place for it any more; and what is dropped in there, stays dropped.
+        let _ = SPARE.try_with(|spare| {
+            let Ok(mut spare) = spare.try_borrow_mut() else { return };
+            if spare.len() < SPARES {
+                let (mut arena, mut fields) = (std::mem::take(&mut self.arena), std::mem::take(&mut self.fields));
+                arena.clear();
+                fields.clear();
+                spare.push(Headers { arena, fields, names: 0 });
+            }
+        });
     }
 }
 
@@ -225,12 +353,43 @@ mod tests {
     }
 
     #[test]
+    fn names_of_any_length_get_lower_case() {
+        let all: Vec<u8> = (0..=255).collect();
+        for length in 0..40 {
+            for start in (0..=255 - length).step_by(7) {
+                let mut mine = all[start..start + length].to_vec();
+                make_lowercase(&mut mine);
+                assert_eq!(mine, all[start..start + length].to_ascii_lowercase());
+            }
+        }
+    }
+
+    #[test]
     fn set_replaces_all_and_remove_says_whether() {
         let mut headers = Headers::from_iter([("x-a", "1"), ("host", "h"), ("X-a", "2")]);
         headers.set("x-A", "3");
         assert_eq!(headers, Headers::from_iter([("host", "h"), ("x-a", "3")]));
         assert!(headers.remove("Host"));
         assert!(!headers.remove("host"));
+    }
+
+    #[test]
+    fn lines_are_written_as_they_lie() {
+        let mut headers = Headers::new();
+        headers.append_lines(b"Host: h\r\nA: \r\nX-b: 1 2\r\n", [(4, 1), (1, 0), (3, 3)].into_iter());
+        headers.append("C", "3");
+        let lines = |headers: &Headers| headers.lines().map(<[u8]>::to_vec).collect::<Vec<_>>();
+        assert_eq!(lines(&headers), [b"host: h\r\na: \r\nx-b: 1 2\r\nc: 3\r\n"]);
+        assert_eq!(headers.get("a"), Some(&b""[..]));
+        assert!(headers.remove("A"));
+        assert_eq!(lines(&headers), [&b"host: h\r\n"[..], b"x-b: 1 2\r\nc: 3\r\n"]);
+        headers.set("host", "i");
+        assert_eq!(lines(&headers), [b"x-b: 1 2\r\nc: 3\r\nhost: i\r\n"]);
+        assert_eq!(headers.bytes(), 13);
+        assert!(lines(&Headers::new()).is_empty());
+        headers.append_pieces("d", &[b"4", b"", b"5"]);
+        assert_eq!(headers.get("d"), Some(&b"45"[..]));
+        assert!(headers.may_have_any(Headers::mark(&["nobody", "X-B"])));
     }
 
     #[test]

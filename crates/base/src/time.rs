@@ -3,6 +3,7 @@
 //! A number can be copied, subtracted and made up in a test; the clock itself is read by the transport
 //! and the path, never by a policy.
 
+use std::cell::Cell;
 use std::ops::{Add, Sub};
 use std::sync::LazyLock;
 use std::time::{Duration, Instant};
@@ -12,10 +13,26 @@ pub struct Time(u64);
 
 static START: LazyLock<Instant> = LazyLock::new(Instant::now);
 
+thread_local! {
+    /// What this thread's clock showed last.
+    static LAST: Cell<Time> = const { Cell::new(Time(0)) };
+}
+
 impl Time {
     /// Reads the clock. Never zero, so that zero may stand for "not yet".
     pub fn now() -> Time {
-        Time(START.elapsed().as_nanos() as u64 + 1)
+        let elapsed = START.elapsed();
+        let now = Time(elapsed.as_secs() * 1_000_000_000 + u64::from(elapsed.subsec_nanos()) + 1);
+        LAST.set(now);
+        now
+    }
+
+    /// When this thread last read the clock; for what just happened it is near enough, and costs nothing.
+    pub fn last() -> Time {
+        match LAST.get() {
+            Time(0) => Time::now(),
+            last => last,
+        }
     }
 
     pub const fn from_nanos(nanos: u64) -> Time {
