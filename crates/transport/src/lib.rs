@@ -8,6 +8,7 @@ pub mod listen;
 pub mod proxy_protocol;
 pub mod tls;
 
+mod alarm;
 mod body;
 mod client;
 mod drain;
@@ -20,6 +21,7 @@ mod prefixed;
 mod slots;
 mod trailers;
 
+pub use alarm::Alarm;
 pub use body::{Body, BodyError, Frame, Source};
 pub use client::SendError;
 pub use drain::{Drain, Drainer, drain};

@@ -322,7 +322,7 @@ impl Pool {
     pub fn sweep(&self, now: Time) {
         let timeout = self.0.target.idle_timeout;
         self.0.idle.borrow_mut().retain_mut(|idle| now.since(idle.since) < timeout && !idle.connection.is_spent());
-        if self.is_wanted() {
+        if self.0.is_wanted() {
             self.0.idle.borrow_mut().pop();
         }
         self.0.streams.borrow_mut().retain_mut(|it| {
@@ -332,11 +332,6 @@ impl Pool {
             }
             !it.connection.is_closed() && now.since(it.used) < timeout
         });
-    }
-
-    /// Connections of others are refused or wait while this pool may have idle ones.
-    fn is_wanted(&self) -> bool {
-        self.0.target.slots.iter().any(|slots| slots.are_wanted())
     }
 
     /// Closes what carries nothing.
@@ -373,29 +368,35 @@ impl Lease {
     ) -> Result<Response, SendError> {
         match self {
             Lease::Http1 { connection, pool, .. } => {
-                connection.send(head, upgrade, body, sent, Box::new(Home(Rc::downgrade(&pool.0)))).await
+                let home: Weak<dyn h1::Recycle> = Rc::downgrade(&pool.0) as Weak<dyn h1::Recycle>;
+                drop(pool);
+                connection.send(head, upgrade, body, sent, home).await
             }
             Lease::Http2(connection) => connection.send(head, upgrade, body, sent).await,
         }
     }
 }
 
-/// Takes back what can carry another exchange, if its pool is still there.
-struct Home(Weak<Inner>);
-
-impl h1::Recycle for Home {
-    fn recycle(self: Box<Self>, connection: h1::Connection) {
-        let Some(pool) = self.0.upgrade() else { return };
-        if pool.waiting.get() == 0 && Pool(pool.clone()).is_wanted() {
+/// Takes back what can carry another exchange.
+impl h1::Recycle for Inner {
+    fn recycle(&self, connection: h1::Connection) {
+        if self.waiting.get() == 0 && self.is_wanted() {
             return;
         }
-        let mut idle = pool.idle.borrow_mut();
-        if idle.len() < pool.target.idle {
-            idle.push(Idle { connection, since: Time::now() });
-            if pool.waiting.get() > 0 {
-                pool.returned.notify_one();
+        let mut idle = self.idle.borrow_mut();
+        if idle.len() < self.target.idle {
+            idle.push(Idle { connection, since: Time::last() });
+            if self.waiting.get() > 0 {
+                self.returned.notify_one();
             }
         }
+    }
+}
+
+impl Inner {
+    /// Connections of others are refused or wait while this pool may have idle ones.
+    fn is_wanted(&self) -> bool {
+        self.target.slots.iter().any(|slots| slots.are_wanted())
     }
 }
 

@@ -20,7 +20,14 @@ const TURN: usize = 256 * 1024;
 thread_local! {
     /// Every connection of a core reads through this, so that one that waits holds nothing.
     static READ: RefCell<Box<[u8]>> = RefCell::new(vec![0; SCRATCH].into());
+
+    /// Buffers of this core from which all has been written.
+    static SPARE: RefCell<Vec<Vec<u8>>> = const { RefCell::new(Vec::new()) };
 }
+
+/// How many of them are kept, and how large they may be.
+const SPARES: usize = 64;
+const SPARE_BYTES: usize = 16 * 1024;
 
 /// Reads what there is, up to 64 KiB, behind `buffer`. Zero at the end of the stream.
 pub fn poll_read(io: &mut (impl Io + ?Sized), cx: &mut Context<'_>, buffer: &mut BytesMut) -> Poll<io::Result<usize>> {
@@ -29,6 +36,29 @@ pub fn poll_read(io: &mut (impl Io + ?Sized), cx: &mut Context<'_>, buffer: &mut
         ready!(Pin::new(io).poll_read(cx, &mut read))?;
         buffer.extend_from_slice(read.filled());
         Poll::Ready(Ok(read.filled().len()))
+    })
+}
+
+/// Reads what there is and shows it to `take`, which says how many bytes of it it needs no more; the others are put
+/// into `buffer`, which was empty. `None` at the end of the stream.
+pub fn poll_take<T>(
+    io: &mut (impl Io + ?Sized),
+    cx: &mut Context<'_>,
+    buffer: &mut BytesMut,
+    take: impl FnOnce(&[u8]) -> (T, usize),
+) -> Poll<io::Result<Option<T>>> {
+    debug_assert!(buffer.is_empty());
+    READ.with_borrow_mut(|scratch| {
+        let mut read = ReadBuf::new(scratch);
+        ready!(Pin::new(io).poll_read(cx, &mut read))?;
+        if read.filled().is_empty() {
+            return Poll::Ready(Ok(None));
+        }
+        let (taken, used) = take(read.filled());
+        if let Some(rest @ [_, ..]) = read.filled().get(used..) {
+            buffer.extend_from_slice(rest);
+        }
+        Poll::Ready(Ok(Some(taken)))
     })
 }
 
@@ -59,8 +89,12 @@ pub struct Outgoing {
 }
 
 impl Outgoing {
-    pub fn with_capacity(bytes: usize) -> Outgoing {
-        Outgoing { head: Vec::with_capacity(bytes), ..Outgoing::default() }
+    /// Makes room for so many bytes, in a buffer that was used before if there is one.
+    pub fn reserve(&mut self, bytes: usize) {
+        if self.head.capacity() == 0 {
+            self.head = SPARE.with_borrow_mut(Vec::pop).unwrap_or_default();
+        }
+        self.head.reserve(bytes);
     }
 
     pub fn is_empty(&self) -> bool {
@@ -113,5 +147,22 @@ impl Outgoing {
         self.head.clear();
         self.written = 0;
         Pin::new(io).poll_flush(cx)
+    }
+}
+
+impl Drop for Outgoing {
+    fn drop(&mut self) {
+        if self.head.capacity() == 0 || self.head.capacity() > SPARE_BYTES {
+            return;
+        }
+        let mut head = std::mem::take(&mut self.head);
+        head.clear();
+        // At the end of the thread there is no place for it any more.
+        let _ = SPARE.try_with(|spare| {
+            let mut spare = spare.borrow_mut();
+            if spare.len() < SPARES {
+                spare.push(head);
+            }
+        });
     }
 }

@@ -3,7 +3,7 @@
 use std::cell::Cell;
 use std::future::poll_fn;
 use std::io;
-use std::rc::Rc;
+use std::rc::{Rc, Weak};
 use std::task::{Context, Poll, ready};
 
 use base::{Method, RequestHead, StatusCode, Time};
@@ -26,7 +26,7 @@ pub struct Connection {
 
 /// Where a connection goes that may carry another exchange.
 pub trait Recycle {
-    fn recycle(self: Box<Self>, connection: Connection);
+    fn recycle(&self, connection: Connection);
 }
 
 /// An answer's head may be this large; the upstream is ours to trust more than a client.
@@ -61,14 +61,15 @@ impl Connection {
         upgrade: Option<&str>,
         body: Body,
         sent: Rc<Cell<Time>>,
-        home: Box<dyn Recycle>,
+        home: Weak<dyn Recycle>,
     ) -> Result<Response, SendError> {
         let framing = match body.length() {
             _ if body.is_empty() => Framing::None,
             Some(length) => Framing::Length(length),
             None => Framing::Chunked,
         };
-        let mut out = Outgoing::with_capacity(512 + head.headers.bytes());
+        let mut out = Outgoing::default();
+        out.reserve(512 + head.headers.bytes() + framing.length().map_or(0, |length| length.min(8192) as usize));
         head::write_request(&mut out.head, head, framing, upgrade);
         let upload = Upload {
             body,
@@ -155,7 +156,27 @@ impl Exchange {
                 Ok(None) => {}
                 Err(error) => return Poll::Ready(Err(SendError::Malformed(error))),
             }
-            match buffer::poll_read(&mut *self.io, cx, &mut self.read) {
+            let read = if self.read.is_empty() {
+                // Most heads come whole, and are read from where they came in.
+                let taken = buffer::poll_take(&mut *self.io, cx, &mut self.read, |bytes| {
+                    match head::read_response(bytes, method, ANSWER) {
+                        Ok(Some((answer, length))) if !answer.head.status.is_informational() => (Some(answer), length),
+                        _ => (None, 0),
+                    }
+                });
+                match taken {
+                    Poll::Ready(Ok(Some(Some(answer)))) => {
+                        let keep_alive = answer.keep_alive;
+                        return Poll::Ready(Ok((answer, keep_alive)));
+                    }
+                    Poll::Ready(Ok(taken)) => Poll::Ready(Ok(taken.map_or(0, |_| self.read.len()))),
+                    Poll::Ready(Err(error)) => Poll::Ready(Err(error)),
+                    Poll::Pending => Poll::Pending,
+                }
+            } else {
+                buffer::poll_read(&mut *self.io, cx, &mut self.read)
+            };
+            match read {
                 Poll::Ready(Ok(0)) => {
                     let ended = || io::Error::new(io::ErrorKind::UnexpectedEof, "closed before an answer");
                     let error = self.unsendable.take().unwrap_or_else(ended);
@@ -176,13 +197,13 @@ impl Exchange {
         SendError::Broken { sent: self.upload.began, answered: !self.read.is_empty(), source }
     }
 
-    fn into_response(self, answer: head::ParsedResponse, keep_alive: bool, home: Box<dyn Recycle>) -> Response {
+    fn into_response(self, answer: head::ParsedResponse, keep_alive: bool, home: Weak<dyn Recycle>) -> Response {
         let head::ParsedResponse { head, body, .. } = answer;
         if head.status == StatusCode::SWITCHING_PROTOCOLS {
             let tunnel = Tunnel { io: self.io, read: self.read.to_vec(), guard: Box::new(self.held) };
             return Response { head, body: Body::Empty, tunnel: Some(tunnel) };
         }
-        let mut download = Download { exchange: Some(self), decoder: body, keep_alive, home: Some(home) };
+        let mut download = Download { exchange: Some(self), decoder: body, keep_alive, home };
         // A small answer came whole, with its head: the connection is free before the client has a byte.
         if let Some(whole) = download.whole() {
             return Response::new(head, whole);
@@ -270,7 +291,7 @@ struct Download {
     exchange: Option<Exchange>,
     decoder: Decoder,
     keep_alive: bool,
-    home: Option<Box<dyn Recycle>>,
+    home: Weak<dyn Recycle>,
 }
 
 impl Download {
@@ -294,7 +315,7 @@ impl Download {
     }
 
     fn give_back(&mut self) {
-        let (Some(exchange), Some(home)) = (self.exchange.take(), self.home.take()) else { return };
+        let (Some(exchange), Some(home)) = (self.exchange.take(), self.home.upgrade()) else { return };
         if self.keep_alive && exchange.upload.done && exchange.read.is_empty() {
             home.recycle(Connection { io: exchange.io, read: BytesMut::new(), held: exchange.held });
         }

@@ -73,6 +73,11 @@ impl Framing {
         }
     }
 
+    /// How long the body is, where the head says it.
+    pub fn length(self) -> Option<u64> {
+        if let Framing::Length(length) = self { Some(length) } else { None }
+    }
+
     pub fn decoder(self) -> Decoder {
         match self {
             Framing::None | Framing::Length(0) => Decoder::Done,
@@ -211,10 +216,16 @@ fn content_length(headers: &Headers) -> Result<Option<u64>, HeadError> {
     const WRONG: HeadError = HeadError::Malformed("Content-Length is not one number");
     let mut lines = headers.get_all("content-length");
     let Some(line) = lines.next() else { return Ok(None) };
-    if lines.next().is_some() || line.is_empty() || !line.iter().all(u8::is_ascii_digit) {
+    if lines.next().is_some() || line.is_empty() {
         return Err(WRONG);
     }
-    std::str::from_utf8(line).ok().and_then(|line| line.parse().ok()).map(Some).ok_or(WRONG)
+    let mut length = 0u64;
+    for byte in line {
+        let digit = byte.wrapping_sub(b'0');
+        let more = length.checked_mul(10).and_then(|length| length.checked_add(u64::from(digit)));
+        length = more.filter(|_| digit < 10).ok_or(WRONG)?;
+    }
+    Ok(Some(length))
 }
 
 fn chunk_size(line: &[u8]) -> Result<u64, BodyError> {

@@ -1,6 +1,5 @@
 //! Heads of messages: from bytes to our types and back. Strict where leniency would be ambiguous.
 
-use std::io::Write as _;
 use std::mem::MaybeUninit;
 
 use base::{Headers, Method, RequestHead, ResponseHead, Scheme, StatusCode, Version};
@@ -56,45 +55,51 @@ pub fn parse_request(
     scheme: Scheme,
     limits: HeadLimits,
 ) -> Result<Option<ParsedRequest>, HeadError> {
-    skip_empty_lines(buffer);
+    buffer.advance(empty_lines(buffer));
+    let Some((parsed, length)) = read_request(buffer, scheme, limits)? else { return Ok(None) };
+    buffer.advance(length);
+    Ok(Some(parsed))
+}
+
+/// A request's head at the front of `bytes`, and how long it is; `None` while it is not whole.
+pub fn read_request(
+    bytes: &[u8],
+    scheme: Scheme,
+    limits: HeadLimits,
+) -> Result<Option<(ParsedRequest, usize)>, HeadError> {
     // Not initialised: clearing the whole array would cost more than parsing a usual head.
     let mut fields = [const { MaybeUninit::uninit() }; MAX_FIELDS];
     let mut request = httparse::Request::new(&mut []);
     let most = limits.fields.min(MAX_FIELDS);
     // Nothing beyond the limit is looked at, so that it does not matter in which pieces a head comes.
-    let allowed = &buffer[..buffer.len().min(limits.bytes)];
+    let allowed = &bytes[..bytes.len().min(limits.bytes)];
     let length = match request.parse_with_uninit_headers(allowed, &mut fields[..most]) {
         Ok(httparse::Status::Complete(length)) => length,
-        Ok(httparse::Status::Partial) if buffer.len() < limits.bytes => return Ok(None),
+        Ok(httparse::Status::Partial) if bytes.len() < limits.bytes => return Ok(None),
         Ok(httparse::Status::Partial) if memchr::memchr(b'\n', allowed).is_none() => {
             return Err(HeadError::TargetTooLong);
         }
         Ok(httparse::Status::Partial) => return Err(HeadError::TooLarge),
         Err(error) => return Err(error.into()),
     };
-    strict_lines(&buffer[..length])?;
+    let mut headers = fields_of(&bytes[..length], request.headers)?;
     let version = version(request.version)?;
     let method = Method::from_bytes(request.method.unwrap_or_default().as_bytes())
         .map_err(|_| HeadError::Malformed("the method is not a token"))?;
     let raw_target = request.path.unwrap_or_default();
-    let headers = fields_of(request.headers)?;
     let framing = Framing::of_request(&headers, version)?;
     let (authority, target) = target(&method, raw_target, &headers, version)?;
 
     let upgrade = (version == Version::HTTP_11 && headers.has_token("connection", "upgrade"))
         .then(|| upgrade(headers.get_str("upgrade")?))
         .flatten();
-    let mut parsed = ParsedRequest {
-        keep_alive: keep_alive(&headers, version),
-        expects_continue: version == Version::HTTP_11
-            && headers.get("expect").is_some_and(|it| it.eq_ignore_ascii_case(b"100-continue")),
-        upgrade,
-        body: framing.decoder(),
-        head: RequestHead { method, scheme, authority, target, version, headers },
-    };
-    parsed.head.headers.remove("host");
-    buffer.advance(length);
-    Ok(Some(parsed))
+    let keep_alive = keep_alive(&headers, version);
+    let expects_continue =
+        version == Version::HTTP_11 && headers.get("expect").is_some_and(|it| it.eq_ignore_ascii_case(b"100-continue"));
+    headers.remove("host");
+    let head = RequestHead { method, scheme, authority, target, version, headers };
+    let parsed = ParsedRequest { head, body: framing.decoder(), keep_alive, expects_continue, upgrade };
+    Ok(Some((parsed, length)))
 }
 
 /// Takes the head of the answer to a `method` request off the front of `buffer`; `None` while it is not whole.
@@ -103,7 +108,19 @@ pub fn parse_response(
     method: &Method,
     limits: HeadLimits,
 ) -> Result<Option<ParsedResponse>, HeadError> {
-    if buffer.is_empty() {
+    let Some((parsed, length)) = read_response(buffer, method, limits)? else { return Ok(None) };
+    buffer.advance(length);
+    Ok(Some(parsed))
+}
+
+/// The head of the answer to a `method` request at the front of `bytes`, and how long it is; `None` while it is not
+/// whole.
+pub fn read_response(
+    bytes: &[u8],
+    method: &Method,
+    limits: HeadLimits,
+) -> Result<Option<(ParsedResponse, usize)>, HeadError> {
+    if bytes.is_empty() {
         return Ok(None);
     }
     let mut fields = [const { MaybeUninit::uninit() }; MAX_FIELDS];
@@ -111,24 +128,23 @@ pub fn parse_response(
     let most = limits.fields.min(MAX_FIELDS);
     let parsing = httparse::ParserConfig::default().parse_response_with_uninit_headers(
         &mut response,
-        &buffer[..buffer.len().min(limits.bytes)],
+        &bytes[..bytes.len().min(limits.bytes)],
         &mut fields[..most],
     );
     let length = match parsing {
         Ok(httparse::Status::Complete(length)) => length,
-        Ok(httparse::Status::Partial) if buffer.len() < limits.bytes => return Ok(None),
+        Ok(httparse::Status::Partial) if bytes.len() < limits.bytes => return Ok(None),
         Ok(httparse::Status::Partial) => return Err(HeadError::TooLarge),
         Err(error) => return Err(error.into()),
     };
-    strict_lines(&buffer[..length])?;
+    let headers = fields_of(&bytes[..length], response.headers)?;
     let version = version(response.version)?;
     let status = StatusCode::from_u16(response.code.unwrap_or_default())
         .map_err(|_| HeadError::Malformed("the status is not a number from 100 to 999"))?;
-    let headers = fields_of(response.headers)?;
     let framing = Framing::of_response(&headers, version, method, status)?;
     let keep_alive = keep_alive(&headers, version) && framing != Framing::UntilClose;
-    buffer.advance(length);
-    Ok(Some(ParsedResponse { head: ResponseHead { status, headers }, body: framing.decoder(), keep_alive }))
+    let parsed = ParsedResponse { head: ResponseHead { status, headers }, body: framing.decoder(), keep_alive };
+    Ok(Some((parsed, length)))
 }
 
 /// Writes a request's head. Hop-by-hop fields were taken out by the caller; framing is added here.
@@ -161,6 +177,7 @@ pub enum Persistence {
     Upgrade,
 }
 
+/// Writes an answer's head. A Content-Length among its fields is the caller's word that it is so.
 pub fn write_response(out: &mut Vec<u8>, head: &ResponseHead, framing: Framing, persistence: Persistence) {
     out.extend_from_slice(b"HTTP/1.1 ");
     out.extend_from_slice(head.status.as_str().as_bytes());
@@ -170,6 +187,7 @@ pub fn write_response(out: &mut Vec<u8>, head: &ResponseHead, framing: Framing, 
     write_fields(out, &head.headers);
     match framing {
         Framing::None | Framing::UntilClose => {}
+        Framing::Length(_) if head.headers.contains("content-length") => {}
         Framing::Length(length) => write_length(out, length),
         Framing::Chunked => out.extend_from_slice(b"transfer-encoding: chunked\r\n"),
     }
@@ -182,12 +200,16 @@ pub fn write_response(out: &mut Vec<u8>, head: &ResponseHead, framing: Framing, 
     out.extend_from_slice(b"\r\n");
 }
 
+/// True if the fields say this length already, as we would say it.
+pub fn says_length(headers: &Headers, length: u64) -> bool {
+    let mut lines = headers.get_all("content-length");
+    let said = lines.next().is_some_and(|said| said == itoa::Buffer::new().format(length).as_bytes());
+    said && lines.next().is_none()
+}
+
 pub fn write_fields(out: &mut Vec<u8>, headers: &Headers) {
-    for (name, value) in headers.iter_bytes() {
-        out.extend_from_slice(name);
-        out.extend_from_slice(b": ");
-        out.extend_from_slice(value);
-        out.extend_from_slice(b"\r\n");
+    for lines in headers.lines() {
+        out.extend_from_slice(lines);
     }
 }
 
@@ -202,8 +224,9 @@ fn write_framing(out: &mut Vec<u8>, framing: Framing, method: &Method) {
 }
 
 fn write_length(out: &mut Vec<u8>, length: u64) {
-    // Writing to a vector cannot fail.
-    let _ = write!(out, "content-length: {length}\r\n");
+    out.extend_from_slice(b"content-length: ");
+    out.extend_from_slice(itoa::Buffer::new().format(length).as_bytes());
+    out.extend_from_slice(b"\r\n");
 }
 
 /// The target's form decides where the authority comes from (RFC 9112, 3.2 and 3.3). The scheme is that of the
@@ -258,29 +281,74 @@ pub(crate) fn is_target(target: &str) -> bool {
 
 /// A host and a port, without user information, which has no place in HTTP.
 pub(crate) fn is_authority(text: &str) -> bool {
-    text.bytes().all(|b| b.is_ascii_alphanumeric() || b"-._~%!$&'()*+,;=:[]".contains(&b))
+    text.bytes().all(|byte| AUTHORITY[usize::from(byte)])
 }
+
+/// The bytes that may be in one.
+const AUTHORITY: [bool; 256] = {
+    let (mut may_be, others, mut byte) = ([false; 256], b"-._~%!$&'()*+,;=:[]", 0);
+    while byte < 128 {
+        may_be[byte] = (byte as u8).is_ascii_alphanumeric();
+        byte += 1;
+    }
+    let mut at = 0;
+    while at < others.len() {
+        may_be[others[at] as usize] = true;
+        at += 1;
+    }
+    may_be
+};
 
 fn strip_prefix_ignore_case<'a>(text: &'a str, prefix: &str) -> Option<&'a str> {
     let head = text.get(..prefix.len())?;
     head.eq_ignore_ascii_case(prefix).then(|| &text[prefix.len()..])
 }
 
-fn fields_of(parsed: &[httparse::Header<'_>]) -> Result<Headers, HeadError> {
-    let bytes: usize = parsed.iter().map(|field| field.name.len() + field.value.len()).sum();
+/// The fields of a whole head.
+fn fields_of(head: &[u8], parsed: &[httparse::Header<'_>]) -> Result<Headers, HeadError> {
+    if memchr::memchr(0, head).is_some() {
+        return Err(HeadError::Malformed("a field holds a NUL"));
+    }
+    // Longer ones cannot be kept; a part of one is another name.
+    if parsed.iter().any(|field| field.name.len() > Headers::MAX_NAME) {
+        return Err(HeadError::TooLarge);
+    }
     // Room for the fields that the path adds.
-    let mut headers = Headers::with_capacity(bytes + 256);
+    let mut headers = Headers::with_capacity(head.len() + 256);
+    if let Some(lines) = plain_lines(head, parsed) {
+        headers.append_lines(lines, parsed.iter().map(|field| (field.name.len(), field.value.len())));
+        return Ok(headers);
+    }
+    strict_lines(head)?;
     for field in parsed {
-        if field.value.contains(&0) {
-            return Err(HeadError::Malformed("a field holds a NUL"));
-        }
-        // Longer ones cannot be kept; a part of one is another name.
-        if field.name.len() > Headers::MAX_NAME {
-            return Err(HeadError::TooLarge);
-        }
         headers.append(field.name, field.value.trim_ascii());
     }
     Ok(headers)
+}
+
+/// The lines of the fields, if they are written as we would write them, and nothing else is in the head but the line
+/// before them: no empty lines, no other space round values, no line that ends in anything but CRLF.
+fn plain_lines<'a>(head: &'a [u8], parsed: &[httparse::Header<'_>]) -> Option<&'a [u8]> {
+    let place = |of: &[u8]| (of.as_ptr() as usize).wrapping_sub(head.as_ptr() as usize);
+    let start = place(parsed.first()?.name.as_bytes());
+    if !head.get(..start)?.ends_with(b"\r\n") || head[0] == b'\r' || head[0] == b'\n' {
+        return None;
+    }
+    let mut at = start;
+    for field in parsed {
+        let value = at + field.name.len() + 2;
+        let end = value + field.value.len();
+        let as_written = place(field.name.as_bytes()) == at
+            && place(field.value) == value
+            && head.get(value - 2..value)? == b": "
+            && head.get(end..end + 2)? == b"\r\n"
+            && !matches!(field.value, [b' ' | b'\t', ..] | [.., b' ' | b'\t']);
+        if !as_written {
+            return None;
+        }
+        at = end + 2;
+    }
+    (head.get(at..)? == b"\r\n").then(|| &head[start..at])
 }
 
 fn version(minor: Option<u8>) -> Result<Version, HeadError> {
@@ -318,13 +386,9 @@ pub(super) fn has_lone_lf(lines: &[u8]) -> bool {
     memchr::memchr_iter(b'\n', lines).any(|at| at == 0 || lines[at - 1] != b'\r')
 }
 
-/// Empty lines before a request line are ignored (RFC 9112, 2.2), as long as they are few.
-fn skip_empty_lines(buffer: &mut BytesMut) {
-    for _ in 0..4 {
-        if buffer.starts_with(b"\r\n") {
-            buffer.advance(2);
-        }
-    }
+/// How long the empty lines before a request line are: they are ignored (RFC 9112, 2.2), as long as they are few.
+fn empty_lines(bytes: &[u8]) -> usize {
+    (0..4).take_while(|line| bytes[2 * line..].starts_with(b"\r\n")).count() * 2
 }
 
 impl From<httparse::Error> for HeadError {

@@ -13,11 +13,12 @@ use awareness::Arrival;
 use base::{Method, Peer, ResponseHead, Scheme, StatusCode, Time, Version};
 use bytes::BytesMut;
 use tokio::io::AsyncWriteExt;
-use tokio::time::{Instant, Sleep, sleep};
+use tokio::time::{Sleep, sleep};
 
 use super::buffer::{self, Outgoing, Turn};
 use super::framing::{Decoded, Decoder, Framing};
 use super::head::{self, HeadError, HeadLimits, ParsedRequest, Persistence};
+use crate::alarm::Alarm;
 use crate::body::{Body, BodyError, Frame, Source};
 use crate::drain::{Drain, Watch};
 use crate::message::{Handler, Io, Request, Response, Tunnel};
@@ -83,14 +84,14 @@ pub async fn serve<I: Io + 'static, H: Handler>(
         answered: false,
         waiting: None,
     }));
-    let mut timer = pin!(sleep(settings.idle_timeout));
+    let mut alarm = Alarm::new(Time::last() + settings.idle_timeout);
     let mut orders = drain.watch();
     let mut requests = 0;
     loop {
         let mut request = {
-            let waiting = wait_for_head(&wire, scheme, settings, &mut orders, &mut arrival, timer.as_mut());
+            let waiting = wait_for_head(&wire, scheme, settings, &mut orders, &mut arrival, &mut alarm);
             match waiting.await {
-                Ok(Waited::Head(request)) => *request,
+                Ok(Waited::Head(request)) => request,
                 Ok(Waited::Closed) => return Outcome::Closed,
                 Ok(Waited::Http2) => return take_wire(wire, Outcome::Http2),
                 Err(error) => {
@@ -131,8 +132,9 @@ struct Wire<I> {
     waiting: Option<Box<Waiting>>,
 }
 
+#[expect(clippy::large_enum_variant, reason = "it is the usual one, and a box would cost each request an allocation")]
 enum Waited {
-    Head(Box<ParsedRequest>),
+    Head(ParsedRequest),
     Closed,
     Http2,
 }
@@ -160,10 +162,12 @@ async fn wait_for_head<I: Io>(
     settings: &Settings,
     orders: &mut Watch,
     arrival: &mut Arrival,
-    mut timer: Pin<&mut Sleep>,
+    alarm: &mut Alarm,
 ) -> Result<Waited, HeadFailure> {
-    let (mut began, mut partial) = (false, false);
-    timer.as_mut().reset(Instant::now() + settings.idle_timeout);
+    let mut began = false;
+    // What has begun has the time of a head, and what could become the preface of HTTP/2 too.
+    let mut until = Time::last() + settings.idle_timeout;
+    let (mut partial, mut waited) = (false, false);
     let fresh = arrival.first;
     poll_fn(|cx| {
         let wire = &mut *wire.borrow_mut();
@@ -173,14 +177,9 @@ async fn wait_for_head<I: Io>(
                     began = true;
                     arrival.head_began = Time::now();
                 }
-                if fresh && wire.read[0] == b'P' && HTTP2_PREFACE.starts_with(&wire.read[..wire.read.len().min(24)]) {
+                if fresh && is_preface(&wire.read) {
                     if wire.read.len() >= HTTP2_PREFACE.len() {
                         return Poll::Ready(Ok(Waited::Http2));
-                    }
-                    // What could become the preface has the time of a head, not that of an idle connection.
-                    if !partial {
-                        partial = true;
-                        timer.as_mut().reset(Instant::now() + settings.head_timeout);
                     }
                 } else {
                     match head::parse_request(&mut wire.read, scheme, settings.limits) {
@@ -189,33 +188,61 @@ async fn wait_for_head<I: Io>(
                             if wire.read.is_empty() {
                                 wire.read = BytesMut::new();
                             }
-                            return Poll::Ready(Ok(Waited::Head(Box::new(request))));
-                        }
-                        // Most heads come whole, and need no timer of their own.
-                        Ok(None) if !partial => {
-                            partial = true;
-                            timer.as_mut().reset(Instant::now() + settings.head_timeout);
+                            return Poll::Ready(Ok(Waited::Head(request)));
                         }
                         Ok(None) => {}
                         Err(error) => return Poll::Ready(Err(HeadFailure::Head(error))),
                     }
                 }
+                if !partial {
+                    partial = true;
+                    until = arrival.head_began + settings.head_timeout;
+                }
+                match buffer::poll_read(&mut wire.io, cx, &mut wire.read) {
+                    Poll::Ready(Ok(0)) | Poll::Ready(Err(_)) => return Poll::Ready(Ok(Waited::Closed)),
+                    Poll::Ready(Ok(_)) => continue,
+                    Poll::Pending => {}
+                }
+            } else {
+                // Most heads come whole, and are read from where they came in.
+                let taken = buffer::poll_take(&mut wire.io, cx, &mut wire.read, |bytes| {
+                    match head::read_request(bytes, scheme, settings.limits) {
+                        Ok(Some((request, length))) if !(fresh && is_preface(bytes)) => (Some(request), length),
+                        _ => (None, 0),
+                    }
+                });
+                match taken {
+                    Poll::Ready(Ok(Some(Some(request)))) => {
+                        arrival.head_began = Time::now();
+                        arrival.head_read = arrival.head_began;
+                        return Poll::Ready(Ok(Waited::Head(request)));
+                    }
+                    Poll::Ready(Ok(Some(None))) => continue,
+                    Poll::Ready(Ok(None)) | Poll::Ready(Err(_)) => return Poll::Ready(Ok(Waited::Closed)),
+                    Poll::Pending => {}
+                }
             }
-            match buffer::poll_read(&mut wire.io, cx, &mut wire.read) {
-                Poll::Ready(Ok(0)) | Poll::Ready(Err(_)) => return Poll::Ready(Ok(Waited::Closed)),
-                Poll::Ready(Ok(_)) => continue,
-                Poll::Pending => {}
-            }
-            if timer.as_mut().poll(cx).is_ready() {
+            if alarm.poll(until, cx).is_ready() {
+                // Whoever answered did not look at the clock for long: the wait has only begun.
+                if !began && !std::mem::replace(&mut waited, true) {
+                    until = Time::now() + settings.idle_timeout;
+                    continue;
+                }
                 return Poll::Ready(if began { Err(HeadFailure::Slow) } else { Ok(Waited::Closed) });
             }
             if !began && orders.is_closing(cx) {
                 return Poll::Ready(Ok(Waited::Closed));
             }
+            waited = true;
             return Poll::Pending;
         }
     })
     .await
+}
+
+/// True if the bytes are, or could become, the beginning of a connection of HTTP/2.
+fn is_preface(bytes: &[u8]) -> bool {
+    HTTP2_PREFACE.starts_with(&bytes[..bytes.len().min(HTTP2_PREFACE.len())])
 }
 
 enum HeadFailure {
@@ -329,7 +356,11 @@ async fn write_response<I: Io>(
         None if version == Version::HTTP_11 => (Framing::Chunked, persistence),
         None => (Framing::UntilClose, Persistence::Close),
     };
-    if !bodiless || head.status == StatusCode::NO_CONTENT {
+    let is_said = match framing {
+        Framing::Length(length) => head::says_length(&head.headers, length),
+        _ => bodiless && head.status != StatusCode::NO_CONTENT,
+    };
+    if !is_said {
         head.headers.remove("content-length");
     }
     if bodiless {
@@ -339,7 +370,7 @@ async fn write_response<I: Io>(
     {
         let mut wire = wire.borrow_mut();
         let room = 128 + head.headers.bytes() + head.headers.len() * 4;
-        wire.out.head.reserve(room + promised.map_or(0, |length| length.min(8192) as usize));
+        wire.out.reserve(room + promised.map_or(0, |length| length.min(8192) as usize));
         head::write_response(&mut wire.out.head, &head, framing, persistence);
     }
     drop(head);
