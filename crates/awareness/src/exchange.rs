@@ -120,7 +120,7 @@ pub enum Ending {
 
 impl Exchange {
     pub fn path(&self) -> &str {
-        self.target.split_once('?').map_or(&self.target, |(path, _)| path)
+        self.target.bytes().position(|byte| byte == b'?').map_or(&self.target, |mark| &self.target[..mark])
     }
 
     pub fn duration(&self) -> Duration {

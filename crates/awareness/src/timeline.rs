@@ -51,6 +51,8 @@ pub struct Timeline {
 pub struct Segment {
     pub name: &'static str,
     pub layer: Layer,
+    /// The stamp that ends it.
+    pub stamp: Stamp,
     pub start: Time,
     pub length: Duration,
 }
@@ -126,6 +128,13 @@ impl Timeline {
         self.stamps[stamp as usize] = at;
     }
 
+    /// Takes over what is stamped on another.
+    pub fn mark_all(&mut self, other: &Timeline) {
+        for (mine, theirs) in self.stamps.iter_mut().zip(other.stamps) {
+            *mine = if theirs == Time::default() { *mine } else { theirs };
+        }
+    }
+
     pub fn at(&self, stamp: Stamp) -> Option<Time> {
         Some(self.stamps[stamp as usize]).filter(|at| *at != Time::default())
     }
@@ -139,16 +148,19 @@ impl Timeline {
     /// before it (an answer that began while the request was still being sent) ends a gap of length zero.
     pub fn segments(&self) -> impl Iterator<Item = Segment> + '_ {
         let streamed = self.at(Stamp::FirstToken).is_some();
-        self.stamps()
-            .scan(None, move |previous: &mut Option<Time>, (stamp, at)| {
-                let end = previous.map_or(at, |start| start.max(at));
-                let start = previous.replace(end);
-                Some(start.map(|start| {
-                    let (name, layer) = stamp.segment(streamed);
-                    Segment { name, layer, start, length: end - start }
-                }))
-            })
-            .flatten()
+        let (mut next, mut previous) = (0, None);
+        std::iter::from_fn(move || {
+            while let Some(stamp) = Stamp::ALL.get(next).copied() {
+                next += 1;
+                let Some(at) = self.at(stamp) else { continue };
+                let Some(start) = previous.replace(at) else { continue };
+                let end = at.max(start);
+                previous = Some(end);
+                let (name, layer) = stamp.segment(streamed);
+                return Some(Segment { name, layer, stamp, start, length: end - start });
+            }
+            None
+        })
     }
 }
 

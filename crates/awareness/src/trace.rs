@@ -102,23 +102,37 @@ impl TraceId {
     pub fn random(mut random: impl FnMut() -> u64) -> TraceId {
         TraceId(((u128::from(random()) << 64) | u128::from(random().max(1))).to_be_bytes())
     }
+
+    /// As it is written everywhere.
+    pub fn hex(self) -> [u8; 32] {
+        let mut text = [0; 32];
+        write_hex(&self.0, &mut text);
+        text
+    }
 }
 
 impl SpanId {
     pub fn random(mut random: impl FnMut() -> u64) -> SpanId {
         SpanId(random().max(1).to_be_bytes())
     }
+
+    /// As it is written everywhere.
+    pub fn hex(self) -> [u8; 16] {
+        let mut text = [0; 16];
+        write_hex(&self.0, &mut text);
+        text
+    }
 }
 
 impl fmt::Display for TraceId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.0.iter().try_for_each(|byte| write!(f, "{byte:02x}"))
+        f.write_str(str::from_utf8(&self.hex()).unwrap_or_default())
     }
 }
 
 impl fmt::Display for SpanId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.0.iter().try_for_each(|byte| write!(f, "{byte:02x}"))
+        f.write_str(str::from_utf8(&self.hex()).unwrap_or_default())
     }
 }
 

@@ -3,9 +3,11 @@
 //! A worker fills a buffer and hands it over when it is full or old. If the writer is behind, the buffer
 //! is dropped and its lines are counted: a slow disk costs lines, never latency.
 
+use std::cell::Cell;
 use std::collections::VecDeque;
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Write};
+use std::net::IpAddr;
 use std::os::unix::fs::{FileTypeExt, OpenOptionsExt};
 use std::path::PathBuf;
 use std::sync::atomic::Ordering::Relaxed;
@@ -49,6 +51,7 @@ pub(crate) enum Target {
 /// A worker's lines that are not handed over yet.
 pub(crate) struct Buffer {
     lines: Vec<u8>,
+    count: u64,
     since: Time,
     writer: SyncSender<Message>,
 }
@@ -129,7 +132,7 @@ impl Desk {
 
 impl Buffer {
     pub(crate) fn new(writer: SyncSender<Message>) -> Buffer {
-        Buffer { lines: Vec::new(), since: Time::default(), writer }
+        Buffer { lines: Vec::new(), count: 0, since: Time::default(), writer }
     }
 
     pub(crate) fn add(&mut self, exchange: &Exchange, shared: &Shared) {
@@ -138,6 +141,7 @@ impl Buffer {
             self.since = exchange.finished;
         }
         line(&mut self.lines, exchange);
+        self.count += 1;
         if self.lines.len() >= FULL {
             self.flush(shared);
         } else {
@@ -156,7 +160,7 @@ impl Buffer {
             return;
         }
         let lines = std::mem::take(&mut self.lines);
-        let count = count_lines(&lines);
+        let count = std::mem::take(&mut self.count);
         if self.writer.try_send(Message::Lines(lines)).is_err() {
             shared.log_dropped.fetch_add(count, Relaxed);
         }
@@ -261,20 +265,31 @@ pub(crate) fn line(out: &mut Vec<u8>, exchange: &Exchange) {
     out.extend_from_slice(b"{\"time\":\"");
     time(out, exchange.wall);
     out.extend_from_slice(b"\",\"client\":\"");
-    let _ = write!(out, "{}", exchange.client);
+    match exchange.client {
+        // Without the machinery of formatting, since nearly every line has one.
+        IpAddr::V4(client) => {
+            for (at, octet) in client.octets().into_iter().enumerate() {
+                if at > 0 {
+                    out.push(b'.');
+                }
+                integer(out, u64::from(octet));
+            }
+        }
+        client => drop(write!(out, "{client}")),
+    }
     out.push(b'"');
-    text(out, "method", exchange.method.as_str());
-    text(out, "host", &exchange.host);
-    text(out, "path", exchange.path());
+    word(out, ",\"method\":", exchange.method.as_str());
+    text(out, ",\"host\":", &exchange.host);
+    text(out, ",\"path\":", exchange.path());
     if let Some(status) = exchange.status {
-        number(out, "status", u64::from(status.as_u16()));
+        number(out, ",\"status\":", u64::from(status.as_u16()));
     }
     let names = [
-        ("api", &exchange.api),
-        ("route", &exchange.route),
-        ("consumer", &exchange.consumer),
-        ("credential", &exchange.credential),
-        ("upstream", &exchange.upstream),
+        (",\"api\":", &exchange.api),
+        (",\"route\":", &exchange.route),
+        (",\"consumer\":", &exchange.consumer),
+        (",\"credential\":", &exchange.credential),
+        (",\"upstream\":", &exchange.upstream),
     ];
     for (key, name) in names {
         if let Some(name) = name {
@@ -282,70 +297,79 @@ pub(crate) fn line(out: &mut Vec<u8>, exchange: &Exchange) {
         }
     }
     if let Some(attempt) = exchange.attempts.last() {
-        text(out, "endpoint", &attempt.endpoint);
+        text(out, ",\"endpoint\":", &attempt.endpoint);
     }
-    number(out, "bytes_in", exchange.bytes_in);
-    number(out, "bytes_out", exchange.bytes_out);
+    number(out, ",\"bytes_in\":", exchange.bytes_in);
+    number(out, ",\"bytes_out\":", exchange.bytes_out);
     out.extend_from_slice(b",\"duration_ms\":");
     millis(out, exchange.duration());
     out.extend_from_slice(b",\"segments\":{");
     for (index, segment) in exchange.timeline().segments().enumerate() {
-        if index > 0 {
-            out.push(b',');
-        }
-        string(out, segment.name.as_bytes());
+        word(out, if index > 0 { "," } else { "" }, segment.name);
         out.push(b':');
         millis(out, segment.length);
     }
     out.push(b'}');
-    number(out, "attempts", exchange.attempts.len() as u64);
-    text(out, "ending", exchange.ending.as_str());
+    number(out, ",\"attempts\":", exchange.attempts.len() as u64);
+    word(out, ",\"ending\":", exchange.ending.as_str());
     if let Some(cached) = exchange.cache {
-        text(out, "cache", cached.as_str());
+        word(out, ",\"cache\":", cached.as_str());
     }
     if let Some(error) = exchange.error {
-        text(out, "error", error);
+        text(out, ",\"error\":", error);
     }
     if let Some(policy) = exchange.refused_by() {
-        text(out, "refused_by", policy);
+        text(out, ",\"refused_by\":", policy);
     }
     out.extend_from_slice(b",\"trace_id\":\"");
-    let _ = write!(out, "{}", exchange.trace.trace);
+    out.extend_from_slice(&exchange.trace.trace.hex());
     out.extend_from_slice(b"\"}\n");
 }
 
-fn text(out: &mut Vec<u8>, key: &str, value: &str) {
-    out.extend_from_slice(b",\"");
-    out.extend_from_slice(key.as_bytes());
-    out.extend_from_slice(b"\":");
+/// A word of ours (or a token of HTTP), in which nothing has to be escaped.
+fn word(out: &mut Vec<u8>, before: &str, word: &str) {
+    out.extend_from_slice(before.as_bytes());
+    out.push(b'"');
+    out.extend_from_slice(word.as_bytes());
+    out.push(b'"');
+}
+
+fn text(out: &mut Vec<u8>, before: &str, value: &str) {
+    out.extend_from_slice(before.as_bytes());
     string(out, value.as_bytes());
 }
 
-fn number(out: &mut Vec<u8>, key: &str, value: u64) {
-    out.extend_from_slice(b",\"");
-    out.extend_from_slice(key.as_bytes());
-    out.extend_from_slice(b"\":");
+fn number(out: &mut Vec<u8>, before: &str, value: u64) {
+    out.extend_from_slice(before.as_bytes());
+    integer(out, value);
+}
+
+fn integer(out: &mut Vec<u8>, value: u64) {
     out.extend_from_slice(itoa::Buffer::new().format(value).as_bytes());
 }
 
 /// Milliseconds to the microsecond: `12.034`.
 fn millis(out: &mut Vec<u8>, length: Duration) {
-    let micros = length.as_micros() as u64;
-    out.extend_from_slice(itoa::Buffer::new().format(micros / 1000).as_bytes());
+    let micros = length.as_secs() * 1_000_000 + u64::from(length.subsec_micros());
+    integer(out, micros / 1000);
     out.push(b'.');
-    padded(out, micros % 1000, 3);
+    three_digits(out, (micros % 1000) as u32);
 }
 
-fn padded(out: &mut Vec<u8>, value: u64, width: u32) {
-    for place in (0..width).rev() {
-        out.push(b'0' + (value / 10u64.pow(place) % 10) as u8);
-    }
+fn three_digits(out: &mut Vec<u8>, value: u32) {
+    let digit = |value: u32| b'0' + (value % 10) as u8;
+    out.extend_from_slice(&[digit(value / 100), digit(value / 10), digit(value)]);
 }
 
 /// A JSON string. Bytes that are not UTF-8 become U+FFFD, as nothing else can stand for them in JSON.
 fn string(out: &mut Vec<u8>, value: &[u8]) {
     const DIGITS: &[u8; 16] = b"0123456789abcdef";
     out.push(b'"');
+    if value.iter().all(|byte| matches!(byte, b' '..=b'~') && !matches!(byte, b'"' | b'\\')) {
+        out.extend_from_slice(value);
+        out.push(b'"');
+        return;
+    }
     for chunk in value.utf8_chunks() {
         let valid = chunk.valid().as_bytes();
         let mut plain = 0;
@@ -381,20 +405,32 @@ fn string(out: &mut Vec<u8>, value: &[u8]) {
 
 /// RFC 3339 in UTC to the millisecond: `2026-02-03T04:05:06.789Z`.
 fn time(out: &mut Vec<u8>, at: SystemTime) {
-    let since = at.duration_since(UNIX_EPOCH).unwrap_or_default();
-    let Date { year, month, day, weekday: _, hour, minute, second } = Date::of_seconds(since.as_secs());
-    for (value, width, after) in [
-        (year, 4, b'-'),
-        (month.into(), 2, b'-'),
-        (day.into(), 2, b'T'),
-        (hour.into(), 2, b':'),
-        (minute.into(), 2, b':'),
-        (second.into(), 2, b'.'),
-        (u64::from(since.subsec_millis()), 3, b'Z'),
-    ] {
-        padded(out, value, width);
-        out.push(after);
+    thread_local! {
+        /// The text of one second.
+        static TEXT: Cell<(u64, [u8; 19])> = const { Cell::new((u64::MAX, [0; 19])) };
     }
+    let since = at.duration_since(UNIX_EPOCH).unwrap_or_default();
+    let (second, mut text) = TEXT.get();
+    if second != since.as_secs() {
+        text = to_the_second(since.as_secs());
+        TEXT.set((since.as_secs(), text));
+    }
+    out.extend_from_slice(&text);
+    out.push(b'.');
+    three_digits(out, since.subsec_millis());
+    out.push(b'Z');
+}
+
+/// `2026-02-03T04:05:06`; years beyond 9999 are written modulo.
+fn to_the_second(seconds: u64) -> [u8; 19] {
+    let Date { year, month, day, weekday: _, hour, minute, second } = Date::of_seconds(seconds);
+    let mut text = *b"0000-00-00T00:00:00";
+    let years = [(0, (year / 100 % 100) as u8), (2, (year % 100) as u8)];
+    for (at, value) in years.into_iter().chain([(5, month), (8, day), (11, hour), (14, minute), (17, second)]) {
+        text[at] += value / 10 % 10;
+        text[at + 1] += value % 10;
+    }
+    text
 }
 
 #[cfg(test)]

@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, AtomicUsize, Ordering:
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use awareness::{Cached, Exchange, Histogram, StepEnd};
+use awareness::{Cached, Exchange, Histogram, Stamp, StepEnd};
 use foldhash::HashMap;
 
 use super::tally::{Operation, Subject, Subjects, Tally};
@@ -93,7 +93,8 @@ struct RouteCells {
 
 #[derive(Default)]
 struct UpstreamCells {
-    segments: Vec<(&'static str, Cells)>,
+    /// By the stamp that ends them, of answers without and with a first token of their own.
+    segments: [[Option<Cells>; Stamp::COUNT]; 2],
     endpoints: HashMap<Arc<str>, Vec<(&'static str, Cells)>>,
 }
 
@@ -467,15 +468,14 @@ pub(crate) fn method(method: &base::Method) -> &'static str {
 impl UpstreamCells {
     fn count(&mut self, tables: &Tables<'_>, upstream: &str, exchange: &Exchange) {
         for attempt in &exchange.attempts {
+            let streamed = attempt.timeline.at(Stamp::FirstToken).is_some();
+            let known = &mut self.segments[usize::from(streamed)];
             for segment in attempt.timeline.segments() {
-                if let Some((_, cells)) = self.segments.iter().find(|(name, _)| *name == segment.name) {
-                    cells.observe(segment.length);
-                    continue;
-                }
-                let labels = [("upstream", upstream), ("segment", segment.name)];
-                let cells = tables.series(Family::AttemptSegments, &labels);
+                let cells = known[segment.stamp as usize].get_or_insert_with(|| {
+                    let labels = [("upstream", upstream), ("segment", segment.name)];
+                    tables.series(Family::AttemptSegments, &labels)
+                });
                 cells.observe(segment.length);
-                self.segments.push((segment.name, cells));
             }
 
             // Endpoints come from name resolution and go again, so this map alone can grow without end.
@@ -483,10 +483,10 @@ impl UpstreamCells {
                 self.endpoints.clear();
             }
             let outcome = attempt.outcome.as_str();
-            if !self.endpoints.contains_key(&attempt.endpoint) {
-                self.endpoints.insert(attempt.endpoint.clone(), Vec::new());
-            }
-            let Some(outcomes) = self.endpoints.get_mut(&attempt.endpoint) else { continue };
+            let outcomes = match self.endpoints.get_mut(&*attempt.endpoint) {
+                Some(outcomes) => outcomes,
+                None => self.endpoints.entry(attempt.endpoint.clone()).or_default(),
+            };
             match outcomes.iter().find(|(known, _)| *known == outcome) {
                 Some((_, cells)) => cells.add(1),
                 None => {
