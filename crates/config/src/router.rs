@@ -110,7 +110,7 @@ pub fn is_ambiguous_path(path: &str) -> bool {
         let name = segment.split(';').next().unwrap_or_default();
         matches!(name, "." | "..")
     };
-    if !path.contains(['.', '%', '\\']) {
+    if !path.bytes().any(|byte| matches!(byte, b'.' | b'%' | b'\\')) {
         return false;
     }
     path.split('/').any(|segment| {
@@ -208,10 +208,17 @@ impl Router {
             true => host.to_ascii_lowercase().into(),
             false => host.into(),
         };
-        let exact = hosts.exact.get(&*host);
-        let suffixes = || host.match_indices('.').map(|(dot, _)| &host[dot + 1..]);
-        let wildcards = suffixes().filter(|_| !hosts.wildcard.is_empty()).filter_map(|name| hosts.wildcard.get(name));
-        exact.into_iter().chain(wildcards).chain([&hosts.any]).find_map(|table| self.find_in(table, head))
+        if let Some(found) = hosts.exact.get(&*host).and_then(|table| self.find_in(table, head)) {
+            return Some(found);
+        }
+        if !hosts.wildcard.is_empty() {
+            let suffixes = host.match_indices('.').map(|(dot, _)| &host[dot + 1..]);
+            let mut tables = suffixes.filter_map(|name| hosts.wildcard.get(name));
+            if let Some(found) = tables.find_map(|table| self.find_in(table, head)) {
+                return Some(found);
+            }
+        }
+        self.find_in(&hosts.any, head)
     }
 
     fn find_in(&self, table: &Table, head: &RequestHead) -> Option<Found> {

@@ -125,6 +125,11 @@ macro_rules! policies {
                 }
             }
 
+            /// True if no call has anything to do with them.
+            pub fn is_empty(&self) -> bool {
+                true $(&& self.$name.is_none())+
+            }
+
             /// Inwards, as far as the call is let.
             pub(crate) async fn request(
                 &self,

@@ -409,9 +409,7 @@ impl Tries<'_> {
             times.note(now.since(done.started));
         }
         trip.answered(done.number, done.seat, response.head.status, now);
-        for (stamp, at) in connection.stamps() {
-            trip.mark(stamp, at);
-        }
+        trip.mark_all(&connection);
         trip.patience = Patience { idle: self.way.forward.timeouts.idle, deadline: self.deadline };
         match self.way.upgrade.filter(|_| response.tunnel.is_some()) {
             None => forward::strip_response(&mut response.head.headers),

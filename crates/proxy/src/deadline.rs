@@ -2,70 +2,50 @@
 
 use std::cell::{Cell, RefCell};
 use std::future::{Future, poll_fn};
-use std::pin::{Pin, pin};
+use std::pin::pin;
 use std::rc::Rc;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
 use base::Time;
-use tokio::time::{Instant, Sleep, sleep_until};
+use transport::Alarm;
 
-/// Timers of one core that nobody waits for at the moment. To put a used one off is far cheaper than to make
-/// and enlist a new one for each call.
+/// Timers of one core that nobody waits for at the moment. To take a used one is far cheaper than to make and
+/// enlist a new one for each call.
 #[derive(Default)]
-pub struct Timers(RefCell<Vec<Pin<Box<Sleep>>>>);
+pub struct Timers(RefCell<Vec<Alarm>>);
 
 /// A timer that costs nothing until it is first waited for.
 pub struct LazyTimer {
     spare: Rc<Timers>,
-    sleep: Option<Pin<Box<Sleep>>>,
-    at: Option<Time>,
+    alarm: Option<Alarm>,
 }
 
 impl LazyTimer {
     pub fn new(spare: &Rc<Timers>) -> LazyTimer {
-        LazyTimer { spare: spare.clone(), sleep: None, at: None }
+        LazyTimer { spare: spare.clone(), alarm: None }
     }
 
     /// Ready when `at` has passed.
     pub fn poll(&mut self, at: Time, cx: &mut Context<'_>) -> Poll<()> {
-        let sleep = match &mut self.sleep {
-            Some(sleep) => {
-                if self.at != Some(at) {
-                    sleep.as_mut().reset(instant(at));
-                }
-                sleep
-            }
-            none => {
-                let spare = self.spare.0.borrow_mut().pop();
-                none.insert(match spare {
-                    Some(mut sleep) => {
-                        sleep.as_mut().reset(instant(at));
-                        sleep
-                    }
-                    None => Box::pin(sleep_until(instant(at))),
-                })
-            }
+        let alarm = match &mut self.alarm {
+            Some(alarm) => alarm,
+            none => none.insert(self.spare.0.borrow_mut().pop().unwrap_or_else(|| Alarm::new(at))),
         };
-        self.at = Some(at);
-        sleep.as_mut().poll(cx)
+        alarm.poll(at, cx)
     }
 }
 
 impl Drop for LazyTimer {
     fn drop(&mut self) {
         const MOST: usize = 1024;
-        if let Some(sleep) = self.sleep.take() {
+        if let Some(alarm) = self.alarm.take() {
             let mut spare = self.spare.0.borrow_mut();
             if spare.len() < MOST {
-                spare.push(sleep);
+                spare.push(alarm);
             }
         }
     }
-}
-
-fn instant(at: Time) -> Instant {
-    Instant::from_std(at.instant())
 }
 
 /// Which wait was too long.

@@ -1,6 +1,5 @@
 //! A request's head on its way upstream, an answer's on its way back: what is taken out, what is put in.
 
-use std::fmt::Write as _;
 use std::net::IpAddr;
 
 use aws_lc_rs::digest;
@@ -8,6 +7,7 @@ use base::{Client, Headers, Method, Peer, RequestHead, ResponseHead, StatusCode}
 use base64::Engine as _;
 use config::{HostRewrite, PathRewrite, Rewrite};
 use ipnet::IpNet;
+use smallvec::SmallVec;
 
 /// Fields that concern one connection only (RFC 9110, 7.6.1), framing included: the next one gets its own. What reads as
 /// framing where an underscore is taken for a dash goes too.
@@ -24,8 +24,23 @@ fn is_hop_by_hop(name: &[u8]) -> bool {
     }
 }
 
+/// The mark of those but Content-Length: few messages have any.
+const HOP_BY_HOP: u64 = Headers::mark(&[
+    "te",
+    "expect",
+    "upgrade",
+    "connection",
+    "keep-alive",
+    "http2-settings",
+    "proxy-connection",
+    "transfer-encoding",
+]);
+
 /// Takes out what was meant for this connection, and what its `Connection` field names.
 pub fn strip_request(headers: &mut Headers) {
+    if !headers.may_have_any(HOP_BY_HOP | Headers::mark(&["content-length"])) {
+        return;
+    }
     let (mut named, mut trailers) = (Vec::new(), false);
     headers.retain_bytes(|name, value| {
         let stays = !is_hop_by_hop(name);
@@ -47,6 +62,9 @@ pub fn strip_request(headers: &mut Headers) {
 
 /// The same for an answer; its Content-Length stays, since it may describe a body that is not sent.
 pub fn strip_response(headers: &mut Headers) {
+    if !headers.may_have_any(HOP_BY_HOP) {
+        return;
+    }
     let mut named = Vec::new();
     headers.retain_bytes(|name, value| {
         let stays = !is_hop_by_hop(name) || name == b"content-length";
@@ -172,26 +190,22 @@ pub fn add_forwarded(head: &mut RequestHead, client: &Client, trusted: &[IpNet])
     if !believed {
         head.headers.retain_bytes(|name, _| !is_forwarded(name));
     }
-    let mut element = String::with_capacity(96 + head.authority.len());
-    element.push_str(if matches!(direct, Some(IpAddr::V6(_))) { "for=\"[" } else { "for=" });
-    let node = element.len();
-    push_addr(&mut element, direct);
-    let node = node..element.len();
-    append_to_list(&mut head.headers, believed, "x-forwarded-for", &element[node]);
-    element.push_str(if matches!(direct, Some(IpAddr::V6(_))) { "]\";proto=" } else { ";proto=" });
-    element.push_str(scheme);
-    if !believed || !head.headers.contains("x-forwarded-proto") {
-        head.headers.append("x-forwarded-proto", scheme);
+    let node = text_of(direct);
+    let authority = head.authority.as_bytes();
+    let headers = &mut head.headers;
+    append_to_list(headers, believed, "x-forwarded-for", &[&node]);
+    if !believed || !headers.contains("x-forwarded-proto") {
+        headers.append("x-forwarded-proto", scheme);
     }
-    if !believed || !head.headers.contains("x-forwarded-host") {
-        head.headers.append("x-forwarded-host", &head.authority);
+    if !believed || !headers.contains("x-forwarded-host") {
+        headers.append("x-forwarded-host", authority);
     }
-    if !head.authority.is_empty() {
-        element.push_str(";host=\"");
-        element.push_str(&head.authority);
-        element.push('"');
-    }
-    append_to_list(&mut head.headers, believed, "forwarded", &element);
+    let (before, after): (&[u8], &[u8]) = match direct {
+        Some(IpAddr::V6(_)) => (b"for=\"[", b"]\";proto="),
+        _ => (b"for=", b";proto="),
+    };
+    let (host, end): (&[u8], &[u8]) = if authority.is_empty() { (b"", b"") } else { (b";host=\"", b"\"") };
+    append_to_list(headers, believed, "forwarded", &[before, &node, after, scheme.as_bytes(), host, authority, end]);
 }
 
 /// Also where an underscore stands for a dash: services behind CGI and its like cannot tell them apart.
@@ -204,33 +218,35 @@ fn is_forwarded(name: &[u8]) -> bool {
 }
 
 /// An address as text; that of IPv4 without the machinery of formatting, since every call has one.
-fn push_addr(text: &mut String, addr: Option<IpAddr>) {
+fn text_of(addr: Option<IpAddr>) -> SmallVec<[u8; 40]> {
+    let mut text = SmallVec::new();
     match addr {
         Some(IpAddr::V4(addr)) => {
             for (at, octet) in addr.octets().into_iter().enumerate() {
                 if at > 0 {
-                    text.push('.');
+                    text.push(b'.');
                 }
                 for (unit, least) in [(100, 100), (10, 10), (1, 0)] {
                     if octet >= least {
-                        text.push(char::from(b'0' + octet / unit % 10));
+                        text.push(b'0' + octet / unit % 10);
                     }
                 }
             }
         }
-        Some(IpAddr::V6(addr)) => drop(write!(text, "{addr}")),
-        None => text.push_str("unknown"),
+        Some(IpAddr::V6(addr)) => text.extend_from_slice(addr.to_string().as_bytes()),
+        None => text.extend_from_slice(b"unknown"),
     }
+    text
 }
 
 /// `may_be` tells whether the field can be there already.
-fn append_to_list(headers: &mut Headers, may_be: bool, name: &str, item: &str) {
+fn append_to_list(headers: &mut Headers, may_be: bool, name: &str, item: &[&[u8]]) {
     if !may_be || !headers.contains(name) {
-        return headers.append(name, item);
+        return headers.append_pieces(name, item);
     }
     let mut list: Vec<u8> = headers.get_all(name).collect::<Vec<_>>().join(&b", "[..]);
     list.extend_from_slice(b", ");
-    list.extend_from_slice(item.as_bytes());
+    list.extend_from_slice(&item.concat());
     headers.set(name, list);
 }
 
@@ -346,9 +362,7 @@ mod tests {
     #[test]
     fn addresses_are_written_as_the_library_writes_them() {
         for addr in ["0.0.0.0", "1.20.109.255", "10.100.99.9", "255.255.255.255", "::1", "2001:db8::8:800:200c:417a"] {
-            let mut text = String::new();
-            push_addr(&mut text, Some(addr.parse().unwrap()));
-            assert_eq!(text, addr);
+            assert_eq!(&*text_of(Some(addr.parse().unwrap())), addr.as_bytes());
         }
         let mut head = head(Headers::new());
         add_forwarded(&mut head, &client_of(&peer("[2001:db8::1]:1"), &Headers::new(), &[]), &[]);

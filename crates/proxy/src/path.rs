@@ -5,13 +5,13 @@
 
 use std::rc::Rc;
 use std::sync::Arc;
-use std::time::{Duration, SystemTime};
+use std::time::Duration;
 
 use awareness::{Arrival, Exchange};
 use base::{Call, Peer, StatusCode};
 use config::router::{self, Found};
 use config::{Action, Route};
-use policy::{Passage, Stop};
+use policy::Stop;
 use transport::{Body, Handler, Request, Response};
 
 use crate::answer;
@@ -38,7 +38,7 @@ impl Handler for Gateway {
             forward::as_upgrade(&mut head, protocol, [self.worker.random(), self.worker.random()]);
         }
         let client = forward::client_of(&peer, &head.headers, &self.listener.trusted());
-        let mut call = Call::new(head, client, arrival.head_read, SystemTime::now());
+        let mut call = Call::new(head, client, arrival.head_read, self.worker.wall_at(arrival.head_read));
         call.length = body.length();
         let mut trip = Trip::begin(&self.worker, begin(&call, arrival, &self.worker));
         trip.meter = self.worker.meter();
@@ -101,7 +101,7 @@ impl Gateway {
         // Before the policies: a client's Connection field must not name what they set.
         forward::strip_request(&mut call.head.headers);
         call.place = Some(route.place.clone());
-        trip.enter(route, Passage::new(route.policies.clone()));
+        trip.enter(route);
         trip.inwards(call).await?;
         match &route.action {
             Action::Forward(forward) => {

@@ -42,6 +42,8 @@ pub fn attach(response: Response, trip: Trip) -> Response {
 
 impl Source for Tap {
     fn poll_frame(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame, BodyError>>> {
+        // What is whole came with its head.
+        let whole = matches!(self.body, Body::Full(_));
         let polled = match &self.trip.meter {
             None => self.body.poll_frame(cx),
             Some(meter) => meter.poll(|| self.body.poll_frame(cx)),
@@ -63,7 +65,9 @@ impl Source for Tap {
         };
         match &frame {
             Some(Ok(Frame::Data(data))) => {
-                self.last = Time::now();
+                if !whole {
+                    self.last = Time::now();
+                }
                 let bytes = data.len() as u64;
                 self.trip.note(|exchange| exchange.bytes_out += bytes);
             }

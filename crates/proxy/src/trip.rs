@@ -4,7 +4,7 @@
 use std::rc::Rc;
 use std::sync::Arc;
 
-use awareness::{Attempt, Ending, Exchange, Outcome, Stamp, Step, StepEnd};
+use awareness::{Attempt, Ending, Exchange, Outcome, Stamp, Step, StepEnd, Timeline};
 use base::{Call, StatusCode, Time};
 use config::Route;
 use policy::{Filter as _, Passage, Steps, Stop, Usage, Waited};
@@ -82,8 +82,8 @@ impl Trip {
         self.exchange.as_ref().map_or_else(Default::default, |exchange| Time::now() - exchange.started)
     }
 
-    pub fn enter(&mut self, route: &Arc<Route>, passage: Passage) {
-        self.passage = Some(passage);
+    pub fn enter(&mut self, route: &Arc<Route>) {
+        self.passage = (!route.policies.is_empty()).then(|| Passage::new(route.policies.clone()));
         self.note(|exchange| {
             exchange.api = Some(route.api.name.clone());
             exchange.route = Some(route.name.clone());
@@ -203,6 +203,14 @@ impl Trip {
         self.note(|exchange| {
             if let Some(attempt) = exchange.attempts.last_mut() {
                 attempt.timeline.mark(stamp, at);
+            }
+        });
+    }
+
+    pub fn mark_all(&mut self, stamps: &Timeline) {
+        self.note(|exchange| {
+            if let Some(attempt) = exchange.attempts.last_mut() {
+                attempt.timeline.mark_all(stamps);
             }
         });
     }

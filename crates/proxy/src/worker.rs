@@ -4,7 +4,7 @@ use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
 use std::rc::Rc;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use arc_swap::ArcSwap;
 use awareness::{Exchange, TraceContext};
@@ -57,6 +57,8 @@ pub struct Worker {
     active: Gauge,
     pub balance: Balance,
     pub timers: Rc<Timers>,
+    /// One moment on both clocks, looked up a few times a second.
+    wall: Cell<(Time, SystemTime)>,
     peers: RefCell<Vec<mpsc::UnboundedSender<Order>>>,
     listeners: RefCell<HashMap<Arc<str>, Rc<LocalListener>>>,
     /// Connections open on this core, and sockets that still bring some; whoever waits for none is told.
@@ -166,6 +168,7 @@ async fn work(
         active,
         balance: Balance::new(board, index),
         timers: Rc::default(),
+        wall: Cell::new((Time::now(), SystemTime::now())),
         peers: RefCell::default(),
         listeners: RefCell::default(),
         connections: Cell::new(0),
@@ -230,6 +233,7 @@ async fn work(
             _ = tick.tick() => {
                 let now = Time::now();
                 ticks += 1;
+                worker.wall.set((now, SystemTime::now()));
                 worker.measure(now.since(last));
                 last = now;
                 if ticks.is_multiple_of(4) {
@@ -289,6 +293,12 @@ impl Worker {
         }
         let sample = telemetry.sample.takes(self.random());
         TraceContext::accept(parent, headers.get("tracestate"), sample, || self.random())
+    }
+
+    /// A moment of about now by the calendar.
+    pub fn wall_at(&self, at: Time) -> SystemTime {
+        let (known, wall) = self.wall.get();
+        if at >= known { wall + (at - known) } else { wall - (known - at) }
     }
 
     pub fn began(&self) {
