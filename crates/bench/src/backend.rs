@@ -1,4 +1,5 @@
-//! The origin: HTTP/1.1 by hand, one thread. `/` answers 1 KiB to GET and POST, `/events` never ends, `/bytes/N` answers N.
+//! The origin: HTTP/1.1 by hand, one thread. `/` answers 1 KiB to GET and POST; `/events` never ends, nor does `/text/N`,
+//! of which so many megabytes come each second.
 
 use std::io::Write as _;
 use std::time::Duration;
@@ -11,7 +12,8 @@ use tokio::time::{MissedTickBehavior, interval};
 use crate::procs::{now_ns, pin};
 
 const EVENT: usize = 120;
-static BLOCK: [u8; 64 * 1024] = [b'x'; 64 * 1024];
+/// What is written of a text at once.
+const PIECE: usize = 32 * 1024;
 
 #[derive(clap::Args)]
 pub struct Arguments {
@@ -50,17 +52,16 @@ async fn serve(mut stream: TcpStream) -> Result<()> {
         if path.starts_with("/events") {
             return events(stream).await;
         }
-        let bytes = path.strip_prefix("/bytes/").and_then(|n| n.parse::<u64>().ok());
+        if let Some(pace) = path.strip_prefix("/text/").and_then(|pace| pace.parse::<f64>().ok()) {
+            return text(stream, pace).await;
+        }
         while buffer.len() < used {
             if stream.read_buf(&mut buffer).await? == 0 {
                 return Ok(());
             }
         }
         buffer.drain(..used);
-        match bytes {
-            Some(length) => download(&mut stream, length).await?,
-            None => stream.write_all(&answer).await?,
-        }
+        stream.write_all(&answer).await?;
     }
 }
 
@@ -78,17 +79,33 @@ fn head(buffer: &[u8]) -> Result<Option<(usize, String)>> {
     Ok(Some((length + body, path)))
 }
 
-async fn download(stream: &mut TcpStream, length: u64) -> Result<()> {
-    stream.write_all(format!("HTTP/1.1 200 OK\r\ncontent-length: {length}\r\n\r\n").as_bytes()).await?;
-    let mut left = length;
-    while left > 0 {
-        let now = left.min(BLOCK.len() as u64);
-        stream.write_all(&BLOCK[..now as usize]).await?;
-        left -= now;
-        // What others ask meanwhile is answered first: it is the proxy that is measured.
-        tokio::task::yield_now().await;
+/// Words without end, at an even pace.
+async fn text(mut stream: TcpStream, megabytes_per_second: f64) -> Result<()> {
+    let head = b"HTTP/1.1 200 OK\r\ncontent-type: text/plain\r\ncontent-length: 1000000000000\r\n\r\n";
+    stream.write_all(head).await?;
+    let words = words();
+    let mut ticks = interval(Duration::from_secs_f64(PIECE as f64 / (megabytes_per_second * 1e6)));
+    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    for piece in words.chunks_exact(PIECE).cycle() {
+        ticks.tick().await;
+        stream.write_all(piece).await?;
     }
     Ok(())
+}
+
+/// A megabyte that compresses about as prose does.
+fn words() -> Vec<u8> {
+    const SYLLABLES: [&str; 32] = [
+        "ra", "to", "ment", "ing", "er", "al", "con", "pre", "de", "stru", "lo", "vi", "sta", "ble", "ness", "the ",
+        "of ", "and ", "a ", "in ", "is ", "that ", "on ", "by ", "ly ", "ed ", "s ", "tion ", ", ", ". ", "un", "ex",
+    ];
+    let (mut text, mut random) = (Vec::with_capacity(32 * PIECE + 8), 1u64);
+    while text.len() < 32 * PIECE {
+        random = random.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        text.extend_from_slice(SYLLABLES[(random >> 59) as usize].as_bytes());
+    }
+    text.truncate(32 * PIECE);
+    text
 }
 
 async fn events(mut stream: TcpStream) -> Result<()> {

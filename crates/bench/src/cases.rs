@@ -18,9 +18,11 @@ use crate::wrk;
 
 const KEY: &[&str] = &["x-api-key: bench-key"];
 pub const IDLE_CONNECTIONS: usize = 10_000;
-/// Megabytes a second of the download: much work for a proxy, and yet less than the machine has in all, lest its
-/// scheduler be measured.
-const PACE: &str = "500";
+/// Megabytes a second of the text that is compressed: a good part of a core for a proxy, and little for the origin, which
+/// has to share the cores with it.
+const PACE: &str = "20";
+/// Small requests a second beside it: few enough that none waits for another.
+const RATE: &str = "1000";
 const REWRITES: usize = 100;
 const ROUTES: usize = 5000;
 
@@ -159,12 +161,20 @@ fn idle(runner: &Runner) -> Result<()> {
     Ok(())
 }
 
-/// Small requests at a rate two cores can bear, without and with an endless download beside them: how late they are.
-/// Then as many as can be beside the download: how evenly the workers share it.
+/// Small requests at a rate two cores can well bear, without and with an endless text beside them that the proxy
+/// compresses (gzip, level 4) as it passes: how late they are. Then as many as can be beside the text: how evenly the
+/// workers share it.
 fn two_cores(runner: &Runner) -> Result<()> {
+    let wanted = |name: &str| runner.arguments.peers.iter().any(|peer| peer == name);
     let mut peers = Vec::new();
-    if runner.arguments.peers.iter().any(|peer| peer == "nginx") {
+    if wanted("nginx") {
         peers.push((peers::nginx("nginx-two.conf")?, "nginx"));
+    }
+    if wanted("haproxy") {
+        peers.push((peers::haproxy("haproxy-two.cfg"), "haproxy"));
+    }
+    if let Some(envoy) = peers::envoy("envoy-two.yaml", "2").filter(|_| wanted("envoy")) {
+        peers.push((envoy, "wrk:worker"));
     }
     if let Some(weir) = runner.weir() {
         peers.push((peers::weir(weir, "weir", "bench/weir/cores.yaml", &[]), "worker-"));
@@ -174,27 +184,30 @@ fn two_cores(runner: &Runner) -> Result<()> {
         let process = runner.start(peer, "0,1")?;
         let (port, seconds) = (peer.port.to_string(), runner.arguments.seconds.to_string());
         let small =
-            words(&["bench", "load", "--port", &port, "--connections", "64", "--rate", "2000", "--seconds", &seconds]);
-        let heavy = words(&["bench", "heavy", "--port", &port, "--seconds", &seconds, "--pace", PACE]);
-        let (mut alone, mut beside, mut closed, mut shares) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
+            words(&["bench", "load", "--port", &port, "--connections", "64", "--rate", RATE, "--seconds", &seconds]);
+        // It lasts longer than what is beside it.
+        let longer = (runner.arguments.seconds + 1.0).to_string();
+        let heavy = words(&["bench", "heavy", "--port", &port, "--seconds", &longer, "--pace", PACE]);
+        let (mut alone, mut beside, mut closed) = (Vec::new(), Vec::new(), Vec::new());
+        let (mut shares, mut text) = (Vec::new(), Vec::new());
         let beside_heavy = |small: &[String]| {
             std::thread::scope(|scope| {
                 let download = scope.spawn(|| heavy_tool(elsewhere, &heavy));
+                // So that who moves connections about has had time to.
+                std::thread::sleep(Duration::from_millis(500));
                 let outcome = runner.tool(elsewhere, small);
-                let downloaded = download.join();
-                outcome.and_then(|text| match downloaded {
-                    Ok(Ok(())) => own(&text),
-                    Ok(Err(error)) => Err(error),
-                    Err(_) => anyhow::bail!("the download's thread panicked"),
-                })
+                let Ok(downloaded) = download.join() else { anyhow::bail!("the download's thread panicked") };
+                Ok((own(&outcome?)?, own(&downloaded?)?))
             })
         };
         for _ in 0..runner.arguments.rounds {
             alone.push(own(&runner.tool(elsewhere, &small)?)?);
-            beside.push(beside_heavy(&small)?);
+            let (outcome, download) = beside_heavy(&small)?;
+            beside.push(outcome);
+            text.push(download.rps / 1e6);
             // Only with enough small requests is there something to put opposite the download.
             let before = procs::threads_us(process.id(), threads);
-            closed.push(beside_heavy(&own_load(peer, runner.arguments.seconds, &[]).1)?);
+            closed.push(beside_heavy(&own_load(peer, runner.arguments.seconds, &[]).1)?.0);
             let after = procs::threads_us(process.id(), threads);
             let loads = after.iter().filter_map(|(name, after)| {
                 let (_, before) = before.iter().find(|(known, _)| known == name)?;
@@ -215,22 +228,25 @@ fn two_cores(runner: &Runner) -> Result<()> {
             figure("busiest worker over the other", crate::report::median(shares), "");
         }
         figure("p99 alone", alone_p99, "us");
-        figure("p99 beside the download", beside_p99, "us");
+        figure("p99 beside the text", beside_p99, "us");
         figure("p99 beside over alone", beside_p99 / alone_p99, "");
+        figure("compressed text", crate::report::median(text), "MB/s");
         figure("failed", failed as f64, "");
     }
     Ok(())
 }
 
-fn heavy_tool(cores: &str, command: &[String]) -> Result<()> {
+/// On a thread of its own, beside the one that runs the other tools.
+fn heavy_tool(cores: &str, command: &[String]) -> Result<String> {
     let download = std::process::Command::new("taskset")
         .args(["-c", cores])
         .arg(peers::bench()?)
         .args(&command[1..])
-        .stdout(std::process::Stdio::null())
+        .stdout(std::process::Stdio::piped())
         .spawn()?;
-    ensure!(peers::finish(download)?.status.success(), "the download failed");
-    Ok(())
+    let output = peers::finish(download)?;
+    ensure!(output.status.success(), "the download failed");
+    Ok(String::from_utf8_lossy(&output.stdout).into_owned())
 }
 
 fn document(revision: usize) -> String {

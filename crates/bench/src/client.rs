@@ -14,6 +14,7 @@ pub struct Head {
     pub status: u16,
     length: u64,
     pub chunked: bool,
+    pub gzip: bool,
     close: bool,
 }
 
@@ -78,13 +79,16 @@ impl Client {
             if !self.buffer.is_empty()
                 && let httparse::Status::Complete(used) = answer.parse(&self.buffer)?
             {
-                let mut head = Head { status: answer.code.unwrap_or(0), length: 0, chunked: false, close: false };
+                let status = answer.code.unwrap_or(0);
+                let mut head = Head { status, length: 0, chunked: false, gzip: false, close: false };
                 for header in answer.headers.iter() {
                     let value = std::str::from_utf8(header.value).unwrap_or_default();
                     if header.name.eq_ignore_ascii_case("content-length") {
                         head.length = value.parse()?;
                     } else if header.name.eq_ignore_ascii_case("transfer-encoding") {
                         head.chunked = true;
+                    } else if header.name.eq_ignore_ascii_case("content-encoding") {
+                        head.gzip = value.eq_ignore_ascii_case("gzip");
                     } else if header.name.eq_ignore_ascii_case("connection") {
                         head.close = value.eq_ignore_ascii_case("close");
                     }

@@ -4,7 +4,7 @@ use std::cell::{Cell, RefCell};
 use std::rc::Rc;
 use std::time::Duration;
 
-use anyhow::Result;
+use anyhow::{Result, ensure};
 use hdrhistogram::Histogram;
 use serde::{Deserialize, Serialize};
 use tokio::time::{Instant, sleep_until, timeout, timeout_at};
@@ -46,9 +46,9 @@ pub struct Heavy {
     port: u16,
     #[arg(long, default_value_t = 3.0)]
     seconds: f64,
-    /// Megabytes a second that are taken; as many as come if it is not given.
-    #[arg(long)]
-    pace: Option<f64>,
+    /// Megabytes of text a second that the origin sends.
+    #[arg(long, default_value_t = 20.0)]
+    pace: f64,
 }
 
 /// What came of it. Latencies in microseconds.
@@ -191,19 +191,15 @@ pub async fn heavy(arguments: Heavy) -> Result<Outcome> {
     let start = Instant::now();
     let end = start + Duration::from_secs_f64(arguments.seconds);
     let mut client = Client::connect(arguments.port).await?;
-    client.send(&request("GET", "/bytes/1000000000000", &[], b"")).await?;
+    let path = format!("/text/{}", arguments.pace);
+    client.send(&request("GET", &path, &["accept-encoding: gzip".to_owned()], b"")).await?;
+    ensure!(client.head().await?.gzip, "the download is not compressed");
     let mut scratch = vec![0; 256 * 1024];
     let mut bytes = 0u64;
     while let Ok(read) = timeout_at(end, client.swallow(&mut scratch)).await {
         match read? {
             0 => break,
             read => bytes += read as u64,
-        }
-        if let Some(pace) = arguments.pace {
-            sleep_until(start + Duration::from_secs_f64(bytes as f64 / (pace * 1e6))).await;
-        }
-        if Instant::now() >= end {
-            break;
         }
     }
     // Of a download, `rps` is bytes per second.

@@ -34,7 +34,7 @@ enum Command {
     Provider(provider::Arguments),
     /// Requests over HTTP/1.1: as fast as they are answered, or at a given rate.
     Load(load::Arguments),
-    /// One endless download, as fast as it comes.
+    /// One endless download that the proxy compresses.
     Heavy(load::Heavy),
     /// Event streams: how late the events are.
     Sse(sse::Arguments),

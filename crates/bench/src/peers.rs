@@ -129,7 +129,7 @@ pub fn nginx(configuration: &str) -> Result<Peer> {
     })
 }
 
-pub fn haproxy() -> Peer {
+pub fn haproxy(configuration: &str) -> Peer {
     let path = ["/usr/sbin/haproxy", "haproxy"].into_iter().find(|path| Path::new(path).exists()).unwrap_or("haproxy");
     Peer {
         name: "haproxy",
@@ -137,22 +137,23 @@ pub fn haproxy() -> Peer {
         h2: 19021,
         streams: 19022,
         headers: &[],
-        command: words(&[path, "-db", "-f", "bench/peers/haproxy.cfg"]),
+        command: words(&[path, "-db", "-f", &format!("bench/peers/{configuration}")]),
         version: words(&[path, "-v"]),
     }
 }
 
 /// Only where `bench/setup.sh` could install it.
-pub fn envoy() -> Option<Peer> {
+pub fn envoy(configuration: &str, workers: &str) -> Option<Peer> {
     let path = "bench/.venv/bin/envoy";
-    let options = ["--concurrency", "1", "--disable-hot-restart", "--log-level", "warn"];
+    let file = format!("bench/peers/{configuration}");
+    let options = ["-c", &file, "--concurrency", workers, "--disable-hot-restart", "--log-level", "warn"];
     Path::new(path).exists().then(|| Peer {
         name: "envoy",
         port: 19030,
         h2: 19031,
         streams: 19030,
         headers: &[],
-        command: words(&[&[path, "-c", "bench/peers/envoy.yaml"], &options[..]].concat()),
+        command: words(&[&[path], &options[..]].concat()),
         version: words(&[path, "--version"]),
     })
 }

@@ -70,7 +70,7 @@ pub enum Case {
     H2,
     /// 10,000 idle connections.
     Idle,
-    /// Two workers, small requests and one heavy download.
+    /// Two workers, small requests and one download that they compress.
     Cores,
     /// 5,000 routes, rewritten 100 times under load.
     Reload,
@@ -259,10 +259,10 @@ impl Runner {
             peers.push(peers::nginx("nginx.conf")?);
         }
         if wanted("haproxy") {
-            peers.push(peers::haproxy());
+            peers.push(peers::haproxy("haproxy.cfg"));
         }
         if wanted("envoy") {
-            peers.extend(peers::envoy());
+            peers.extend(peers::envoy("envoy.yaml", "1"));
         }
         Ok(peers)
     }
