@@ -163,7 +163,8 @@ impl Headers {
         self.may_have(name) && self.find(name).is_some()
     }
 
-    /// A mark for names, to be asked about many times.
+    /// A mark for names, to be asked about many times. Names of one length with the same first and last byte, in
+    /// either case, have the same.
     pub const fn mark(names: &[&str]) -> u64 {
         let (mut mark, mut at) = (0, 0);
         while at < names.len() {
@@ -254,7 +255,7 @@ fn make_lowercase(name: &mut [u8]) {
     rest.make_ascii_lowercase();
 }
 
-/// A bit for a name, the same in either case.
+/// A bit for a name, the same in either case: of its length and both its ends.
 #[inline]
 const fn bit_of(name: &[u8]) -> u64 {
     let [first, .., last] = name else { return 1 };

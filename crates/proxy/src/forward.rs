@@ -24,7 +24,8 @@ fn is_hop_by_hop(name: &[u8]) -> bool {
     }
 }
 
-/// The mark of those but Content-Length: few messages have any.
+/// The mark of those but Content-Length: few messages have any. Marks know nothing of what is within a name, so an
+/// underscore there has the mark of a dash.
 const HOP_BY_HOP: u64 = Headers::mark(&[
     "te",
     "expect",
