@@ -13,7 +13,6 @@ use awareness::Arrival;
 use base::{Method, Peer, ResponseHead, Scheme, StatusCode, Time, Version};
 use bytes::BytesMut;
 use tokio::io::AsyncWriteExt;
-use tokio::time::{Sleep, sleep};
 
 use super::buffer::{self, Outgoing, Turn};
 use super::framing::{Decoded, Decoder, Framing};
@@ -132,7 +131,6 @@ struct Wire<I> {
     waiting: Option<Box<Waiting>>,
 }
 
-#[expect(clippy::large_enum_variant, reason = "it is the usual one, and a box would cost each request an allocation")]
 enum Waited {
     Head(ParsedRequest),
     Closed,
