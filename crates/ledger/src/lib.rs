@@ -12,6 +12,7 @@ pub mod litellm;
 mod money;
 mod price;
 mod rows;
+mod spend;
 
 pub use book::{Found, Near, PriceBook};
 pub use budget::{
@@ -24,3 +25,4 @@ pub use entry::{Class, Entry, Opened, Outcome};
 pub use money::{Money, TokenPrice};
 pub use price::{CacheUse, Demand, Price, Rates, Section, ServiceTier, Stated};
 pub use rows::{RowError, Rows};
+pub use spend::{By, Spend, Sums};

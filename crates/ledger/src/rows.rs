@@ -14,7 +14,7 @@
 use std::borrow::Cow;
 use std::cmp::Ordering;
 use std::collections::BTreeMap;
-use std::fmt::Write;
+use std::fmt::{self, Write};
 use std::ops::Range;
 
 use crate::money::decimal;
@@ -187,6 +187,14 @@ impl Rows {
     }
 }
 
+impl fmt::Display for RowError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}: {}", self.line, self.message)
+    }
+}
+
+impl std::error::Error for RowError {}
+
 fn name(line: &str) -> &str {
     line.split(['\t', '\n']).next().unwrap_or_default()
 }
@@ -225,6 +233,8 @@ fn parse(provider: &str, date: &str, source: &str, line: &str) -> Result<Price, 
             "max-input" => price.max_input = Some(tokens(value)?),
             "max-output" => price.max_output = Some(tokens(value)?),
             "date" => price.date = value.into(),
+            // As it is written below: a URL has no blanks, and keeps what looks like one.
+            "source" if !value.contains("://") => price.source = value.replace("%20", " ").into(),
             "source" => price.source = value.into(),
             _ => set(&mut price.base, key, value)?,
         }
@@ -349,6 +359,7 @@ M-2\tmax-output=10 in=1 out=2.5 | flex above=1000 in=3 | batch out=1 call=0.01
 m-1\tin=0.000001
 @ b 2026-01-03 here
 z\tin=1 date=2026-02-01 source=https://z
+zz\tin=1 source=contract%2017
 ";
 
     #[test]
@@ -356,7 +367,8 @@ z\tin=1 date=2026-02-01 source=https://z
         let rows = Rows::read(TEXT).unwrap();
         let again = Rows::read(rows.text()).unwrap();
         assert_eq!(rows.text(), again.text());
-        assert_eq!(rows.iter().count(), 3);
+        assert_eq!(rows.iter().count(), 4);
+        assert_eq!(&*rows.find("b", "zz").unwrap().source, "contract 17");
         let found = rows.find("A", "m-2").unwrap();
         assert_eq!((&*found.row, &*found.date, &*found.source), ("a/M-2", "2026-01-02", "somewhere else"));
         assert_eq!(found.sections.len(), 2);

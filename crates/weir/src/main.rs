@@ -13,12 +13,15 @@ mod explain;
 mod live;
 mod logging;
 mod notify;
+mod prices;
 mod purge;
 mod reload;
 mod run;
 mod running;
 mod schema;
 mod signals;
+mod spend;
+mod table;
 mod takeover;
 mod terminal;
 mod top;
@@ -49,6 +52,8 @@ enum Command {
     Purge(purge::Args),
     Drain(drain::DrainArgs),
     Undrain(drain::UndrainArgs),
+    Prices(prices::Args),
+    Spend(spend::Args),
     Schema(schema::Args),
     Demo(demo::Args),
     Completions(completions::Args),
@@ -86,6 +91,8 @@ fn main() -> ExitCode {
         Command::Purge(args) => purge::run(&args),
         Command::Drain(args) => drain::drain(&args),
         Command::Undrain(args) => drain::undrain(&args),
+        Command::Prices(args) => prices::run(&args),
+        Command::Spend(args) => spend::run(&args),
         Command::Schema(args) => schema::run(&args),
         Command::Demo(args) => demo::run(&args),
         Command::Completions(args) => completions::run(&args),

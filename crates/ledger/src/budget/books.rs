@@ -14,8 +14,8 @@ use super::spec::{BudgetError, BudgetSpec, BudgetsSpec, Enforce, Fail, Scope};
 use super::window::Window;
 use crate::{Entry, PriceBook};
 
-/// The budgets and the prices of a snapshot.
-#[derive(Debug)]
+/// The budgets and the prices of a snapshot; without budgets, and with the prices in the binary, by default.
+#[derive(Debug, Default)]
 pub struct Books {
     pub prices: PriceBook,
     rules: Arc<Rules>,
@@ -42,7 +42,7 @@ pub struct Caller<'a> {
 /// One account as it stands, for those who ask.
 pub type Account = Standing;
 
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub(super) struct Rules {
     /// Those with the fewest callers first, so that what is taken and must be given back since a wider budget refuses
     /// was in the way of the fewest.

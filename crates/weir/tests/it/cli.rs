@@ -39,7 +39,7 @@ fn check(said: &Said, code: i32, parts: &[&str]) {
 #[test]
 fn every_command_has_help_with_examples() {
     let folder = tempfile::tempdir().unwrap();
-    for command in ["run", "check", "explain", "schema", "demo", "completions"] {
+    for command in ["run", "check", "explain", "prices", "spend", "schema", "demo", "completions"] {
         check(&weir(folder.path(), &[command, "--help"]), 0, &["Usage: weir", "Examples:", &format!("weir {command}")]);
     }
     check(&weir(folder.path(), &["--help"]), 0, &["Exit codes:", "NO_COLOR", "3  `explain` found no route"]);

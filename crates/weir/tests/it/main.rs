@@ -11,6 +11,7 @@ mod hostile;
 mod http;
 mod identity;
 mod limits;
+mod money;
 mod names;
 mod policies;
 mod reload;
