@@ -16,8 +16,8 @@ mod spend;
 
 pub use book::{Found, Near, PriceBook};
 pub use budget::{
-    Account, Allowance, Books, BudgetError, BudgetSpec, BudgetsSpec, Caller, Crossed, Enforce, Every, Exhausted, Fail,
-    Health, Hold, Moment, Offset, Scope, Standing, Used, Why,
+    Account, Allowance, Away, Books, BudgetError, BudgetSpec, BudgetsSpec, Caller, Crossed, Enforce, Every, Exhausted,
+    Fail, GIVE_BACK, Health, Hold, LEND, Lender, Moment, Offset, Scope, Standing, Used, Want, Why,
 };
 pub use codec::Record;
 pub use crc::crc32c;

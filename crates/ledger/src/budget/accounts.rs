@@ -44,6 +44,8 @@ pub(super) struct Accounts {
     offset: Offset,
     /// Whether accounts are forgotten that were idle for long.
     forgets: bool,
+    /// What is not lent of a new period: all of it, of a budget that is shared.
+    unlent: u64,
 }
 
 /// Taken from an account, or not because there is only so much left, or because there is no room for the account.
@@ -76,7 +78,7 @@ const SEARCHED: usize = 64;
 // === impl Accounts ===
 
 impl Accounts {
-    pub(super) fn new(most: u64, every: Every, offset: Offset, forgets: bool) -> Accounts {
+    pub(super) fn new(most: u64, every: Every, offset: Offset, forgets: bool, unlent: u64) -> Accounts {
         let buckets = most.div_ceil(2).clamp(1, 1 << 22).next_power_of_two();
         Accounts {
             seed: foldhash::quality::RandomState::default(),
@@ -88,6 +90,7 @@ impl Accounts {
             every,
             offset,
             forgets,
+            unlent,
         }
     }
 
@@ -96,7 +99,7 @@ impl Accounts {
         let start = self.every.start(now, self.offset);
         loop {
             let Some(account) = self.account(key, start, now) else { return Taking::Crowded };
-            let Some(window) = account.at(start) else {
+            let Some(window) = account.at(start, self.unlent) else {
                 self.unlink(key, &account);
                 continue;
             };
@@ -114,15 +117,24 @@ impl Accounts {
         let start = self.every.start(at, self.offset);
         loop {
             let Some(account) = self.account(key, start, at) else { return };
-            let Some(window) = account.at(start) else {
+            let Some(window) = account.at(start, self.unlent) else {
                 self.unlink(key, &account);
                 continue;
             };
             if window.start == start {
-                window.settle(0, spent);
+                window.restore(spent);
             }
             return;
         }
+    }
+
+    /// The window of an account, if it is still that of the period that began then.
+    pub(super) fn current(&self, key: &Key, start: u64) -> Option<Arc<Window>> {
+        let asked = key.asked();
+        let hash = self.seed.hash_one(asked);
+        let head = self.bucket(hash & self.mask).load();
+        let window = find(head.as_ref(), hash, asked)?.window.load_full();
+        (window.start == start).then_some(window)
     }
 
     /// The windows that are current at `now`.
@@ -164,7 +176,7 @@ impl Accounts {
                 return Some(found);
             }
             let account = made.get_or_insert_with(|| {
-                let window = ArcSwap::from_pointee(Window::new(key.into(), start, 0));
+                let window = ArcSwap::from_pointee(Window::new(key.into(), start, self.unlent));
                 Arc::new(Account { window, seen: AtomicU32::new(minute) })
             });
             let node = Arc::new(Node { hash, account: account.clone(), next: head.clone() });
@@ -216,7 +228,7 @@ impl Accounts {
 
 impl Account {
     /// The window that is current in the period that began then; `None` if the account was forgotten meanwhile.
-    fn at(&self, start: u64) -> Option<Guard<Arc<Window>>> {
+    fn at(&self, start: u64, unlent: u64) -> Option<Guard<Arc<Window>>> {
         loop {
             let window = self.window.load();
             if window.start >= start {
@@ -225,7 +237,7 @@ impl Account {
             if !window.end() {
                 return None;
             }
-            let next = Arc::new(Window::new(window.key.clone(), start, 0));
+            let next = Arc::new(Window::new(window.key.clone(), start, unlent));
             self.window.compare_and_swap(&window, next);
         }
     }
@@ -275,6 +287,14 @@ impl fmt::Debug for Accounts {
 }
 
 impl Key {
+    pub(super) fn asked(&self) -> Asked<'_> {
+        match self {
+            Key::All => Asked::All,
+            Key::Named(name) => Asked::Named(name),
+            Key::Task(id) => Asked::Task(*id),
+        }
+    }
+
     fn is(&self, asked: Asked<'_>) -> bool {
         match (self, asked) {
             (Key::All, Asked::All) => true,

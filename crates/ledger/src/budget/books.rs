@@ -9,6 +9,7 @@ use base::Percent;
 use super::accounts::{Accounts, Asked, Key, Taking};
 use super::amount::{Allowance, Unit, Used};
 use super::hold::{Exhausted, Hold, Part, Standing, Why};
+use super::lease::{PART, Want, grain};
 use super::period::{Every, Moment, Offset};
 use super::spec::{BudgetError, BudgetSpec, BudgetsSpec, Enforce, Fail, Scope};
 use super::window::Window;
@@ -65,6 +66,8 @@ pub(super) struct Rule {
     pub(super) warn: Vec<(Percent, u64)>,
     fail: Fail,
     keys: u64,
+    /// Other nodes spend of it, too.
+    shared: bool,
     accounts: Arc<Accounts>,
 }
 
@@ -91,6 +94,45 @@ impl Books {
         let health = previous.map_or_else(Arc::default, |books| books.health.clone());
         let lost = previous.map_or(0, |books| books.rules.lost.load(Relaxed));
         Ok(Books { prices, rules: Arc::new(Rules { rules: rules.into(), lost: lost.into() }), health })
+    }
+
+    /// The hard budgets are shared with other nodes: see [`Lender`](super::Lender). To be said of new books before anything
+    /// is reserved; those that were shared before and allow the same go on with what they were lent.
+    pub fn shared(mut self, previous: Option<&Books>) -> Books {
+        let lost = self.rules.lost.load(Relaxed);
+        let mut rules = std::mem::take(&mut self.rules);
+        if let Some(rules) = Arc::get_mut(&mut rules) {
+            for rule in &mut rules.rules {
+                let before = previous.and_then(|books| books.rules.rules.iter().find(|it| it.name == rule.name));
+                rule.share(before);
+            }
+            rules.lost = lost.into();
+        }
+        self.rules = rules;
+        self
+    }
+
+    /// What was lent is free to be spent. Nothing, if its period is over meanwhile.
+    pub fn lend(&self, want: &Want, lent: u64) {
+        let rule = self.rules.rules.iter().find(|rule| rule.name == want.budget);
+        if let Some(window) = rule.and_then(|rule| rule.accounts.current(&want.whose, want.start)) {
+            window.lend(lent.saturating_mul(want.grain));
+        }
+    }
+
+    /// What nobody needs now of what was lent, to be given back to the store: it is no longer free here. `wish` says how much.
+    pub fn give_back(&self, now: Moment) -> Vec<Want> {
+        let mut all = Vec::new();
+        for rule in self.rules.rules.iter().filter(|rule| rule.shared) {
+            for window in rule.accounts.windows(now) {
+                let given = window.give_back(rule.limit, grain(rule.limit));
+                if given > 0 {
+                    let want = rule.want(&window, 0);
+                    all.push(Want { wish: given / want.grain, ..want });
+                }
+            }
+        }
+        all
     }
 
     /// Holds the worst case of a call on every budget above it, or on none: then the first that does not allow it is
@@ -188,7 +230,8 @@ impl Rule {
         let (unit, offset) = (amount.unit(), offset.unwrap_or_default());
         let keys = if *per == Scope::Organisation { 1 } else { *keys };
         let same = before.filter(|rule| {
-            (rule.scope, rule.unit, rule.every, rule.offset, rule.keys) == (*per, unit, *every, offset, keys)
+            let counts = (rule.scope, rule.unit, rule.every, rule.offset, rule.keys);
+            !rule.shared && counts == (*per, unit, *every, offset, keys)
         });
         let shares = warn.iter().map(|share| {
             let millionths = (share.fraction() * 1e6).round() as u128;
@@ -208,10 +251,42 @@ impl Rule {
             warn: shares.collect(),
             fail: *fail,
             keys,
+            shared: false,
             accounts: same.map_or_else(
-                || Arc::new(Accounts::new(keys, *every, offset, *per == Scope::Task)),
+                || Arc::new(Accounts::new(keys, *every, offset, *per == Scope::Task, 0)),
                 |rule| rule.accounts.clone(),
             ),
+        }
+    }
+
+    /// From now on it spends what it is lent, and has been lent nothing but what it was before.
+    fn share(&mut self, before: Option<&Rule>) {
+        if self.enforce == Enforce::Soft {
+            return;
+        }
+        let counts = |rule: &Rule| (rule.scope, rule.unit, rule.every, rule.offset, rule.keys, rule.limit);
+        let same = before.filter(|before| before.shared && counts(before) == counts(self));
+        self.shared = true;
+        self.accounts = same.map_or_else(
+            || Arc::new(Accounts::new(self.keys, self.every, self.offset, self.scope == Scope::Task, self.limit)),
+            |rule| rule.accounts.clone(),
+        );
+    }
+
+    /// What to borrow to take so much more than is free.
+    fn want(&self, window: &Window, amount: u64) -> Want {
+        let grain = grain(self.limit);
+        let least = amount.div_ceil(grain).max(1);
+        Want {
+            budget: self.name.clone(),
+            whose: window.key.clone(),
+            start: window.start,
+            renews: self.every.end(window.start, self.offset).map(Moment::from_secs),
+            limit: self.limit / grain,
+            held: self.limit.saturating_sub(window.unlent()) / grain,
+            least,
+            wish: least.max(self.limit / grain / PART),
+            grain,
         }
     }
 
@@ -246,6 +321,7 @@ impl Rule {
             left: self.unit.name(left),
             asked: self.unit.name(amount),
             renews: renews.map(Moment::from_secs),
+            want: None,
         };
         let refuse = |why, left, renews| Box::new(exhausted(why, left, renews));
         if health.is_unbooked() && hard && self.fail == Fail::Closed {
@@ -254,8 +330,16 @@ impl Rule {
         match self.accounts.take(key, amount, hard.then_some(self.limit), now) {
             Taking::Taken(window) => Ok(Some(window)),
             Taking::Short { left, window } => {
-                let why = if amount > self.limit { Why::TooLarge } else { Why::Spent };
-                Err(refuse(why, left, self.every.end(window.start, self.offset)))
+                let renews = self.every.end(window.start, self.offset);
+                if amount > self.limit {
+                    return Err(refuse(Why::TooLarge, left, renews));
+                }
+                if !self.shared || window.unlent() == 0 {
+                    return Err(refuse(Why::Spent, left, renews));
+                }
+                let mut refused = refuse(Why::Unlent, left, renews);
+                refused.want = Some(self.want(&window, amount - left));
+                Err(refused)
             }
             Taking::Crowded if hard && self.fail == Fail::Closed => Err(refuse(Why::Crowded, 0, None)),
             Taking::Crowded => Ok(None),

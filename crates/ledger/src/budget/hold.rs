@@ -9,6 +9,7 @@ use smallvec::SmallVec;
 
 use super::amount::{Allowance, Used};
 use super::books::{Rule, Rules};
+use super::lease::Want;
 use super::period::Moment;
 use super::spec::Scope;
 use super::window::Window;
@@ -45,6 +46,8 @@ pub struct Exhausted {
     pub asked: Allowance,
     /// When the next period begins; `None` if never.
     pub renews: Option<Moment>,
+    /// What to borrow, if it is [`Why::Unlent`].
+    pub want: Option<Want>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -57,6 +60,10 @@ pub enum Why {
     Unbooked,
     /// There are as many accounts as may be.
     Crowded,
+    /// This node was not lent enough of a budget that is shared: it may borrow.
+    Unlent,
+    /// It could not borrow, since the store does not answer.
+    Away,
 }
 
 /// How one of the budgets above a call stands.
@@ -149,13 +156,15 @@ impl Rule {
 
 impl std::fmt::Display for Exhausted {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        let Exhausted { budget, scope, whose, why, allowance, left, asked, renews } = self;
+        let Exhausted { budget, scope, whose, why, allowance, left, asked, renews, want: _ } = self;
         write!(f, "budget `{budget}` of {} `{whose}`: ", scope.as_str())?;
         match why {
             Why::Spent => write!(f, "{left} of {allowance} left, the call may take {asked}")?,
             Why::TooLarge => write!(f, "the call may take {asked}, which is more than all of {allowance}")?,
             Why::Unbooked => f.write_str("what is spent cannot be written down")?,
             Why::Crowded => f.write_str("there are as many accounts as it may have")?,
+            Why::Unlent => f.write_str("this node was not lent enough of it")?,
+            Why::Away => f.write_str("the store that lends it does not answer")?,
         }
         match renews {
             Some(at) if *why == Why::Spent => write!(f, "; it renews at {at}"),

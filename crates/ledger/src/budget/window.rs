@@ -14,10 +14,13 @@ pub(super) struct Window {
     pub(super) key: Key,
     /// When the period began, in seconds since 1970.
     pub(super) start: u64,
-    /// Spent and reserved, and two bits above, `OVER` and `GONE`.
+    /// Spent, reserved and unlent, and two bits above, `OVER` and `GONE`.
     used: AtomicU64,
     /// Settled. Never more than is used: what is settled comes off `used` before it is added here.
     spent: AtomicU64,
+    /// Of a shared budget: what this node was not lent. What is used may for a moment be more than this and what is spent
+    /// and reserved, never less.
+    unlent: AtomicU64,
 }
 
 /// Why nothing could be taken from a window.
@@ -38,8 +41,9 @@ const GONE: u64 = 1 << 63;
 const COUNT: u64 = OVER - 1;
 
 impl Window {
-    pub(super) fn new(key: Key, start: u64, spent: u64) -> Window {
-        Window { key, start, used: AtomicU64::new(spent), spent: AtomicU64::new(spent) }
+    /// Of which so much is not lent; nothing, if the budget is not shared.
+    pub(super) fn new(key: Key, start: u64, unlent: u64) -> Window {
+        Window { key, start, used: unlent.into(), spent: 0.into(), unlent: unlent.into() }
     }
 
     /// Takes so much if it leaves no more than `limit` used; without a limit always.
@@ -75,6 +79,35 @@ impl Window {
         (before, before.saturating_add(spent).min(COUNT))
     }
 
+    /// Counts what was spent before the process began. Of a shared budget it had been lent then.
+    pub(super) fn restore(&self, spent: u64) {
+        let had = self.unlent.fetch_update(SeqCst, SeqCst, |unlent| Some(unlent.saturating_sub(spent)));
+        self.settle(had.unwrap_or_default().min(spent), spent);
+    }
+
+    /// What is lent is free to be taken.
+    pub(super) fn lend(&self, amount: u64) {
+        let had = self.unlent.fetch_update(SeqCst, SeqCst, |unlent| Some(unlent.saturating_sub(amount)));
+        let amount = had.unwrap_or_default().min(amount);
+        let _ = self
+            .used
+            .fetch_update(SeqCst, SeqCst, |used| Some((used & !COUNT) | (used & COUNT).saturating_sub(amount)));
+    }
+
+    /// Takes back what is free, in multiples of `grain`; says how much that was.
+    pub(super) fn give_back(&self, limit: u64, grain: u64) -> u64 {
+        let free = limit.saturating_sub(self.used()) / grain * grain;
+        if free == 0 || self.take(free, Some(limit)).is_err() {
+            return 0;
+        }
+        self.unlent.fetch_add(free, SeqCst);
+        free
+    }
+
+    pub(super) fn unlent(&self) -> u64 {
+        self.unlent.load(SeqCst)
+    }
+
     pub(super) fn used(&self) -> u64 {
         self.used.load(SeqCst) & COUNT
     }
@@ -93,8 +126,9 @@ impl Window {
     pub(super) fn forget(&self) -> bool {
         // In this order: `spent` only grows, and is never more than `used`. If the two are equal now, nothing was
         // reserved when `used` was read, and the exchange fails if anything was since.
+        let unlent = self.unlent.load(SeqCst);
         let spent = self.spent.load(SeqCst);
         let used = self.used.load(SeqCst);
-        used == spent && self.used.compare_exchange(used, used | GONE, SeqCst, SeqCst).is_ok()
+        used == spent + unlent && self.used.compare_exchange(used, used | GONE, SeqCst, SeqCst).is_ok()
     }
 }

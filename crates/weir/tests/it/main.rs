@@ -10,6 +10,7 @@ mod h2peer;
 mod hostile;
 mod http;
 mod identity;
+mod leases;
 mod limits;
 mod money;
 mod names;

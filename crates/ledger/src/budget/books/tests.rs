@@ -168,6 +168,49 @@ fn what_cannot_be_booked_is_not_spent() {
 }
 
 #[test]
+fn a_node_spends_what_it_was_lent_and_gives_back_the_rest() {
+    let specs = r#"{ "a": { "per": "team", "amount": "6400 tokens", "every": "hour" },
+                     "s": { "per": "team", "amount": "5 tokens", "enforce": "soft" } }"#;
+    let node = books(specs).shared(None);
+    let refused = node.reserve(&caller("x"), &tokens(30), NOON).unwrap_err();
+    let want = refused.want.unwrap();
+    assert_eq!((refused.why, want.limit, want.held, want.least, want.wish), (Why::Unlent, 6400, 0, 30, 100));
+    assert_eq!(want.key(), format!("weir:budget:a:blue:{}", NOON.secs()));
+    node.lend(&want, 100);
+    let hold = node.reserve(&caller("x"), &tokens(80), NOON).unwrap();
+    let more = node.reserve(&caller("x"), &tokens(50), NOON).unwrap_err().want.unwrap();
+    assert_eq!((more.held, more.least), (100, 30));
+    hold.settle(&tokens(10));
+    assert_eq!(spent(&node, NOON), "a blue 10 tokens left 90 tokens, s blue 10 tokens left 0 tokens");
+    // A reload keeps what is lent, unless the budget allows something else now.
+    let same = renewed(specs, Some(&node)).shared(Some(&node));
+    assert!(spent(&same, NOON).contains("left 90 tokens"));
+    let other = renewed(&specs.replace("6400", "7000"), Some(&node)).shared(Some(&node));
+    assert!(!spent(&other, NOON).contains("a blue"));
+    let back = node.give_back(NOON);
+    assert_eq!((back.len(), back[0].wish, back[0].held), (1, 90, 10));
+    assert_eq!(node.give_back(NOON).len(), 0);
+    assert_eq!(node.reserve(&caller("x"), &tokens(1), NOON).unwrap_err().why, Why::Unlent);
+    // What comes too late is for a period that is over.
+    let next = Moment::from_secs(NOON.secs() + 3600);
+    assert_eq!(node.reserve(&caller("x"), &tokens(1), next).unwrap_err().why, Why::Unlent);
+    node.lend(&want, 100);
+    assert_eq!(node.reserve(&caller("x"), &tokens(1), next).unwrap_err().why, Why::Unlent);
+}
+
+#[test]
+fn what_a_shared_budget_spent_before_a_crash_is_not_free_again() {
+    let node = books(r#"{ "a": { "per": "api", "amount": "6400 tokens" } }"#).shared(None);
+    let usage = base::TokenUsage { input: 300, ..base::TokenUsage::default() };
+    node.restore(&Entry { api: "chat".into(), usage, time: NOON, ..Entry::default() });
+    let want = node.reserve(&caller("x"), &tokens(1), NOON).unwrap_err().want.unwrap();
+    // The store is told that this was lent.
+    assert_eq!(want.held, 300);
+    node.lend(&want, 100);
+    assert_eq!(spent(&node, NOON), "a chat 300 tokens left 100 tokens");
+}
+
+#[test]
 fn a_million_tasks_need_no_more_memory_than_is_allowed() {
     let closed = books(r#"{ "t": { "per": "task", "amount": "2 calls", "keys": 1000 } }"#);
     let open = books(r#"{ "t": { "per": "task", "amount": "2 calls", "keys": 1000, "fail": "open" } }"#);
