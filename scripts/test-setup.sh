@@ -22,6 +22,8 @@ for pair in "${wanted[@]}"; do
     # Servers are kept where only root looks.
     PATH="$PATH:/usr/sbin" command -v "${pair%%:*}" >/dev/null || missing+=("${pair##*:}")
 done
+# A library, which no command tells of.
+ls /usr/lib/*/faketime/libfaketime.so.1 >/dev/null 2>&1 || missing+=(faketime)
 # Debian's python3 can say `import venv` and still lack what fills one.
 python3 -c 'import ensurepip, venv' 2>/dev/null || missing+=(python3-venv)
 if [ "${#missing[@]}" -gt 0 ]; then

@@ -112,10 +112,14 @@ async fn fresh(mut open: Open, mut stream: Stream) {
         let peer = peer(remote, local, None);
         return plain(open, stream, BytesMut::new(), peer, accepted, true).await;
     };
-    match tls::accept(stream, &current, listener.head_timeout()).await {
-        Ok((stream, info)) => secure(open, stream, peer(remote, local, Some(info)), accepted).await,
-        Err(error) => tracing::debug!(listener = %listener.name, %error, "TLS handshake failed"),
-    }
+    // Apart, as all that only some connections need: each holds the room for what it may come to.
+    Box::pin(async move {
+        match tls::accept(stream, &current, listener.head_timeout()).await {
+            Ok((stream, info)) => secure(open, stream, peer(remote, local, Some(info)), accepted).await,
+            Err(error) => tracing::debug!(listener = %listener.name, %error, "TLS handshake failed"),
+        }
+    })
+    .await;
 }
 
 fn peer(remote: Option<SocketAddr>, local: Option<SocketAddr>, tls: Option<TlsInfo>) -> Arc<Peer> {
@@ -143,7 +147,8 @@ async fn plain(mut open: Open, stream: Stream, read: BytesMut, peer: Arc<Peer>, 
         h1::Outcome::Closed => {}
         h1::Outcome::Http2(stream, read) => {
             let io = Prefixed::new(read, stream);
-            h2::serve(io, peer, arrival, gateway, &listener.http2(), listener.drain.drained()).await;
+            let settings = listener.http2();
+            Box::pin(h2::serve(io, peer, arrival, gateway, &settings, listener.drain.drained())).await;
         }
         h1::Outcome::HandOver(stream, read) => {
             if let Some(seat) = open.seat.take() {
@@ -177,7 +182,8 @@ async fn secure<I: Io + 'static>(open: Open, stream: I, peer: Arc<Peer>, accepte
     let gateway = Gateway { worker: worker.clone(), listener: listener.clone() };
     let arrival = Arrival { accepted, tls_done: Time::now(), first: true, ..Arrival::default() };
     if peer.tls.as_ref().and_then(|tls| tls.alpn.as_deref()) == Some("h2") {
-        return h2::serve(stream, peer, arrival, gateway, &listener.http2(), listener.drain.drained()).await;
+        let settings = listener.http2();
+        return Box::pin(h2::serve(stream, peer, arrival, gateway, &settings, listener.drain.drained())).await;
     }
     let settings = listener.http1();
     let accepting = h1::Accepted { io: stream, read: BytesMut::new(), peer, arrival };

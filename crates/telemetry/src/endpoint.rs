@@ -1,20 +1,20 @@
 //! `/metrics`, `/healthz` and `/readyz` over HTTP/1: one request a connection, GET only.
 
 use std::fs::File;
-use std::net::TcpListener;
+use std::net::{SocketAddr, TcpListener};
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 use std::time::Duration;
 
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::TcpStream;
+use tokio::net::{TcpListener as TokioListener, TcpStream};
 use tokio::task::JoinSet;
 
 use crate::Shared;
 use crate::metrics::render;
 
 pub(crate) async fn serve(listener: TcpListener, shared: Arc<Shared>) {
-    let listener = match tokio::net::TcpListener::from_std(listener) {
+    let listener = match TokioListener::from_std(listener) {
         Ok(listener) => listener,
         Err(error) => return tracing::error!(%error, "cannot serve metrics"),
     };
@@ -22,16 +22,11 @@ pub(crate) async fn serve(listener: TcpListener, shared: Arc<Shared>) {
     // Given up for one who asks how things are when there are no more descriptors.
     let mut spare = Vec::new();
     loop {
-        while spare.len() < SPARE
-            && let Ok(file) = File::open("/dev/null")
-        {
-            spare.push(file);
-        }
         while connections.len() >= CONNECTIONS {
             connections.join_next().await;
         }
         tokio::select! {
-            accepted = listener.accept() => match accepted {
+            accepted = accept(&listener, &mut spare) => match accepted {
                 Ok((stream, _)) => {
                     let shared = shared.clone();
                     connections.spawn(async move {
@@ -39,11 +34,22 @@ pub(crate) async fn serve(listener: TcpListener, shared: Arc<Shared>) {
                     });
                 }
                 // Out of descriptors, most likely; trying again at once would spin.
-                Err(_) if spare.pop().is_some() => {}
                 Err(_) => tokio::time::sleep(Duration::from_millis(100)).await,
             },
             Some(_) = connections.join_next() => {}
         }
+    }
+}
+
+async fn accept(listener: &TokioListener, spare: &mut Vec<File>) -> std::io::Result<(TcpStream, SocketAddr)> {
+    while spare.len() < SPARE
+        && let Ok(file) = File::open("/dev/null")
+    {
+        spare.push(file);
+    }
+    match listener.accept().await {
+        Err(_) if spare.pop().is_some() => listener.accept().await,
+        accepted => accepted,
     }
 }
 

@@ -11,7 +11,7 @@ mod head;
 mod server;
 
 pub use client::{Connection, Recycle};
-pub use framing::Framing;
-pub use head::{HeadError, HeadLimits, ParsedRequest, parse_request, write_request};
+pub use framing::{Decoded, Decoder, Framing};
+pub use head::{HeadError, HeadLimits, ParsedRequest, ParsedResponse, parse_request, parse_response, write_request};
 pub(crate) use head::{is_authority, is_target};
 pub use server::{Accepted, Outcome, Settings, serve};

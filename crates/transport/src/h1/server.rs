@@ -3,7 +3,7 @@
 use std::cell::RefCell;
 use std::future::{Future, poll_fn};
 use std::io;
-use std::pin::{Pin, pin};
+use std::pin::Pin;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
@@ -301,7 +301,8 @@ async fn exchange<I: Io + 'static, H: Handler>(
     let request = Request { head, body, peer: peer.clone(), arrival, upgrade };
 
     let response = {
-        let mut answering = pin!(handler.handle(request));
+        // Apart, so that a connection between two calls, as most are, does not hold the room that a call needs.
+        let mut answering = Box::pin(handler.handle(request));
         poll_fn(|cx| {
             if let Poll::Ready(response) = answering.as_mut().poll(cx) {
                 return Poll::Ready(Some(response));

@@ -4,6 +4,7 @@ mod answers;
 mod floods;
 mod frames;
 mod http2;
+mod machine;
 mod origin;
 mod process;
 mod requests;

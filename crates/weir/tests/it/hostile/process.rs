@@ -9,7 +9,7 @@ use crate::weir::Running;
 
 pub struct Process {
     pub weir: Running,
-    _folder: TempDir,
+    pub folder: TempDir,
     pub web: SocketAddr,
     pub metrics: SocketAddr,
 }
@@ -41,7 +41,7 @@ impl Process {
         };
         let web = address("listener=web");
         let metrics = address("metrics");
-        Process { weir, _folder: folder, web, metrics }
+        Process { weir, folder, web, metrics }
     }
 
     /// A metric, by its name and its labels.
