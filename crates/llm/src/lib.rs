@@ -11,6 +11,7 @@
 #![forbid(unsafe_code)]
 
 pub mod catalogue;
+pub mod count;
 mod dialect;
 pub mod error;
 mod event_stream;

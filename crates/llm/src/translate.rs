@@ -32,7 +32,7 @@ pub struct Options<'o> {
     pub id: &'o str,
     /// Seconds since 1970, where the provider does not say when.
     pub now: u64,
-    /// The request is for counting its tokens, not for an answer.
+    /// The request is for counting its tokens, not for an answer; what comes back is read by [`crate::count`].
     pub count: bool,
     pub quirks: Quirks,
 }

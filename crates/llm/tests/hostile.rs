@@ -266,3 +266,12 @@ fn a_page_of_html_is_an_error_in_the_callers_words() {
     }
     assert!(translate::answer(Dialect::OpenAiChat, Dialect::Anthropic, page, &options()).is_err());
 }
+
+#[test]
+fn a_request_to_count_asks_for_no_answer() {
+    let body = br#"{"model":"m","messages":[{"role":"user","content":"x"}],"max_tokens":9,"stream":true}"#;
+    let count = translate::Options { count: true, ..options() };
+    let translated = translate::request(Dialect::OpenAiChat, Dialect::Anthropic, body, &count).unwrap();
+    let value: Value = serde_json::from_slice(&translated.body).unwrap();
+    assert_eq!(value, serde_json::json!({ "model": "m", "messages": [{ "role": "user", "content": "x" }] }));
+}

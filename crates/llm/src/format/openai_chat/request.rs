@@ -109,6 +109,8 @@ pub(super) fn read_thoughts<'a>(fields: &mut Fields<'a>, lost: &mut Losses) -> R
         let mut block = block.fields("an object")?;
         let at = block.at();
         let kind = block.string("type")?;
+        // A piece of a stream that was put together.
+        block.take("index");
         let thought = match kind.as_deref() {
             Some("redacted_thinking") => Thought { text: block.need_string("data")?, signature: None, redacted: true },
             _ => Thought {

@@ -250,13 +250,25 @@ pub(crate) struct Encoder {
     empty: bool,
     /// Calls begun in each choice.
     calls: Vec<u32>,
-    thought: bool,
+    /// The thought that is under way, which its signature is given with.
+    thought: Option<String>,
+    /// Signed thoughts so far: the SDK puts pieces of lists together by their `index`.
+    thoughts: u32,
     usage: Option<TokenUsage>,
 }
 
 impl Encoder {
     pub(crate) fn new(head: Head) -> Encoder {
-        Encoder { head, started: false, call: 0, empty: false, calls: Vec::new(), thought: false, usage: None }
+        Encoder {
+            head,
+            started: false,
+            call: 0,
+            empty: false,
+            calls: Vec::new(),
+            thought: None,
+            thoughts: 0,
+            usage: None,
+        }
     }
 
     pub(crate) fn write(&mut self, event: Event<'_>, to: &mut Vec<u8>) {
@@ -272,7 +284,7 @@ impl Encoder {
                 if std::mem::take(&mut self.empty) {
                     self.arguments(choice, "{}", to);
                 }
-                self.thought = false;
+                self.thought = None;
             }
             Event::Logprobs { choice, logprobs } => {
                 self.chunk(to, |out| {
@@ -344,7 +356,7 @@ impl Encoder {
                 block.text("type", "redacted_thinking");
                 block.text("data", data);
             }),
-            Begin::Thought => self.thought = true,
+            Begin::Thought => self.thought = Some(String::new()),
             Begin::Text | Begin::Refusal => {}
         }
     }
@@ -353,18 +365,23 @@ impl Encoder {
         match delta {
             Delta::Text(text) => self.choice(choice, None, to, |delta| delta.text("content", text)),
             Delta::Refusal(text) => self.choice(choice, None, to, |delta| delta.text("refusal", text)),
-            Delta::Thought(text) => self.choice(choice, None, to, |delta| delta.text("reasoning_content", text)),
+            Delta::Thought(text) => {
+                self.thought.get_or_insert_default().push_str(text);
+                self.choice(choice, None, to, |delta| delta.text("reasoning_content", text));
+            }
             Delta::Arguments(json) => {
                 self.empty = false;
                 self.arguments(choice, json, to);
             }
-            // That of a call has no place here.
-            Delta::Signature(_) if !self.thought => {}
-            Delta::Signature(signature) => self.block(choice, to, |block| {
-                block.text("type", "thinking");
-                block.text("thinking", "");
-                block.text("signature", signature);
-            }),
+            Delta::Signature(signature) => {
+                // That of a call has no place here.
+                let Some(thought) = self.thought.take() else { return };
+                self.block(choice, to, |block| {
+                    block.text("type", "thinking");
+                    block.text("thinking", &thought);
+                    block.text("signature", signature);
+                });
+            }
         }
     }
 
@@ -381,10 +398,15 @@ impl Encoder {
     }
 
     fn block(&mut self, choice: u32, to: &mut Vec<u8>, fields: impl FnOnce(&mut Out<'_>)) {
+        let index = self.thoughts;
+        self.thoughts += 1;
         self.choice(choice, None, to, |delta| {
             let to = delta.key("thinking_blocks");
             to.push(b'[');
-            Out::object(to, fields);
+            Out::object(to, |block| {
+                block.number("index", index);
+                fields(block);
+            });
             to.push(b']');
         });
     }
