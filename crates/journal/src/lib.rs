@@ -16,7 +16,7 @@ mod writer;
 use std::time::Duration;
 
 pub use open::{Journal, OpenError, Recovery, Torn};
-pub use reader::{Reader, read};
+pub use reader::{Id, Reader, read};
 pub use writer::{Handle, Rejected, State, Ticket};
 
 /// How a journal is kept.

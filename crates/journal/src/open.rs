@@ -18,8 +18,8 @@ use crate::{Settings, folder, reader};
 pub struct Journal {
     handle: Handle,
     thread: Option<thread::JoinHandle<()>>,
-    /// The node whose journal this is; with the sequence it makes the id of an entry.
-    pub node: u64,
+    /// With the sequence it makes the id of an entry.
+    pub writer: u64,
 }
 
 /// What was found when a journal was opened.
@@ -27,14 +27,12 @@ pub struct Journal {
 pub struct Recovery {
     /// Entries that were read, and given to the caller.
     pub entries: u64,
-    /// The end of the last file that was no whole record, and was cut off. It was never acknowledged.
-    pub torn: Option<Torn>,
+    /// Ends of files that were no whole records, and were cut off. They were never acknowledged.
+    pub torn: Vec<Torn>,
     /// Bytes in the midst of files that are not as they were written; passed over.
     pub damaged: u64,
     /// Reservations that nothing settles. Each is booked now, as it was reserved.
     pub crashed: u64,
-    /// The sequence of the next record.
-    pub next: u64,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -46,7 +44,7 @@ pub struct Torn {
 
 #[derive(Debug, thiserror::Error)]
 pub enum OpenError {
-    #[error("another process writes to the journal in `{}`; expected a folder of its own for each", .0.display())]
+    #[error("as many processes as may write to the journal in `{}`; expected a folder of its own for each node", .0.display())]
     Taken(PathBuf),
     #[error("the journal in `{}` cannot be opened", .folder.display())]
     Io { folder: PathBuf, source: io::Error },
@@ -54,7 +52,8 @@ pub enum OpenError {
 
 impl Journal {
     /// Opens the journal in a folder, which is made if need be. Every entry of calls that began at `since` or later goes
-    /// to `replay` first, in order; of older ones some may, too. What was reserved and never settled is booked as it was reserved.
+    /// to `replay` first, those of one writer in order; of older ones some may, too. What was reserved and never settled
+    /// is booked as it was reserved, unless the process that reserved it still runs.
     ///
     /// `told` hears, from the writer's thread, when entries cannot be written and when they can again.
     pub fn open(
@@ -66,29 +65,35 @@ impl Journal {
     ) -> Result<(Journal, Recovery), OpenError> {
         let failed = |source| OpenError::Io { folder: path.to_owned(), source };
         fs::create_dir_all(path).map_err(failed)?;
-        let Some(lock) = folder::lock(path).map_err(failed)? else { return Err(OpenError::Taken(path.to_owned())) };
-        let node = folder::node(path).map_err(failed)?;
-        let mut recovery = Recovery { next: 1, ..Recovery::default() };
-        let tail = tail(path, &mut recovery).map_err(failed)?;
-        let open = replay_all(path, since, &mut recovery, &mut replay).map_err(failed)?;
-        let crashed: Vec<Record> = open.into_values().map(|opened| Record::Entry(opened.crashed())).collect();
-        recovery.crashed = crashed.len() as u64;
-        for record in &crashed {
-            if let Record::Entry(entry) = record {
-                replay(entry);
+        let mut told = Some(told);
+        let mut ours: Option<Journal> = None;
+        let mut recovery = Recovery::default();
+        for number in 0..folder::SLOTS {
+            let slot = path.join(number.to_string());
+            if !slot.is_dir() {
+                if ours.is_some() {
+                    break;
+                }
+                fs::create_dir(&slot).and_then(|()| folder::sync(path)).map_err(failed)?;
+            }
+            let Some(lock) = folder::lock(&slot).map_err(failed)? else {
+                // Another process writes there; what it still has open is its own affair.
+                let _ = replay_all(&slot, since, &mut recovery, &mut replay).map_err(failed)?;
+                continue;
+            };
+            let told: Box<dyn FnMut(&State) + Send> = match (&ours, told.take()) {
+                (None, Some(told)) => Box::new(told),
+                _ => Box::new(|_| {}),
+            };
+            let journal =
+                open_slot(&slot, lock, settings.clone(), since, &mut recovery, &mut replay, told).map_err(failed)?;
+            match &ours {
+                None => ours = Some(journal),
+                // What somebody left there is finished, and nothing more is written.
+                Some(_) => drop(journal.close()),
             }
         }
-        let (sender, receiver) = mpsc::channel();
-        let shared = Shared::new();
-        let handle = Handle::new(sender, shared.clone(), settings.backlog);
-        for record in crashed {
-            // The writer has not begun, and there is room for as many as were open at once.
-            let _ = handle.push(record);
-        }
-        let writer =
-            Writer::new(path.to_owned(), tail, recovery.next, settings, receiver, shared, Box::new(told), lock);
-        let thread = thread::Builder::new().name("journal".to_owned()).spawn(move || writer.run()).map_err(failed)?;
-        Ok((Journal { handle, thread: Some(thread), node }, recovery))
+        ours.map(|journal| (journal, recovery)).ok_or_else(|| OpenError::Taken(path.to_owned()))
     }
 
     /// For whoever has entries; any number of them.
@@ -107,31 +112,59 @@ impl Journal {
     }
 }
 
-/// Finds the last file and where its last whole record ends, and cuts off what is behind.
-fn tail(path: &Path, recovery: &mut Recovery) -> io::Result<Option<(PathBuf, u64)>> {
+/// Finishes what was left in one writer's folder, and goes on writing there.
+fn open_slot(
+    slot: &Path,
+    lock: File,
+    settings: Settings,
+    since: Option<Moment>,
+    recovery: &mut Recovery,
+    replay: &mut impl FnMut(&ledger::Entry),
+    told: Box<dyn FnMut(&State) + Send>,
+) -> io::Result<Journal> {
+    let writer = folder::writer(slot)?;
+    let (tail, next) = tail(slot, recovery)?;
+    let open = replay_all(slot, since, recovery, replay)?;
+    let (sender, receiver) = mpsc::channel();
+    let shared = Shared::new();
+    let handle = Handle::new(sender, shared.clone(), settings.backlog);
+    for opened in open.into_values() {
+        let entry = opened.crashed();
+        replay(&entry);
+        recovery.crashed += 1;
+        // The writer has not begun, and there is room for as many as were open at once.
+        let _ = handle.push(Record::Entry(entry));
+    }
+    let thread = Writer::new(slot.to_owned(), tail, next, settings, receiver, shared, told, lock);
+    let thread = thread::Builder::new().name("journal".to_owned()).spawn(move || thread.run())?;
+    Ok(Journal { handle, thread: Some(thread), writer })
+}
+
+/// Finds the last file and where its last whole record ends, and cuts off what is behind; and the next sequence.
+fn tail(path: &Path, recovery: &mut Recovery) -> io::Result<(Option<(PathBuf, u64)>, u64)> {
     while let Some((first, file)) = folder::segments(path)?.pop() {
         let length = fs::metadata(&file)?.len();
         let Some(mut frames) = Frames::open(&file)? else {
             // It was being made; nothing can be in it.
-            recovery.torn = Some(Torn { file: file.clone(), at: 0, bytes: length });
+            recovery.torn.push(Torn { file: file.clone(), at: 0, bytes: length });
             fs::remove_file(&file)?;
             folder::sync(path)?;
             continue;
         };
-        recovery.next = first.max(1);
+        let mut next = first.max(1);
         while let Some((sequence, _)) = frames.next()? {
-            recovery.next = recovery.next.max(sequence + 1);
+            next = next.max(sequence + 1);
         }
         let end = frames.offset;
         if end < length {
-            recovery.torn = Some(Torn { file: file.clone(), at: end, bytes: length - end });
+            recovery.torn.push(Torn { file: file.clone(), at: end, bytes: length - end });
             let file = File::options().write(true).open(&file)?;
             file.set_len(end)?;
             file.sync_all()?;
         }
-        return Ok(Some((file, end)));
+        return Ok((Some((file, end)), next));
     }
-    Ok(None)
+    Ok((None, 1))
 }
 
 /// Gives away all entries, and tells what is reserved and not settled.
@@ -142,7 +175,7 @@ fn replay_all(
     replay: &mut impl FnMut(&ledger::Entry),
 ) -> io::Result<BTreeMap<u64, Opened>> {
     let mut open: BTreeMap<u64, Opened> = BTreeMap::new();
-    let mut reader = reader::read(path, since)?;
+    let mut reader = reader::read_slot(path, since)?;
     for record in &mut reader {
         match record?.1 {
             Record::Opened(opened) => {
@@ -158,6 +191,6 @@ fn replay_all(
             }
         }
     }
-    recovery.damaged = reader.damaged();
+    recovery.damaged += reader.damaged();
     Ok(open)
 }

@@ -35,8 +35,8 @@ fn open_with(path: &Path, settings: Settings) -> (Journal, Recovery, Vec<u64>) {
 
 fn written(path: &Path) -> Vec<(u64, u64)> {
     let records = read(path, None).unwrap().map(Result::unwrap);
-    let entries = records.filter_map(|(sequence, record)| match record {
-        Record::Entry(entry) => Some((sequence, entry.time.0)),
+    let entries = records.filter_map(|(id, record)| match record {
+        Record::Entry(entry) => Some((id.sequence, entry.time.0)),
         Record::Opened(_) => None,
     });
     entries.collect()
@@ -47,16 +47,15 @@ fn what_was_written_is_there_and_the_sequence_goes_on() {
     let folder = tempfile::tempdir().unwrap();
     let path = &folder.path().join("new/folder");
     let (journal, recovery, seen) = open_with(path, settings());
-    assert_eq!((recovery, seen), (Recovery { next: 1, ..Recovery::default() }, vec![]));
-    let node = journal.node;
+    assert_eq!((recovery, seen), (Recovery::default(), vec![]));
+    let writer = journal.writer;
     let handle = journal.handle();
     let tickets: Vec<Ticket> = (1..=100).map(|number| handle.append(entry(number)).unwrap()).collect();
     assert!(handle.flush() && tickets.iter().all(|ticket| handle.is_durable(*ticket)));
-    assert!(matches!(Journal::open(path, settings(), None, |_| {}, |_| {}), Err(OpenError::Taken(_))));
     assert!(journal.close());
     let (journal, recovery, seen) = open_with(path, settings());
-    assert_eq!(recovery, Recovery { entries: 100, next: 101, ..Recovery::default() });
-    assert_eq!((seen, journal.node), ((1..=100).collect(), node));
+    assert_eq!(recovery, Recovery { entries: 100, ..Recovery::default() });
+    assert_eq!((seen, journal.writer), ((1..=100).collect(), writer));
     journal.handle().append(entry(101)).unwrap();
     assert!(journal.close());
     assert_eq!(written(path), (1..=101).map(|it| (it, it)).collect::<Vec<_>>());
@@ -84,7 +83,7 @@ fn many_threads_hand_over_and_each_entry_is_there_once() {
     });
     assert!(journal.close());
     let mut all = written(folder.path());
-    assert!(folder::segments(folder.path()).unwrap().len() > 1, "it never began another file");
+    assert!(folder::segments(&folder.path().join("0")).unwrap().len() > 1, "it never began another file");
     assert_eq!(all.iter().map(|it| it.0).collect::<Vec<_>>(), (1..=8000).collect::<Vec<_>>());
     all.sort_by_key(|it| it.1);
     assert_eq!(all.iter().map(|it| it.1).collect::<Vec<_>>(), (0..8000).collect::<Vec<_>>());
@@ -98,7 +97,7 @@ fn an_end_that_is_torn_anywhere_is_cut_off() {
         journal.handle().append(entry(number)).unwrap();
     }
     assert!(journal.close());
-    let [(_, file)] = &folder::segments(folder.path()).unwrap()[..] else { panic!("one file") };
+    let [(_, file)] = &folder::segments(&folder.path().join("0")).unwrap()[..] else { panic!("one file") };
     let whole = fs::read(file).unwrap();
     let frame = (whole.len() - segment::HEAD) / 3;
     for end in 0..whole.len() {
@@ -107,13 +106,13 @@ fn an_end_that_is_torn_anywhere_is_cut_off() {
         let entries = end.saturating_sub(segment::HEAD) / frame;
         assert_eq!(seen.len(), entries, "cut at {end}");
         let torn = end.checked_sub(segment::HEAD).map_or(end, |rest| rest % frame) as u64;
-        assert_eq!(recovery.torn.map_or(0, |it| it.bytes), torn, "cut at {end}");
+        assert_eq!(recovery.torn.iter().map(|it| it.bytes).sum::<u64>(), torn, "cut at {end}");
         // What comes now stands behind what is whole.
         journal.handle().append(entry(9)).unwrap();
         assert!(journal.close());
         let numbers: Vec<u64> = written(folder.path()).iter().map(|it| it.1).collect();
         assert_eq!(numbers, (1..=entries as u64).chain([9]).collect::<Vec<_>>(), "cut at {end}");
-        for (_, file) in folder::segments(folder.path()).unwrap() {
+        for (_, file) in folder::segments(&folder.path().join("0")).unwrap() {
             fs::remove_file(file).unwrap();
         }
     }
@@ -127,13 +126,13 @@ fn damage_is_passed_over_and_nothing_behind_it_is_cut() {
         journal.handle().append(entry(number)).unwrap();
     }
     assert!(journal.close());
-    let [(_, file)] = &folder::segments(folder.path()).unwrap()[..] else { panic!("one file") };
+    let [(_, file)] = &folder::segments(&folder.path().join("0")).unwrap()[..] else { panic!("one file") };
     let mut bytes = fs::read(file).unwrap();
     let frame = (bytes.len() - segment::HEAD) / 5;
     bytes[segment::HEAD + 2 * frame + 20] ^= 4;
     fs::write(file, &bytes).unwrap();
     let (journal, recovery, seen) = open_with(folder.path(), settings());
-    assert_eq!((seen, recovery.damaged, recovery.torn, recovery.next), (vec![1, 2, 4, 5], frame as u64, None, 6));
+    assert_eq!((seen, recovery.damaged, recovery.torn.len()), (vec![1, 2, 4, 5], frame as u64, 0));
     assert!(journal.close());
 }
 
@@ -163,6 +162,33 @@ fn what_was_reserved_when_the_process_ended_is_booked_once() {
 }
 
 #[test]
+fn while_one_process_takes_over_from_another_both_write() {
+    let folder = tempfile::tempdir().unwrap();
+    let opened = |hold| Opened { hold, worst: Money::dollars(2), ..Opened::default() };
+    let (old, ..) = open_with(folder.path(), settings());
+    old.handle().append(entry(1)).unwrap();
+    old.handle().open(opened(1)).unwrap();
+    assert!(old.handle().flush());
+    // The new one counts what the old one wrote, and leaves alone what the old one has open.
+    let (new, recovery, seen) = open_with(folder.path(), settings());
+    assert_eq!((recovery.crashed, seen), (0, vec![1]));
+    assert_ne!(new.writer, old.writer);
+    new.handle().append(entry(3)).unwrap();
+    new.handle().open(opened(1)).unwrap();
+    old.handle().append(Entry { hold: 1, ..entry(2) }).unwrap();
+    assert!(old.close() && new.close());
+    let ids: Vec<Id> = read(folder.path(), None).unwrap().map(|it| it.unwrap().0).collect();
+    assert_eq!(ids.iter().map(|id| id.sequence).collect::<Vec<_>>(), [1, 2, 3, 1, 2]);
+    // Whoever comes next finishes what is left of both, once.
+    for crashed in [1, 0] {
+        let (journal, recovery, mut seen) = open_with(folder.path(), settings());
+        seen.sort_unstable();
+        assert_eq!((recovery.crashed, seen), (crashed, vec![0, 1, 2, 3]));
+        assert!(journal.close());
+    }
+}
+
+#[test]
 fn old_files_are_passed_over_and_forgotten() {
     let folder = tempfile::tempdir().unwrap();
     let (journal, ..) = open_with(folder.path(), Settings { segment: 100, ..settings() });
@@ -171,8 +197,9 @@ fn old_files_are_passed_over_and_forgotten() {
         handle.append(entry(number)).unwrap();
         assert!(handle.flush());
     }
-    let begun = |at: usize| segment::begun(&folder::segments(folder.path()).unwrap()[at].1).unwrap().unwrap();
-    assert_eq!(folder::segments(folder.path()).unwrap().len(), 2);
+    let begun =
+        |at: usize| segment::begun(&folder::segments(&folder.path().join("0")).unwrap()[at].1).unwrap().unwrap();
+    assert_eq!(folder::segments(&folder.path().join("0")).unwrap().len(), 2);
     // Of what is asked for nothing may be missing; some more may come.
     let since = |since| read(folder.path(), Some(since)).unwrap().count();
     assert_eq!((since(begun(1)), since(Moment(begun(1).0 + 1)), since(Moment(0))), (3, 1, 3));
@@ -242,7 +269,7 @@ fn killed_at_any_moment_it_loses_nothing_acknowledged_and_counts_nothing_twice()
         let acknowledged = lines.map_while(Result::ok).filter_map(|line| number(&line)).last().or(first).unwrap();
         assert!(acknowledged > last, "round {round} wrote nothing");
         let (journal, recovery, seen) = open_with(folder.path(), settings());
-        torn += u64::from(recovery.torn.is_some());
+        torn += recovery.torn.len();
         assert_eq!(recovery.damaged, 0);
         assert!(seen.last().is_some_and(|it| *it >= acknowledged), "lost what was acknowledged in round {round}");
         assert_eq!(seen, (1..=seen.len() as u64).collect::<Vec<_>>(), "round {round}");

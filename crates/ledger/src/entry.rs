@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 use crate::budget::{Caller, Moment, Used};
 use crate::{Money, ServiceTier};
 
-/// What one attempt at a model cost. Its id, the node and the sequence, is given by the journal that holds it.
+/// What one attempt at a model cost. Its id, the writer and the sequence, is given by the journal that holds it.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Entry {
     /// When the call began: in whose period it is counted.

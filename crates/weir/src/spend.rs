@@ -74,7 +74,7 @@ pub fn run(args: &Args) -> Exit {
         Err(error) => {
             complain(
                 &format!("the journal in `{}` cannot be read: {error}", args.data.display()),
-                "expected the folder that `ledger.data` names in the document, with files `*.journal`",
+                "expected the folder that `ledger.data` names in the document",
             );
             return Exit::Failed;
         }
