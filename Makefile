@@ -1,5 +1,5 @@
 .DEFAULT_GOAL := help
-.PHONY: help run test test-cache soak bench bench-llm fmt lint docs
+.PHONY: help run test test-cache fuzz soak bench bench-llm fmt lint docs
 
 help: ## This list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -14,6 +14,9 @@ test: ## All tests; installs what they need
 
 test-cache: ## The cache beside Squid and Varnish, by a suite that is not ours; installs what it needs
 	scripts/cache-tests.sh
+
+fuzz: ## Every fuzz target for ten seconds
+	scripts/fuzz.sh
 
 soak: ## Ten minutes of traffic of every kind, with faults; SOAK=60s for one
 	cargo test --release -p weir --test soak
