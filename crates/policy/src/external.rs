@@ -276,7 +276,16 @@ impl External {
             _ => url.to_owned(),
         };
         let method = method.unwrap_or(&head.method).clone();
-        Asked { method, url, headers, body: Bytes::new(), within: self.within, most: LARGEST, prior_knowledge: false }
+        Asked {
+            method,
+            url,
+            headers,
+            body: Bytes::new(),
+            within: self.within,
+            most: LARGEST,
+            prior_knowledge: false,
+            authorities: None,
+        }
     }
 
     fn told_http(&self, told: Told) -> Option<Verdict> {
@@ -366,6 +375,7 @@ impl External {
             within: self.within,
             most: LARGEST,
             prior_knowledge: true,
+            authorities: None,
         }
     }
 

@@ -1,6 +1,7 @@
 //! The narrow door through which a policy asks the outside world. Who stands behind it is the path's business.
 
 use std::pin::Pin;
+use std::sync::Arc;
 use std::time::Duration;
 
 use base::{Headers, Method, StatusCode};
@@ -38,6 +39,8 @@ pub struct Asked {
     pub most: usize,
     /// HTTP/2 without TLS, as gRPC is spoken. Over TLS the handshake settles it.
     pub prior_knowledge: bool,
+    /// Whom a server's certificate must lead to, in PEM; the system's authorities unless given.
+    pub authorities: Option<Arc<[u8]>>,
 }
 
 #[derive(Clone, Debug)]

@@ -43,6 +43,7 @@ struct Whom {
     host: String,
     port: u16,
     prior_knowledge: bool,
+    authorities: Option<Arc<[u8]>>,
 }
 
 impl World {
@@ -92,8 +93,8 @@ impl Asker {
         if let Some(pool) = self.pools.borrow().get(&whom) {
             return Ok(pool.clone());
         }
-        let Whom { https, ref host, port, prior_knowledge } = whom;
-        let tls = https.then(|| trusted(host)).transpose()?;
+        let Whom { https, ref host, port, prior_knowledge, ref authorities } = whom;
+        let tls = https.then(|| trusted(host, authorities.as_deref())).transpose()?;
         let target = Target {
             place: self.place(host, port).await,
             tls,
@@ -125,7 +126,7 @@ impl Asker {
     }
 
     async fn exchange(&self, asked: Asked) -> Result<Told, OutsideError> {
-        let Asked { method, url, headers, body, within, most, prior_knowledge } = asked;
+        let Asked { method, url, headers, body, within, most, prior_knowledge, authorities } = asked;
         let wrong = || OutsideError::Url(url.clone());
         let (scheme, rest) = url.split_once("://").ok_or_else(wrong)?;
         let at = rest.find(['/', '?']).unwrap_or(rest.len());
@@ -164,7 +165,7 @@ impl Asker {
         if !head.headers.contains("user-agent") {
             head.headers.append("user-agent", concat!("weir/", env!("CARGO_PKG_VERSION")));
         }
-        let pool = self.pool(Whom { https, host, port, prior_knowledge }).await?;
+        let pool = self.pool(Whom { https, host, port, prior_knowledge, authorities }).await?;
         let mut fresh = false;
         loop {
             let lease = pool
@@ -217,21 +218,23 @@ async fn whole(response: transport::Response, most: usize) -> Result<Told, Outsi
     Ok(Told { status: head.status, headers: head.headers, body: Bytes::from(whole), trailers })
 }
 
-/// TLS as the system trusts it.
-fn trusted(host: &str) -> Result<(Arc<ClientConfig>, ServerName<'static>), OutsideError> {
-    static CONFIG: LazyLock<Result<Arc<ClientConfig>, String>> = LazyLock::new(|| {
-        let input = tls::ClientTls {
-            authorities: None,
-            certificate: None,
-            verify: true,
-            alpn: &[tls::Alpn::H2, tls::Alpn::Http1],
-        };
-        match input.build(&crate::node::provider()) {
-            Ok(built) => Ok(built.config),
-            Err(errors) => Err(errors.iter().map(ToString::to_string).collect::<Vec<_>>().join("; ")),
-        }
-    });
-    let config = CONFIG.clone().map_err(OutsideError::Connect)?;
+/// TLS as these authorities vouch for it, or the system's.
+fn trusted(host: &str, authorities: Option<&[u8]>) -> Result<(Arc<ClientConfig>, ServerName<'static>), OutsideError> {
+    static SYSTEM: LazyLock<Result<Arc<ClientConfig>, String>> = LazyLock::new(|| build(None));
+    let config = match authorities {
+        None => SYSTEM.clone(),
+        given => build(given),
+    };
+    let config = config.map_err(OutsideError::Connect)?;
     let name = tls::server_name(host.trim_matches(['[', ']']));
     Ok((config, name.map_err(|error| OutsideError::Connect(error.to_string()))?))
+}
+
+fn build(authorities: Option<&[u8]>) -> Result<Arc<ClientConfig>, String> {
+    let alpn = &[tls::Alpn::H2, tls::Alpn::Http1];
+    let input = tls::ClientTls { authorities, certificate: None, verify: true, alpn };
+    match input.build(&crate::node::provider()) {
+        Ok(built) => Ok(built.config),
+        Err(errors) => Err(errors.iter().map(ToString::to_string).collect::<Vec<_>>().join("; ")),
+    }
 }

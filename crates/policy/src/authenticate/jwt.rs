@@ -33,6 +33,9 @@ pub struct JwtSpec {
     /// hour, and renewed before that; a key that is not known is looked for at most once in five seconds.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub jwks: Option<String>,
+    /// Whom to trust when the keys are fetched over `https://`: authorities in PEM, the system's unless given.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub authorities: Option<SecretRef>,
     /// Instead of `jwks`: what the issuer and Weir share, for `HS256` and its like. At least 32 bytes.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub secret: Option<SecretRef>,
@@ -387,6 +390,7 @@ impl JwtSpec {
             issuer,
             audience,
             jwks,
+            authorities,
             secret,
             algorithms,
             r#type,
@@ -416,6 +420,9 @@ impl JwtSpec {
                 format!("{at}.team-claim"),
                 "only callers that are none of the consumers get a team by it; expected `unknown: allow` beside it",
             );
+        }
+        if authorities.is_some() && !jwks.as_ref().is_some_and(|jwks| jwks.starts_with("https://")) {
+            env.error(format!("{at}.authorities"), "nothing is fetched over TLS; expected `jwks: https://…` beside it");
         }
         let stale = stale.map_or(Duration::from_secs(24 * 3600), |it| it.0);
         let (keys, algorithms) = self.keys(at, jwks.as_deref(), secret.as_ref(), algorithms, stale, previous, env)?;
@@ -458,12 +465,24 @@ impl JwtSpec {
                     let message = "needs a secret, which a public set of keys has not; expected one such as `RS256`";
                     env.error(format!("{at}.algorithms[{wrong}]"), message);
                 }
+                let authorities = self.authorities.as_ref().and_then(|reference| match (env.read)(reference) {
+                    Ok(pem) => Some(Arc::<[u8]>::from(pem)),
+                    Err(message) => {
+                        env.error(format!("{at}.authorities"), message);
+                        None
+                    }
+                });
                 if jwks.starts_with("https://") || jwks.starts_with("http://") {
                     let mut known = previous.into_iter().flat_map(Tokens::remotes);
-                    let same = |it: &&Arc<Remote>| it.url == jwks && it.algorithms == algorithms && it.stale == stale;
+                    let same = |it: &&Arc<Remote>| {
+                        it.url == jwks
+                            && it.authorities == authorities
+                            && it.algorithms == algorithms
+                            && it.stale == stale
+                    };
                     let remote = known.find(same).cloned();
-                    let remote =
-                        remote.unwrap_or_else(|| Arc::new(Remote::new(jwks.to_owned(), algorithms.clone(), stale)));
+                    let new = || Remote::new(jwks.to_owned(), authorities.clone(), algorithms.clone(), stale);
+                    let remote = remote.unwrap_or_else(|| Arc::new(new()));
                     return Some((Keys::Fetched(remote), algorithms));
                 }
                 let read = match jwks.parse() {

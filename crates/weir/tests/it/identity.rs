@@ -309,3 +309,31 @@ consumers:
     assert_eq!(ask("/", Some("alice"), Some("wrong")), 401);
     assert_eq!(ask("/", None, None), 401);
 }
+
+#[test]
+fn keys_are_fetched_over_tls_from_whom_the_document_trusts() {
+    let folder = Folder::new();
+    folder.authority("ca").issue("idp", &["127.0.0.1"]);
+    folder.authority("other");
+    let pair = Ed25519KeyPair::generate().unwrap();
+    let keys = jwks(&[("1", &pair)]).replace('\'', "''");
+    let idp = Gateway::start_in(
+        &folder,
+        &format!(
+            "listeners: {{ web: {{ address: '127.0.0.1:0', tls: {{ certificates: [{{ cert: file:idp.crt, key: file:idp.key }}] }} }} }}\napis: {{ a: {{ routes: [{{ respond: {{ body: '{keys}' }} }}] }} }}\n"
+        ),
+    );
+    let ask = |authorities: &str| {
+        let gateway = Gateway::start_in(
+            &folder,
+            &format!(
+                "policies: {{ authenticate: {{ jwt: [{{ issuer: https://idp.test, audience: [a], jwks: 'https://{}/keys'{authorities} }}] }} }}\napis: {{ a: {{ routes: [{{ respond: {{ body: here }} }}] }} }}\nconsumers: {{ alice: {{}} }}\n",
+                idp.web()
+            ),
+        );
+        with_token(&gateway, "/", &token("1", &pair, json!({}))).0
+    };
+    assert_eq!(ask(", authorities: 'file:ca.crt'"), 200);
+    assert_eq!(ask(", authorities: 'file:other.crt'"), 503);
+    assert_eq!(ask(""), 503, "the system's authorities know nothing of it");
+}

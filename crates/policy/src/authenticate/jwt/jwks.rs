@@ -32,6 +32,8 @@ const FRESH: Duration = Duration::from_secs(600);
 #[derive(Debug)]
 pub struct Remote {
     pub url: String,
+    /// Whom to trust there, in PEM; the system's authorities if absent.
+    pub authorities: Option<Arc<[u8]>>,
     pub algorithms: Vec<Algorithm>,
     /// How long keys are used that could not be renewed.
     pub stale: Duration,
@@ -63,9 +65,10 @@ pub struct NoKeys {
 }
 
 impl Remote {
-    pub fn new(url: String, algorithms: Vec<Algorithm>, stale: Duration) -> Remote {
+    pub fn new(url: String, authorities: Option<Arc<[u8]>>, algorithms: Vec<Algorithm>, stale: Duration) -> Remote {
         Remote {
             url,
+            authorities,
             algorithms,
             stale,
             fetched: ArcSwapOption::empty(),
@@ -123,6 +126,7 @@ impl Remote {
             within: PATIENCE,
             most: MOST,
             prior_knowledge: false,
+            authorities: self.authorities.clone(),
         };
         // If it is left undone, this is dropped, and whoever waits is told.
         outside.ask_aside(asked, Box::new(move |told| fetch.0.take(told, now)));
