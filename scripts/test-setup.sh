@@ -9,7 +9,7 @@ sudo=
 [ "$(id -u)" = 0 ] || sudo=sudo
 
 # command:package
-wanted=(cc:build-essential make:make curl:curl h2load:nghttp2-client nginx:nginx-light redis-server:redis-server knotd:knot python3:python3 node:nodejs npm:npm)
+wanted=(cc:build-essential make:make curl:curl h2load:nghttp2-client nginx:nginx-light redis-server:redis-server knotd:knot pebble:pebble python3:python3 node:nodejs npm:npm)
 for package in "$@"; do
     case $package in
         *:*) wanted+=("$package") ;;

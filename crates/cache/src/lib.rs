@@ -24,4 +24,4 @@ pub use flight::{Flight, Joined, Reader, Ticket};
 pub use key::{Key, Query, Scope};
 pub use plan::{Plan, Rules, Seen, Why, plan};
 pub use reuse::{Answer, answer, is_conditional, wants_part};
-pub use store::{Boarded, Found, Front, Purge, Store, Usage, What};
+pub use store::{Boarded, Found, Front, Purge, Revalidated, Store, Usage, What};

@@ -32,6 +32,7 @@ pub struct Store {
     reserved: AtomicUsize,
     entries: AtomicUsize,
     evicted: AtomicU64,
+    revalidated: [AtomicU64; 3],
     next: AtomicU64,
 }
 
@@ -100,6 +101,19 @@ pub struct Usage {
     pub bytes: usize,
     pub entries: usize,
     pub evicted: u64,
+    /// As [`Revalidated`].
+    pub revalidated: [u64; 3],
+}
+
+/// What became of a question that no call waited for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Revalidated {
+    /// What was stored holds once more.
+    Unchanged,
+    /// There is another answer.
+    Replaced,
+    /// There was no answer of use; the stale one stays as long as it may.
+    Failed,
 }
 
 /// What one core has found lately.
@@ -129,13 +143,20 @@ impl Store {
             reserved: AtomicUsize::new(0),
             entries: AtomicUsize::new(0),
             evicted: AtomicU64::new(0),
+            revalidated: Default::default(),
             next: AtomicU64::new(1),
         })
     }
 
     pub fn usage(&self) -> Usage {
         let (bytes, entries) = (self.used.load(Relaxed), self.entries.load(Relaxed));
-        Usage { bytes, entries, evicted: self.evicted.load(Relaxed) }
+        let revalidated = [0, 1, 2].map(|at: usize| self.revalidated[at].load(Relaxed));
+        Usage { bytes, entries, evicted: self.evicted.load(Relaxed), revalidated }
+    }
+
+    /// Counts an answer that was looked after while the stale one was given.
+    pub fn count(&self, revalidated: Revalidated) {
+        self.revalidated[revalidated as usize].fetch_add(1, Relaxed);
     }
 
     /// Changes the bound. For the thread that reloads, not for the path.

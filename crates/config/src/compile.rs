@@ -14,6 +14,7 @@ mod upstreams;
 
 use std::collections::{HashMap, HashSet};
 use std::net::IpAddr;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -41,7 +42,8 @@ pub fn compile(
     let mut lost = Lost::default();
     let mut diagnostics = Vec::new();
     let document = read(source, &mut tree, &mut lost, &mut diagnostics);
-    let mut context = Context { source, files, tree, lost, diagnostics, previous, zone: None, written: Vec::new() };
+    let mut context =
+        Context { source, files, tree, lost, diagnostics, previous, zone: None, data: None, written: Vec::new() };
     let snapshot = document.map(|document| context.snapshot(document));
     let mut diagnostics = context.diagnostics;
     diagnostics.sort_by_key(|diagnostic| diagnostic.span.start);
@@ -162,6 +164,8 @@ pub(crate) struct Context<'a> {
     previous: Option<&'a Snapshot>,
     /// Where the node stands.
     zone: Option<Arc<str>>,
+    /// What the node keeps over a restart.
+    data: Option<PathBuf>,
     /// The policies of each place, without those around it.
     written: Vec<Arc<Policies>>,
 }
@@ -176,6 +180,7 @@ impl Context<'_> {
             None => self.error("", "field `version` is missing; expected `version: 1`"),
         }
         self.zone = node.zone.map(Into::into);
+        self.data = node.data.as_ref().map(|data| self.files.resolve(data));
         let listeners = self.listeners(listeners);
         let mut upstreams = self.upstreams(upstreams);
         let (consumers, credentials) = self.consumers(consumers);

@@ -62,6 +62,9 @@ section! {
         cache: Cache,
         /// How names are resolved.
         dns: Dns,
+        /// The folder for what the node keeps over a restart, such as certificates that were issued to it. It is made if
+        /// need be; relative to the document.
+        data: Option<String>,
     }
 }
 
@@ -121,11 +124,55 @@ section! {
     ListenerTls {
         /// The first serves clients that name no host, or one that none covers.
         certificates: Vec<Certificate>,
+        /// Have an authority issue one, and renew it.
+        acme: Option<Acme>,
         /// Ask clients for certificates.
         client: Option<ClientCertificates>,
         /// `"1.2"` (default) or `"1.3"`.
         minimum: Option<String>,
     }
+}
+
+section! {
+    /// A certificate that an authority issues by ACME (RFC 8555). It is asked for when the document comes into force, kept
+    /// in the data folder (`node.data`), renewed after two thirds of its life, and served without a restart. Whoever
+    /// writes this agrees to the terms of the authority.
+    Acme {
+        /// The names it is for, at most 100. No `*`: that takes a proof in DNS.
+        domains: Vec<String>,
+        /// Whom the authority may write to: `mailto:ops@example.com`.
+        contact: Vec<String>,
+        /// The authority. Default: `https://acme-v02.api.letsencrypt.org/directory`.
+        directory: Option<String>,
+        /// Whom to trust when the authority is spoken to, in PEM; the system's authorities unless given.
+        authorities: Option<SecretRef>,
+        /// How the names are proved: `tls-alpn-01` (default), asked of this listener at port 443 of each name; or `http-01`,
+        /// asked at port 80 and answered by every listener, before its routes.
+        challenge: Option<Challenge>,
+        /// For authorities that know their clients by another way already.
+        external_account: Option<ExternalAccount>,
+    }
+}
+
+/// How names are proved.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, JsonSchema)]
+pub enum Challenge {
+    /// In a TLS handshake (RFC 8737).
+    #[serde(rename = "tls-alpn-01")]
+    TlsAlpn01,
+    /// By HTTP (RFC 8555, 8.3).
+    #[serde(rename = "http-01")]
+    Http01,
+}
+
+/// What an authority has given to who is its client already.
+#[derive(Clone, Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, rename_all = "kebab-case")]
+pub struct ExternalAccount {
+    /// The name of the key.
+    pub id: String,
+    /// The key, in base64url.
+    pub key: SecretRef,
 }
 
 /// A certificate chain and its key, in PEM.

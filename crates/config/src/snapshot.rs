@@ -157,9 +157,44 @@ pub struct ServerTls {
     pub at: String,
     /// The first serves clients that name no host, or one that none covers.
     pub certificates: Vec<Certificate>,
+    pub acme: Option<Acme>,
     pub client: Option<ClientCertificates>,
     /// TLS 1.2 is accepted beside 1.3.
     pub tls12: bool,
+}
+
+/// A certificate that an authority is to issue.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Acme {
+    pub directory: String,
+    /// In PEM; `None` for the system's.
+    pub authorities: Option<Arc<[u8]>>,
+    pub contact: Vec<String>,
+    /// In lower case, at least one.
+    pub domains: Vec<String>,
+    pub challenge: AcmeChallenge,
+    pub external_account: Option<ExternalAccount>,
+    /// Where it is kept.
+    pub data: PathBuf,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum AcmeChallenge {
+    TlsAlpn01,
+    Http01,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ExternalAccount {
+    pub id: String,
+    pub key: Secret,
+}
+
+impl Acme {
+    /// The same names of the same authority, however it is asked.
+    pub fn is_same_certificate(&self, other: &Acme) -> bool {
+        self.directory == other.directory && self.domains == other.domains && self.data == other.data
+    }
 }
 
 /// A certificate chain and its key, in PEM.

@@ -116,6 +116,7 @@ async fn fresh(mut open: Open, mut stream: Stream) {
     Box::pin(async move {
         match tls::accept(stream, &current, listener.head_timeout()).await {
             Ok((stream, info)) => secure(open, stream, peer(remote, local, Some(info)), accepted).await,
+            Err(tls::AcceptError::Answered) => tracing::debug!(listener = %listener.name, "an authority was answered"),
             Err(error) => tracing::debug!(listener = %listener.name, %error, "TLS handshake failed"),
         }
     })

@@ -13,7 +13,7 @@ use std::time::{Duration, SystemTime};
 use awareness::Cached;
 use base::{Call, Headers, Method, RequestHead, ResponseHead, StatusCode, Time};
 use bytes::Bytes;
-use cache::{Answer, Asks, Boarded, Entry, Fit, Found, Joined, Key, Plan, Seen, Ticket, Why};
+use cache::{Answer, Asks, Boarded, Entry, Fit, Found, Joined, Key, Plan, Revalidated, Seen, Ticket, Why};
 use config::{Action, Route, Timeouts};
 use policy::Cache;
 use transport::{Body, Frame, Response};
@@ -257,7 +257,7 @@ async fn lead(
         if let Some(ticket) = ticket {
             ticket.pass(None);
         }
-        trip.note(|exchange| exchange.cache = Some(Cached::Stale));
+        trip.cached(Cached::Stale);
         return Ok(instead);
     }
 
@@ -282,7 +282,7 @@ async fn lead(
                 old.clone()
             }
         };
-        trip.note(|exchange| exchange.cache = Some(Cached::Revalidated));
+        trip.cached(Cached::Revalidated);
         return Ok(respond(&entry, &seen, noted, told, Status::revalidated(why)));
     }
 
@@ -394,7 +394,14 @@ fn revalidate(wanted: Wanted, way: &Way<'_>, route: &Route, call: &Call) {
         let mut trip = Trip::unseen(&worker);
         let (cache, mut body) = (cache.clone(), Body::Empty);
         let leading = lead(Some(ticket), wanted, &cache, &route, way, &mut call, &mut body, &mut trip);
-        if let Ok(mut response) = Box::pin(leading).await {
+        let answered = Box::pin(leading).await;
+        let outcome = match (&answered, trip.cached) {
+            (Ok(_), Some(Cached::Revalidated)) => Revalidated::Unchanged,
+            (Ok(response), None) if !response.head.status.is_server_error() => Revalidated::Replaced,
+            (Ok(_) | Err(_), _) => Revalidated::Failed,
+        };
+        worker.store.count(outcome);
+        if let Ok(mut response) = answered {
             while let Some(Ok(_)) = response.body.frame().await {}
         }
     });

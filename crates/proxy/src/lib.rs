@@ -3,10 +3,12 @@
 //! Read [`path`] first: it shows every stage of a call in order.
 #![forbid(unsafe_code)]
 
+mod acme;
 mod answer;
 mod attempt;
 mod board;
 mod budget;
+mod certificates;
 mod choose;
 mod circuit;
 mod connection;
@@ -32,6 +34,7 @@ mod upstream;
 mod worker;
 
 pub use cache::{Purge, What};
+pub use certificates::{CertificateStatus, Issue};
 pub use forward::{client_of, rewrite_host, rewrite_target};
 pub use node::{Node, Passed, Problem, Sockets, check};
 pub use refusal::refusal_words;

@@ -21,6 +21,7 @@ use transport::dns::{Asked, NameStatus, Names, Patience, Resolver, Service};
 use transport::listen::{self, Listening};
 use transport::tls;
 
+use crate::acme::{Acme, Certificate};
 use crate::board::Board;
 use crate::control::{Control, Watch, found};
 use crate::crowd::Crowd;
@@ -42,6 +43,7 @@ pub struct Node {
     control: Control,
     telemetry: Telemetry,
     names: Arc<Names>,
+    acme: Acme,
     upstreams: Upstreams,
     /// The answers that are kept.
     store: Arc<Store>,
@@ -101,7 +103,8 @@ impl Node {
             Control::spawn().map_err(|error| wrong("", format!("cannot start the control thread: {error}")))?;
         let names = Arc::new(Names::new(asked(&snapshot.node.dns), control.runtime().clone()));
         let workers = snapshot.node.workers;
-        let prepared = prepare(&snapshot, workers, None, &HashMap::new(), listeners, &names)?;
+        let acme = Acme::new();
+        let prepared = prepare(&snapshot, workers, None, &HashMap::new(), listeners, &names, &acme)?;
         let (telemetry, recorders) = Telemetry::start(prepared.telemetry.clone(), workers, metrics)
             .map_err(|error| wrong("telemetry", chain(&error)))?;
         telemetry.gauges().loaded(&snapshot.revision.hash);
@@ -116,6 +119,7 @@ impl Node {
             control,
             telemetry,
             names,
+            acme,
             upstreams: Upstreams::new(&prepared.generation),
             store,
             bound: HashMap::new(),
@@ -127,6 +131,8 @@ impl Node {
         node.telemetry.gauges().read_from(move || kept(&counted));
         let names = node.names.clone();
         node.telemetry.gauges().read_from(move || named(&names));
+        let certificates = node.upstreams.clone();
+        node.telemetry.gauges().read_from(move || certificates.certificate_figures());
         node.telemetry.set_ready(true);
         Ok(node)
     }
@@ -144,12 +150,13 @@ impl Node {
         // Names that are new are asked for while all is prepared, so how they are comes first, and is taken back.
         let dns = &snapshot.node.dns;
         let asked_before = (*dns != self.generation.snapshot.node.dns).then(|| self.names.ask_by(asked(dns)));
-        let result = prepare(&snapshot, workers, old, &self.bound, Vec::new(), &self.names).and_then(|prepared| {
-            match self.telemetry.reconfigure(prepared.telemetry.clone()) {
-                Ok(()) => Ok(prepared),
-                Err(error) => Err(vec![Problem { at: "telemetry".into(), message: chain(&error) }]),
-            }
-        });
+        let result =
+            prepare(&snapshot, workers, old, &self.bound, Vec::new(), &self.names, &self.acme).and_then(|prepared| {
+                match self.telemetry.reconfigure(prepared.telemetry.clone()) {
+                    Ok(()) => Ok(prepared),
+                    Err(error) => Err(vec![Problem { at: "telemetry".into(), message: chain(&error) }]),
+                }
+            });
         match result {
             Ok(prepared) => {
                 self.store.resize(snapshot.node.cache_memory);
@@ -228,6 +235,8 @@ impl Node {
     pub fn retire(&mut self, done: impl FnOnce() + Send + 'static) {
         self.telemetry.set_ready(false);
         self.telemetry.close_endpoint();
+        // The one that follows asks from now on.
+        self.acme.stop();
         self.bound.clear();
         self.drain(true, done);
     }
@@ -299,6 +308,7 @@ impl Node {
             names: self.names.clone(),
             workers: self.workers.iter().map(|worker| worker.orders.clone()).collect(),
         });
+        self.acme.keep(distinct(&generation.certificates), &self.names);
         self.forget_endpoints(&generation);
         self.upstreams.set(&generation);
         self.generation = generation;
@@ -330,7 +340,7 @@ impl Passed {
 /// Checks what can be checked without being in force: certificates and keys. For `weir check`.
 pub fn check(snapshot: &Snapshot) -> Vec<Problem> {
     let mut problems = Vec::new();
-    server_tls(snapshot, None, &mut problems);
+    server_tls(snapshot, None, &[], &mut problems);
     client_tls(snapshot, &mut problems);
     settings(snapshot, &mut problems);
     problems
@@ -344,9 +354,11 @@ fn prepare(
     bound: &HashMap<Arc<str>, Bound>,
     mut inherited: Vec<Passed>,
     names: &Names,
+    acme: &Acme,
 ) -> Result<Prepared, Vec<Problem>> {
     let mut problems = Vec::new();
-    let server_configs = server_tls(snapshot, old, &mut problems);
+    let certificates = certificates(snapshot, acme);
+    let server_configs = server_tls(snapshot, old, &certificates, &mut problems);
     let client_tls = client_tls(snapshot, &mut problems);
     let telemetry = settings(snapshot, &mut problems);
     let mut sockets = Vec::new();
@@ -411,7 +423,18 @@ fn prepare(
     let members = members.collect();
     let crowds = crowds(snapshot, old);
     let snapshot = snapshot.clone();
-    let generation = Arc::new(Generation { snapshot, upstreams, members, services, client_tls, server_tls, crowds });
+    let tokens = acme.tokens().clone();
+    let generation = Arc::new(Generation {
+        snapshot,
+        upstreams,
+        members,
+        services,
+        client_tls,
+        certificates,
+        tokens,
+        server_tls,
+        crowds,
+    });
     Ok(Prepared { generation, sockets, bound: now_bound, telemetry })
 }
 
@@ -428,12 +451,37 @@ fn crowds(snapshot: &Snapshot, old: Option<&Generation>) -> Vec<Arc<Crowd>> {
     crowds.collect()
 }
 
+/// Certificates that are issued, as the snapshot's listeners. Those that want the same one share it.
+fn certificates(snapshot: &Snapshot, acme: &Acme) -> Vec<Option<Arc<Certificate>>> {
+    let mut certificates: Vec<Option<Arc<Certificate>>> = Vec::new();
+    for listener in &snapshot.listeners {
+        let wanted = listener.tls.as_ref().and_then(|tls| tls.acme.as_ref());
+        let certificate = wanted.map(|wanted| {
+            let same = certificates.iter().flatten().find(|it| it.wanted == *wanted).cloned();
+            same.unwrap_or_else(|| acme.certificate(wanted))
+        });
+        certificates.push(certificate);
+    }
+    certificates
+}
+
+fn distinct(certificates: &[Option<Arc<Certificate>>]) -> Vec<Arc<Certificate>> {
+    let mut distinct: Vec<Arc<Certificate>> = Vec::new();
+    for certificate in certificates.iter().flatten() {
+        if !distinct.iter().any(|it| Arc::ptr_eq(it, certificate)) {
+            distinct.push(certificate.clone());
+        }
+    }
+    distinct
+}
+
 fn server_tls(
     snapshot: &Snapshot,
     old: Option<&Generation>,
+    issued: &[Option<Arc<Certificate>>],
     problems: &mut Vec<Problem>,
 ) -> Vec<Option<Arc<ServerConfig>>> {
-    let configs = snapshot.listeners.iter().map(|listener| {
+    let configs = snapshot.listeners.iter().enumerate().map(|(at, listener)| {
         let wanted = listener.tls.as_ref()?;
         // Certificates that did not change keep their session tickets.
         let same = old.and_then(|old| {
@@ -450,6 +498,12 @@ fn server_tls(
         let certificates = wanted.certificates.iter();
         let input = tls::ServerTls {
             certificates: certificates.map(identity).collect(),
+            live: match (issued.get(at), &wanted.acme) {
+                (Some(Some(issued)), _) => vec![issued.live.clone()],
+                // Only looked at.
+                (_, Some(_)) => vec![Arc::default()],
+                (_, None) => Vec::new(),
+            },
             client: wanted.client.as_ref().map(|client| tls::ClientCertificates {
                 authorities: &client.authorities,
                 revoked: &client.revoked,
@@ -624,11 +678,20 @@ fn spawn_workers(
 
 /// What the cache holds, as numbers.
 fn kept(store: &Store) -> Vec<Figure> {
-    let cache::Usage { bytes, entries, evicted } = store.usage();
+    let cache::Usage { bytes, entries, evicted, revalidated } = store.usage();
+    let [unchanged, replaced, failed] = revalidated;
+    let results = [("unchanged", unchanged), ("replaced", replaced), ("failed", failed)];
+    let row = |(result, value): (&str, u64)| Row { labels: vec![("result", result.into())], value };
     vec![
         Figure::gauge("weir_cache_bytes", "Memory that stored answers take", bytes as u64),
         Figure::gauge("weir_cache_entries", "Stored answers", entries as u64),
         Figure::counter("weir_cache_evictions", "Stored answers dropped for want of memory", evicted),
+        Figure {
+            name: "weir_cache_revalidations",
+            help: "Questions about stale answers that no call waited for",
+            counter: true,
+            rows: results.map(row).into(),
+        },
     ]
 }
 

@@ -97,6 +97,9 @@ impl Gateway {
         body: &mut Body,
         upgrade: Option<&str>,
     ) -> Result<Response, Halt> {
+        if let Some(answer) = local.generation.tokens.answer(call.head.path()) {
+            return Ok(answer);
+        }
         let (route, found) = self.find_route(local, call)?;
         // Before the policies: a client's Connection field must not name what they set.
         forward::strip_request(&mut call.head.headers);

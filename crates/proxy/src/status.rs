@@ -77,6 +77,10 @@ impl Upstreams {
         self.0.store(generation.clone());
     }
 
+    pub(crate) fn generation(&self) -> Arc<Generation> {
+        self.0.load_full()
+    }
+
     pub fn status(&self) -> Vec<UpstreamStatus> {
         let (generation, now) = (self.0.load(), Time::now());
         let pairs = generation.upstreams.iter().zip(&generation.members);

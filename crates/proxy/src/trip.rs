@@ -4,7 +4,7 @@
 use std::rc::Rc;
 use std::sync::Arc;
 
-use awareness::{Attempt, Ending, Exchange, Outcome, Stamp, Step, StepEnd, Timeline};
+use awareness::{Attempt, Cached, Ending, Exchange, Outcome, Stamp, Step, StepEnd, Timeline};
 use base::{Call, StatusCode, Time};
 use config::Route;
 use policy::{Filter as _, Passage, Steps, Stop, Usage, Waited};
@@ -33,6 +33,8 @@ pub struct Trip {
     pub patience: Patience,
     /// For a call whose cost is measured.
     pub meter: Option<Meter>,
+    /// What the cache had to do with it, where there is no record.
+    pub cached: Option<Cached>,
 }
 
 impl Trip {
@@ -48,6 +50,7 @@ impl Trip {
             stopped: None,
             patience: Patience::default(),
             meter: None,
+            cached: None,
         }
     }
 
@@ -63,6 +66,7 @@ impl Trip {
             stopped: None,
             patience: Patience::default(),
             meter: None,
+            cached: None,
         }
     }
 
@@ -227,6 +231,14 @@ impl Trip {
             exchange.ending = ending;
             exchange.error = Some(error);
         });
+    }
+
+    /// Says what the cache had to do with it.
+    pub fn cached(&mut self, cached: Cached) {
+        match &mut self.exchange {
+            Some(exchange) => exchange.cache = Some(cached),
+            None => self.cached = Some(cached),
+        }
     }
 
     pub fn note(&mut self, note: impl FnOnce(&mut Exchange)) {

@@ -20,6 +20,7 @@ use transport::dns::{Names, Service};
 use transport::listen::{Detached, Listening};
 use transport::{Drain, Drainer, Pace, drain, h1, h2};
 
+use crate::acme::{Certificate, Tokens};
 use crate::board::{self, Balance, Board};
 use crate::connection;
 use crate::crowd::{Crowd, Seat};
@@ -38,6 +39,10 @@ pub struct Generation {
     /// As each upstream's discoveries: where those that come and go are known.
     pub services: Vec<Vec<Arc<Service>>>,
     pub client_tls: Vec<Option<Arc<ClientConfig>>>,
+    /// Certificates that an authority issues, as the snapshot's listeners.
+    pub certificates: Vec<Option<Arc<Certificate>>>,
+    /// Answers to an authority that asks by HTTP.
+    pub tokens: Arc<Tokens>,
     /// As the snapshot's listeners.
     pub server_tls: Vec<Option<Arc<ArcSwap<ServerConfig>>>>,
     /// As the snapshot's listeners.

@@ -51,11 +51,18 @@ pub struct Authority<'a> {
 impl Authority<'_> {
     /// `FILE.crt` and `FILE.key`, for these hosts, addresses or URIs.
     pub fn issue(&self, file: &str, names: &[&str]) {
+        self.issue_for(file, names, (1975, 4096));
+    }
+
+    /// Valid from the beginning of one year to that of another.
+    pub fn issue_for(&self, file: &str, names: &[&str], (from, until): (i32, i32)) {
         let (uris, names): (Vec<&str>, Vec<&str>) = names.iter().partition(|name| name.contains("://"));
         let names: Vec<_> = names.into_iter().map(str::to_owned).collect();
         let mut params = CertificateParams::new(names).unwrap();
         params.subject_alt_names.extend(uris.into_iter().map(|uri| SanType::URI(uri.try_into().unwrap())));
         params.distinguished_name.push(DnType::CommonName, file);
+        params.not_before = rcgen::date_time_ymd(from, 1, 1);
+        params.not_after = rcgen::date_time_ymd(until, 1, 1);
         let key = KeyPair::generate().unwrap();
         let certificate = params.signed_by(&key, &self.issuer).unwrap();
         self.folder.write(&format!("{file}.crt"), certificate.pem());

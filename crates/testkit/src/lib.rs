@@ -5,6 +5,7 @@
 #![forbid(unsafe_code)]
 #![expect(clippy::unwrap_used, reason = "all of it is tests: a panic is how they fail")]
 
+pub mod acme;
 pub mod client;
 pub mod curl;
 pub mod dns;

@@ -4,6 +4,7 @@
 //! Building a configuration does no I/O, save that the system's authorities are read once.
 
 mod client;
+mod live;
 mod pem;
 mod server;
 #[cfg(test)]
@@ -13,6 +14,8 @@ use std::fmt;
 use std::sync::Arc;
 
 pub use client::{Alpn, ClientTls, connect, server_name};
+pub use live::{Live, Validity};
+pub use pem::covers;
 pub use server::{AcceptError, ClientCertificates, ServerTls, accept};
 
 /// A certificate chain, its own certificate first, and its key; both in PEM.

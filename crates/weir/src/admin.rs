@@ -6,6 +6,7 @@
 
 mod answer;
 mod cache;
+mod certificates;
 mod document;
 mod flows;
 mod node;

@@ -4,9 +4,15 @@ use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
+use base::Secret;
+use base64::Engine;
+
+use super::upstreams::is_host;
 use super::{Context, key};
 use crate::document::{self, Named};
-use crate::snapshot::{Address, ClientCertificates, HttpLimits, Listener, ServerTls};
+use crate::snapshot::{
+    Acme, AcmeChallenge, Address, ClientCertificates, ExternalAccount, HttpLimits, Listener, ServerTls,
+};
 
 impl Context<'_> {
     pub(super) fn listeners(&mut self, Named(written): Named<document::Listener>) -> Vec<Arc<Listener>> {
@@ -61,14 +67,22 @@ impl Context<'_> {
     }
 
     fn server_tls(&mut self, at: &str, tls: document::ListenerTls) -> ServerTls {
-        let document::ListenerTls { certificates, client, minimum } = tls;
-        if certificates.is_empty() && !self.broken(&format!("{at}.certificates")) && !self.misnamed(at) {
-            self.error(at, "no certificate; expected `certificates: [{ cert: file:..., key: file:... }]`");
+        let document::ListenerTls { certificates, acme, client, minimum } = tls;
+        if certificates.is_empty()
+            && acme.is_none()
+            && !self.broken(&format!("{at}.certificates"))
+            && !self.misnamed(at)
+        {
+            self.error(
+                at,
+                "no certificate; expected `certificates: [{ cert: file:..., key: file:... }]` or `acme: ...`",
+            );
         }
         let each = certificates.iter().enumerate();
         let certificates =
             each.filter_map(|(index, written)| self.certificate(&format!("{at}.certificates[{index}]"), written));
         let certificates = certificates.collect();
+        let acme = acme.and_then(|acme| self.acme(&format!("{at}.acme"), acme));
         let client = client.and_then(|client| {
             let document::ClientCertificates { authorities, revoked, require } = client;
             let authorities = self.certificates(&format!("{at}.client.authorities"), &authorities);
@@ -87,7 +101,67 @@ impl Context<'_> {
                 true
             }
         };
-        ServerTls { at: at.to_owned(), certificates, client, tls12 }
+        ServerTls { at: at.to_owned(), certificates, acme, client, tls12 }
+    }
+
+    fn acme(&mut self, at: &str, acme: document::Acme) -> Option<Acme> {
+        let document::Acme { domains, contact, directory, authorities, challenge, external_account } = acme;
+        if domains.is_empty() && !self.broken(&format!("{at}.domains")) && !self.misnamed(at) {
+            self.error(at, "no name; expected `domains: [www.example.com]`");
+        }
+        if domains.len() > MOST_DOMAINS {
+            self.error(&format!("{at}.domains"), format!("{} names; expected {MOST_DOMAINS} at most", domains.len()));
+        }
+        for (index, domain) in domains.iter().enumerate() {
+            let at = format!("{at}.domains[{index}]");
+            if domain.contains('*') {
+                self.error(&at, "a `*` takes a proof in DNS, which is not made here; name each host");
+            } else if !is_host(domain) || domain.parse::<std::net::IpAddr>().is_ok() {
+                self.error(&at, format!("`{domain}` is not a host's name; expected one such as `www.example.com`"));
+            }
+        }
+        for (index, contact) in contact.iter().enumerate() {
+            if !contact.starts_with("mailto:") {
+                let at = format!("{at}.contact[{index}]");
+                self.error(&at, format!("`{contact}` is no address; expected one such as `mailto:ops@example.com`"));
+            }
+        }
+        let directory = directory.unwrap_or_else(|| LETS_ENCRYPT.into());
+        if !directory.starts_with("https://") {
+            // RFC 8555, 6.1.
+            self.error(
+                &format!("{at}.directory"),
+                format!("`{directory}` is not an authority; expected `https://...`"),
+            );
+        }
+        let authorities = authorities.and_then(|reference| self.certificates(&format!("{at}.authorities"), &reference));
+        let external_account = external_account.and_then(|document::ExternalAccount { id, key }| {
+            let at = format!("{at}.external-account.key");
+            let read = self.read(&at, &key)?;
+            let trimmed = String::from_utf8_lossy(&read);
+            let trimmed = trimmed.trim().trim_end_matches('=');
+            match base64::prelude::BASE64_URL_SAFE_NO_PAD.decode(trimmed) {
+                Ok(key) if !key.is_empty() => Some(ExternalAccount { id, key: Secret::new(key) }),
+                _ => {
+                    self.error(&at, format!("{key} is not a key in base64url"));
+                    None
+                }
+            }
+        });
+        let Some(data) = self.data.clone() else {
+            self.error(
+                at,
+                "there is nowhere to keep the certificate; say where with `node.data`, such as `/var/lib/weir`",
+            );
+            return None;
+        };
+        let challenge = match challenge {
+            None | Some(document::Challenge::TlsAlpn01) => AcmeChallenge::TlsAlpn01,
+            Some(document::Challenge::Http01) => AcmeChallenge::Http01,
+        };
+        let domains = domains.iter().map(|domain| domain.to_ascii_lowercase()).collect();
+        let authorities = authorities.map(Into::into);
+        Some(Acme { directory, authorities, contact, domains, challenge, external_account, data })
     }
 
     fn http_limits(&mut self, at: &str, limits: document::ListenerLimits) -> HttpLimits {
@@ -153,3 +227,7 @@ pub(super) fn parse_address(text: &str) -> Result<Address, String> {
         }
     })
 }
+
+const LETS_ENCRYPT: &str = "https://acme-v02.api.letsencrypt.org/directory";
+/// Authorities take no more in one certificate.
+const MOST_DOMAINS: usize = 100;

@@ -481,3 +481,25 @@ apis: { a: { upstream: a } }
         ],
     );
 }
+
+#[test]
+fn an_authority_issues_for_hosts_and_what_it_issued_is_kept() {
+    let acme = |node: &str, acme: &str| {
+        format!(
+            "version: 1\nnode: {{ {node} }}\nlisteners: {{ web: {{ address: '127.0.0.1:0', tls: {{ acme: {{ {acme} }} }} }} }}\napis: {{ a: {{ routes: [{{ respond: {{ body: x }} }}] }} }}\n"
+        )
+    };
+    check(&acme("data: d", "domains: [a.test]"), &[]);
+    check(&acme("", "domains: [a.test]"), &["listeners.web.tls.acme: there is nowhere to keep the certificate"]);
+    check(
+        &acme("data: d", "domains: ['*.a.test', 'a b', 10.0.0.1], contact: [me], directory: 'http://ca/dir'"),
+        &[
+            "domains[0]: a `*` takes a proof in DNS",
+            "domains[1]: `a b` is not a host's name",
+            "domains[2]: ",
+            "contact[0]: `me` is no address",
+            "directory: `http://ca/dir` is not an authority",
+        ],
+    );
+    check(&acme("data: d", "domains: []"), &["listeners.web.tls.acme: no name"]);
+}

@@ -9,12 +9,14 @@ use x509_parser::prelude::{FromDer, GeneralName, X509Certificate};
 use x509_parser::revocation_list::CertificateRevocationList;
 use x509_parser::time::ASN1Time;
 
+use super::live::Validity;
 use super::{Identity, TlsError, Which};
 
 /// A chain and key that belong together, and the names of hosts that the certificate covers, in lower case.
 pub(super) struct Certified {
     pub(super) key: CertifiedKey,
     pub(super) names: Vec<String>,
+    pub(super) validity: Validity,
     pub(super) warnings: Vec<TlsError>,
 }
 
@@ -62,11 +64,23 @@ pub(super) fn certified(
     } else if validity.not_before > now {
         warn(format!("not valid before {}; clients will refuse it", validity.not_before));
     }
-    let names: Vec<String> = match own.subject_alternative_name() {
+    let names = names(&own);
+    let validity = Validity::of(own.validity());
+    Ok(Certified { key, names, validity, warnings })
+}
+
+/// What the first certificate of a chain covers, in lower case, and from when until when.
+pub fn covers(pem: &[u8]) -> Option<(Vec<String>, Validity)> {
+    let own = CertificateDer::pem_slice_iter(pem).next()?.ok()?;
+    let (_, own) = X509Certificate::from_der(&own).ok()?;
+    Some((names(&own), Validity::of(own.validity())))
+}
+
+fn names(own: &X509Certificate<'_>) -> Vec<String> {
+    match own.subject_alternative_name() {
         Ok(Some(extension)) => extension.value.general_names.iter().filter_map(host).collect(),
         Ok(None) | Err(_) => Vec::new(),
-    };
-    Ok(Certified { key, names, warnings })
+    }
 }
 
 fn host(name: &GeneralName<'_>) -> Option<String> {

@@ -17,11 +17,14 @@ use tokio::io::{AsyncRead, AsyncWrite};
 use tokio_rustls::LazyConfigAcceptor;
 use tokio_rustls::server::TlsStream;
 
+use super::live::{self, Live};
 use super::{Built, Identity, TlsError, Which, pem};
 
 pub struct ServerTls<'a> {
     /// The first serves clients that name no host, or one that none covers.
     pub certificates: Vec<Identity<'a>>,
+    /// More of them, which come and go; at the start there may be none.
+    pub live: Vec<Arc<Live>>,
     pub client: Option<ClientCertificates<'a>>,
     /// TLS 1.2 is accepted beside 1.3.
     pub tls12: bool,
@@ -43,6 +46,9 @@ pub enum AcceptError {
     Timeout,
     #[error("the TLS handshake failed")]
     Handshake(#[source] io::Error),
+    /// It was an authority that asked whether we are who we say; it got its answer.
+    #[error("an authority has asked")]
+    Answered,
 }
 
 impl ServerTls<'_> {
@@ -50,7 +56,7 @@ impl ServerTls<'_> {
     pub fn build(&self, provider: &Arc<CryptoProvider>) -> Result<Built<ServerConfig>, Vec<TlsError>> {
         let (mut errors, mut warnings) = (Vec::new(), Vec::new());
 
-        let mut names = Names::default();
+        let mut names = Names { live: self.live.clone(), ..Names::default() };
         for (index, identity) in self.certificates.iter().enumerate() {
             match pem::certified(*identity, index, provider) {
                 Ok(certified) => {
@@ -64,7 +70,7 @@ impl ServerTls<'_> {
                 Err(wrong) => errors.extend(wrong),
             }
         }
-        if self.certificates.is_empty() {
+        if self.certificates.is_empty() && self.live.is_empty() {
             errors.push(TlsError::new(Which::Certificate(0), "missing; TLS needs at least one certificate"));
         }
 
@@ -143,10 +149,15 @@ where
 {
     let handshake = async {
         let start = LazyConfigAcceptor::new(rustls::server::Acceptor::default(), io).await?;
-        start.into_stream(current.load_full()).await
+        if live::is_question(&start.client_hello()) {
+            let answering = live::answering(&current.load()).map_err(io::Error::other)?;
+            start.into_stream(answering).await?;
+            return Ok(None);
+        }
+        start.into_stream(current.load_full()).await.map(Some)
     };
     let stream = tokio::time::timeout(timeout, handshake).await.map_err(|_| AcceptError::Timeout)?;
-    let stream = stream.map_err(AcceptError::Handshake)?;
+    let stream = stream.map_err(AcceptError::Handshake)?.ok_or(AcceptError::Answered)?;
 
     let (_, session) = stream.get_ref();
     let info = TlsInfo {
@@ -172,6 +183,7 @@ struct Names {
     /// By what follows `*.`.
     wildcard: HashMap<String, Vec<Arc<CertifiedKey>>>,
     default: Option<Arc<CertifiedKey>>,
+    live: Vec<Arc<Live>>,
 }
 
 impl Names {
@@ -194,8 +206,13 @@ impl Names {
 
 impl ResolvesServerCert for Names {
     fn resolve(&self, hello: ClientHello<'_>) -> Option<Arc<CertifiedKey>> {
-        let Some(keys) = hello.server_name().and_then(|name| self.covering(name)) else {
-            return self.default.clone();
+        let name = hello.server_name();
+        if live::is_question(&hello) {
+            return self.live.iter().find_map(|live| live.challenge(name?));
+        }
+        let Some(keys) = name.and_then(|name| self.covering(name)) else {
+            let live = name.and_then(|name| self.live.iter().find_map(|live| live.covering(name)));
+            return live.or_else(|| self.default.clone()).or_else(|| self.live.iter().find_map(|live| live.any()));
         };
         let usable = keys.iter().find(|key| key.key.choose_scheme(hello.signature_schemes()).is_some());
         usable.or(keys.first()).cloned()

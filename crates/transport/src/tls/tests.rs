@@ -79,7 +79,7 @@ impl Authority {
 
 fn server(pairs: &[&Pair], client: Option<ClientCertificates<'_>>) -> Arc<ServerConfig> {
     let certificates = pairs.iter().map(|pair| pair.identity()).collect();
-    ServerTls { certificates, client, tls12: true }
+    ServerTls { certificates, live: Vec::new(), client, tls12: true }
         .build(&provider())
         .map_err(|errors| format!("{errors:?}"))
         .unwrap()
@@ -107,6 +107,7 @@ async fn handshake(current: &ArcSwap<ServerConfig>, config: &Arc<ClientConfig>, 
     Both {
         server: server.map_err(|error| match error {
             AcceptError::Handshake(error) => error.to_string(),
+            AcceptError::Answered => panic!("no authority asks here"),
             AcceptError::Timeout => "timeout".into(),
         }),
         client: client.map_err(|error| error.to_string()),
@@ -309,6 +310,7 @@ fn everything_wrong_is_said_at_once() {
             Identity { chain: b"", key: b"secret" },
             Identity { chain: reversed.as_bytes(), key: one.key.as_bytes() },
         ],
+        live: Vec::new(),
         client: Some(ClientCertificates { authorities: b"x", revoked: b"y", required: true }),
         tls12: false,
     };
@@ -325,7 +327,7 @@ fn everything_wrong_is_said_at_once() {
 fn an_expired_certificate_is_a_warning() {
     let authority = Authority::new();
     let expired = authority.issue_until(&["a.test"], 1, 2020);
-    let tls = ServerTls { certificates: vec![expired.identity()], client: None, tls12: false };
+    let tls = ServerTls { certificates: vec![expired.identity()], live: Vec::new(), client: None, tls12: false };
     let warnings = tls.build(&provider()).map_err(|errors| format!("{errors:?}")).unwrap().warnings;
     assert!(warnings[0].message.starts_with("expired on"), "{warnings:?}");
 }

@@ -7,7 +7,7 @@ use serde_json::Value;
 
 use super::answer::{Answer, Asked, Problem};
 use super::server::decoded;
-use super::{cache, document, flows, node, openapi as description, upstreams};
+use super::{cache, certificates, document, flows, node, openapi as description, upstreams};
 
 pub struct Resource {
     pub method: Method,
@@ -123,6 +123,8 @@ fn resources() -> Vec<Resource> {
             json::<upstreams::Which>(), json::<upstreams::Upstream>(), upstreams::drain),
         post("/v1/upstreams/{upstream}/undrain", "undrain", "Gives an endpoint calls again, unless the document says otherwise.",
             json::<upstreams::Which>(), json::<upstreams::Upstream>(), upstreams::undrain),
+        get("/v1/certificates", "certificates", "All certificates that listeners show: how long they are valid, and how it is with those that an authority issues.",
+            json::<certificates::Certificates>(), certificates::all),
         post("/v1/cache/purge", "purge", "Forgets answers that the cache keeps: by URL, by prefix, by tag, or all.",
             json::<cache::Forget>(), json::<cache::Forgotten>(), cache::purge),
         Resource { query: &[Parameter { name: "kind", summary: "Only these.", values: &["api", "route", "consumer"] }],

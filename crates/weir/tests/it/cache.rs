@@ -295,6 +295,13 @@ fn a_stale_answer_is_given_at_once_while_a_newer_one_is_fetched() {
     check(&get(&gateway, "/a", ""), "answer 0", "hit; ttl=");
     eventually("the newer one is there", || get(&gateway, "/a", "").text() == "answer 1");
     assert_eq!(origin.requests(), 2);
+    let counted = |result: &str| {
+        let line = format!("weir_cache_revalidations_total{{result=\"{result}\"}} ");
+        let text = gateway.node().telemetry().render();
+        text.lines().find_map(|it| it.strip_prefix(&line)).unwrap().parse::<u64>().unwrap()
+    };
+    eventually("it is counted", || counted("replaced") == 1);
+    assert_eq!((counted("unchanged"), counted("failed")), (0, 0));
 }
 
 // === Many at once ===
