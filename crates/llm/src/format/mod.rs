@@ -27,6 +27,7 @@ pub(crate) fn request_reader(dialect: Dialect) -> Option<ReadRequest> {
     match dialect {
         Dialect::OpenAiChat => Some(openai_chat::read_request),
         Dialect::Anthropic => Some(anthropic::read_request),
+        Dialect::Gemini => Some(gemini::read_request),
         Dialect::Bedrock => Some(bedrock::read_request),
         _ => None,
     }
@@ -36,6 +37,7 @@ pub(crate) fn request_writer(dialect: Dialect) -> Option<WriteRequest> {
     match dialect {
         Dialect::OpenAiChat => Some(openai_chat::write_request),
         Dialect::Anthropic => Some(anthropic::write_request),
+        Dialect::Gemini => Some(gemini::write_request),
         Dialect::Bedrock => Some(bedrock::write_request),
         _ => None,
     }
@@ -45,6 +47,7 @@ pub(crate) fn answer_reader(dialect: Dialect) -> Option<ReadAnswer> {
     match dialect {
         Dialect::OpenAiChat => Some(openai_chat::read_answer),
         Dialect::Anthropic => Some(anthropic::read_answer),
+        Dialect::Gemini => Some(gemini::read_answer),
         Dialect::Bedrock => Some(bedrock::read_answer),
         _ => None,
     }
@@ -54,6 +57,7 @@ pub(crate) fn answer_writer(dialect: Dialect) -> Option<WriteAnswer> {
     match dialect {
         Dialect::OpenAiChat => Some(openai_chat::write_answer),
         Dialect::Anthropic => Some(anthropic::write_answer),
+        Dialect::Gemini => Some(gemini::write_answer),
         Dialect::Bedrock => Some(bedrock::write_answer),
         _ => None,
     }
@@ -64,6 +68,7 @@ pub(crate) fn answer_writer(dialect: Dialect) -> Option<WriteAnswer> {
 pub(crate) enum Decoder {
     OpenAiChat(openai_chat::Decoder),
     Anthropic(anthropic::Decoder),
+    Gemini(gemini::Decoder),
     Bedrock(bedrock::Decoder),
 }
 
@@ -72,6 +77,7 @@ impl Decoder {
         match dialect {
             Dialect::OpenAiChat => Some(Decoder::OpenAiChat(openai_chat::Decoder::default())),
             Dialect::Anthropic => Some(Decoder::Anthropic(anthropic::Decoder::default())),
+            Dialect::Gemini => Some(Decoder::Gemini(gemini::Decoder::default())),
             Dialect::Bedrock => Some(Decoder::Bedrock(bedrock::Decoder::default())),
             _ => None,
         }
@@ -81,6 +87,7 @@ impl Decoder {
         match self {
             Decoder::OpenAiChat(decoder) => decoder.read(frame, event),
             Decoder::Anthropic(decoder) => decoder.read(frame, event),
+            Decoder::Gemini(decoder) => decoder.read(frame, event),
             Decoder::Bedrock(decoder) => decoder.read(frame, event),
         }
     }
@@ -91,6 +98,7 @@ impl Decoder {
 pub(crate) enum Encoder {
     OpenAiChat(openai_chat::Encoder),
     Anthropic(anthropic::Encoder),
+    Gemini(gemini::Encoder),
     Bedrock(bedrock::Encoder),
 }
 
@@ -99,6 +107,7 @@ impl Encoder {
         match dialect {
             Dialect::OpenAiChat => Some(Encoder::OpenAiChat(openai_chat::Encoder::new(head))),
             Dialect::Anthropic => Some(Encoder::Anthropic(anthropic::Encoder::new(head))),
+            Dialect::Gemini => Some(Encoder::Gemini(gemini::Encoder::new(head))),
             Dialect::Bedrock => Some(Encoder::Bedrock(bedrock::Encoder::new(head))),
             _ => None,
         }
@@ -109,6 +118,7 @@ impl Encoder {
         match self {
             Encoder::OpenAiChat(encoder) => encoder.write(event, to),
             Encoder::Anthropic(encoder) => encoder.write(event, to),
+            Encoder::Gemini(encoder) => encoder.write(event, to),
             Encoder::Bedrock(encoder) => encoder.write(event, to),
         }
     }
@@ -118,6 +128,7 @@ impl Encoder {
         match self {
             Encoder::OpenAiChat(encoder) => encoder.end(to),
             Encoder::Anthropic(encoder) => encoder.end(to),
+            Encoder::Gemini(encoder) => encoder.end(to),
             Encoder::Bedrock(encoder) => encoder.end(to),
         }
     }

@@ -217,6 +217,14 @@ impl<'a> Fields<'a> {
         self.take(key).map(|value| value.fields("an object")).transpose()
     }
 
+    /// The same by other names.
+    pub(crate) fn spelled(mut self, spell: impl Fn(&Cow<'a, str>) -> Cow<'a, str>) -> Fields<'a> {
+        for field in &mut self.fields {
+            field.key = spell(&field.key);
+        }
+        self
+    }
+
     /// All that nobody took, by key.
     pub(crate) fn into_entries(self) -> Vec<(Cow<'a, str>, Value<'a>)> {
         self.fields.into_iter().filter_map(|field| Some((field.key, field.value?))).collect()

@@ -120,7 +120,6 @@ pub(crate) struct Call<'a> {
     /// JSON, if the model made no mistake.
     pub(crate) arguments: Cow<'a, str>,
     /// Gemini has the proof of a thought at the call that follows it.
-    #[expect(dead_code, reason = "Gemini comes next")]
     pub(crate) signature: Option<Cow<'a, str>>,
 }
 

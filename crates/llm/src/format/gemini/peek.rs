@@ -1,17 +1,10 @@
-//! Google's Gemini, also as Vertex serves it. Model and stream stand in the path.
-//!
-//! Its JSON is protobuf's, which reads every name in two spellings (`generationConfig`, `generation_config`).
+//! A look at a request.
 
 use std::borrow::Cow;
 
-use base::TokenUsage;
-use memchr::memmem;
-
-use crate::json::{self, Cursor, Value};
+use crate::json::Cursor;
 use crate::malformed::Malformed;
 use crate::peek::Peek;
-use crate::sse::Frame;
-use crate::stream::{Fault, Seen, Stop};
 
 pub(crate) fn peek(cursor: &mut Cursor<'_>, peek: &mut Peek) -> Result<(), Malformed> {
     let mut seen = Spellings::default();
@@ -81,13 +74,13 @@ fn generation_config(cursor: &mut Cursor<'_>, peek: &mut Peek) -> Result<(), Mal
 
 /// The names of one object that were spelled with underscores, or could have been.
 #[derive(Default)]
-pub(crate) struct Spellings<'a> {
+struct Spellings<'a> {
     seen: Vec<Cow<'a, str>>,
 }
 
 impl<'a> Spellings<'a> {
     /// The name as the specification spells it. Both spellings in one object are a key that comes twice.
-    pub(crate) fn camel(&mut self, key: &Cow<'a, str>, at: usize) -> Result<Cow<'a, str>, Malformed> {
+    fn camel(&mut self, key: &Cow<'a, str>, at: usize) -> Result<Cow<'a, str>, Malformed> {
         let camel = camel(key);
         // A word without a seam has one spelling, and the cursor has seen to it that it comes once.
         if camel.bytes().any(|byte| byte.is_ascii_uppercase()) {
@@ -102,7 +95,7 @@ impl<'a> Spellings<'a> {
 }
 
 /// `generation_config` as `generationConfig`.
-fn camel<'a>(key: &Cow<'a, str>) -> Cow<'a, str> {
+pub(super) fn camel<'a>(key: &Cow<'a, str>) -> Cow<'a, str> {
     if !key.contains('_') {
         return key.clone();
     }
@@ -119,67 +112,4 @@ fn camel<'a>(key: &Cow<'a, str>) -> Cow<'a, str> {
         }
     }
     Cow::Owned(out)
-}
-
-/// Picks out of an event of a stream what is to be known of it.
-pub(crate) fn watch(frame: &Frame<'_>, seen: &mut Seen) {
-    let data = &*frame.data;
-    if let Some(at) = memmem::find(data, b"\"parts\":") {
-        let text = json::strings(&data[at + b"\"parts\":".len()..], &["text"]);
-        seen.text += text as u64;
-        seen.deltas += u64::from(text > 0);
-    }
-    // Every event may carry a count; the last one counts.
-    let has = |needle: &str| memmem::find(data, needle.as_bytes()).is_some();
-    if has("\"usageMetadata\":")
-        && let Some(usage) = json::find(data, &["usageMetadata"]).and_then(read_usage)
-    {
-        seen.usage = Some(usage);
-        seen.settled = seen.stop.is_some();
-    }
-    if let Some(at) = memmem::find(data, b"\"finishReason\":") {
-        let word = data[at + b"\"finishReason\":".len()..].split(|byte| *byte == b'"').nth(1);
-        seen.stop = word.map(stop);
-        seen.settled = seen.usage.is_some();
-        // There is no other end.
-        seen.done = true;
-    }
-    if has("\"error\":")
-        && let Some(error) = json::find(data, &["error"])
-    {
-        seen.fault = Some(Fault::of(Some(error)));
-    }
-}
-
-pub(crate) fn stop(word: &[u8]) -> Stop {
-    match word {
-        b"MAX_TOKENS" => Stop::Length,
-        b"SAFETY" | b"RECITATION" | b"BLOCKLIST" | b"PROHIBITED_CONTENT" | b"SPII" | b"IMAGE_SAFETY" | b"LANGUAGE" => {
-            Stop::Filter
-        }
-        _ => Stop::End,
-    }
-}
-
-/// The prompt includes what was cached; thoughts stand beside the candidates.
-fn read_usage(value: Value<'_>) -> Option<TokenUsage> {
-    let mut fields = value.fields("an object").ok()?;
-    let mut count = |key: &str| fields.count(key).ok().flatten();
-    let prompt = count("promptTokenCount")?.saturating_add(count("toolUsePromptTokenCount").unwrap_or(0));
-    let cached_read = count("cachedContentTokenCount").unwrap_or(0);
-    Some(TokenUsage {
-        input: prompt.saturating_sub(cached_read),
-        cached_read,
-        output: count("candidatesTokenCount").unwrap_or(0),
-        reasoning: count("thoughtsTokenCount").unwrap_or(0),
-        ..TokenUsage::default()
-    })
-}
-
-/// Usage and end of a whole answer.
-pub(crate) fn glance(body: &[u8]) -> (Option<TokenUsage>, Option<Stop>) {
-    let usage = json::find(body, &["usageMetadata"]).and_then(read_usage);
-    let first = json::find(body, &["candidates"]).and_then(|all| all.array("an array").ok()?.into_iter().next());
-    let word = first.and_then(|candidate| candidate.fields("an object").ok()?.string("finishReason").ok()?);
-    (usage, word.map(|word| stop(word.as_bytes())))
 }
