@@ -5,11 +5,14 @@
 //! they are reviewed like code.
 #![expect(clippy::unwrap_used, reason = "a test")]
 
+mod wire;
+
 use std::fmt::Write as _;
 use std::fs;
 use std::path::{Path, PathBuf};
 
 use llm::{Dialect, Stream, stream, translate};
+use wire::{crc, wire};
 
 #[test]
 fn requests() {
@@ -72,34 +75,6 @@ fn streams() {
     });
 }
 
-/// A stream as it is sent. Bedrock's is written down as lines of a name and a payload; an exception has a `!`.
-fn wire(of: Dialect, body: &[u8]) -> Vec<u8> {
-    if of != Dialect::Bedrock {
-        return body.to_vec();
-    }
-    let mut out = Vec::new();
-    for line in std::str::from_utf8(body).unwrap().lines() {
-        let (name, payload) = line.split_once(' ').unwrap();
-        let (kind, name) = match name.strip_suffix('!') {
-            Some(name) => ("exception", name),
-            None => ("event", name),
-        };
-        let type_of = format!(":{kind}-type");
-        let headers: Vec<u8> = [(":message-type", kind), (&type_of, name), (":content-type", "application/json")]
-            .iter()
-            .flat_map(|(name, value)| {
-                let lengths = (name.len() as u8, (value.len() as u16).to_be_bytes());
-                [&[lengths.0], name.as_bytes(), &[7], &lengths.1, value.as_bytes()].concat()
-            })
-            .collect();
-        let length = (16 + headers.len() + payload.len()) as u32;
-        let prelude = [length.to_be_bytes(), (headers.len() as u32).to_be_bytes()].concat();
-        let inner = [&prelude[..], &crc(&prelude), &headers, payload.as_bytes()].concat();
-        out.extend([&inner[..], &crc(&inner)].concat());
-    }
-    out
-}
-
 /// The same the other way round, and proof that what was written has the right lengths and checksums.
 fn messages(mut stream: &[u8]) -> String {
     let mut out = String::new();
@@ -122,12 +97,6 @@ fn messages(mut stream: &[u8]) -> String {
         stream = &stream[length..];
     }
     out
-}
-
-fn crc(bytes: &[u8]) -> [u8; 4] {
-    let mut crc = flate2::Crc::new();
-    crc.update(bytes);
-    crc.sum().to_be_bytes()
 }
 
 fn run(of: Dialect, to: Dialect, body: &[u8], size: usize) -> (Vec<u8>, stream::Seen) {

@@ -1,9 +1,11 @@
 //! What nobody should send, and bytes that come as they please.
 #![expect(clippy::unwrap_used, reason = "a test")]
 
+mod wire;
+
 use std::collections::BTreeSet;
 use std::fs;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use llm::{Dialect, Splice, Stream, peek, splice, stream, translate};
 use proptest::prelude::*;
@@ -18,7 +20,11 @@ fn samples(what: &str) -> Vec<(Dialect, Vec<u8>)> {
         let mut files: Vec<_> = entries.map(|entry| entry.unwrap().path()).collect();
         files.retain(|file| file.extension().is_some_and(|end| end != "snap"));
         files.sort();
-        all.extend(files.iter().map(|file| (dialect, fs::read(file).unwrap())));
+        let read = |file: &PathBuf| match what {
+            "streams" => wire::wire(dialect, &fs::read(file).unwrap()),
+            _ => fs::read(file).unwrap(),
+        };
+        all.extend(files.iter().map(|file| (dialect, read(file))));
     }
     assert!(!all.is_empty());
     all

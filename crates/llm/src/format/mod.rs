@@ -26,6 +26,7 @@ type WriteAnswer = fn(&Answer<'_>, &Options<'_>, &mut Vec<u8>);
 pub(crate) fn request_reader(dialect: Dialect) -> Option<ReadRequest> {
     match dialect {
         Dialect::OpenAiChat => Some(openai_chat::read_request),
+        Dialect::OpenAiResponses => Some(openai_responses::read_request),
         Dialect::Anthropic => Some(anthropic::read_request),
         Dialect::Gemini => Some(gemini::read_request),
         Dialect::Bedrock => Some(bedrock::read_request),
@@ -36,6 +37,7 @@ pub(crate) fn request_reader(dialect: Dialect) -> Option<ReadRequest> {
 pub(crate) fn request_writer(dialect: Dialect) -> Option<WriteRequest> {
     match dialect {
         Dialect::OpenAiChat => Some(openai_chat::write_request),
+        Dialect::OpenAiResponses => Some(openai_responses::write_request),
         Dialect::Anthropic => Some(anthropic::write_request),
         Dialect::Gemini => Some(gemini::write_request),
         Dialect::Bedrock => Some(bedrock::write_request),
@@ -46,6 +48,7 @@ pub(crate) fn request_writer(dialect: Dialect) -> Option<WriteRequest> {
 pub(crate) fn answer_reader(dialect: Dialect) -> Option<ReadAnswer> {
     match dialect {
         Dialect::OpenAiChat => Some(openai_chat::read_answer),
+        Dialect::OpenAiResponses => Some(openai_responses::read_answer),
         Dialect::Anthropic => Some(anthropic::read_answer),
         Dialect::Gemini => Some(gemini::read_answer),
         Dialect::Bedrock => Some(bedrock::read_answer),
@@ -56,6 +59,7 @@ pub(crate) fn answer_reader(dialect: Dialect) -> Option<ReadAnswer> {
 pub(crate) fn answer_writer(dialect: Dialect) -> Option<WriteAnswer> {
     match dialect {
         Dialect::OpenAiChat => Some(openai_chat::write_answer),
+        Dialect::OpenAiResponses => Some(openai_responses::write_answer),
         Dialect::Anthropic => Some(anthropic::write_answer),
         Dialect::Gemini => Some(gemini::write_answer),
         Dialect::Bedrock => Some(bedrock::write_answer),
@@ -67,6 +71,7 @@ pub(crate) fn answer_writer(dialect: Dialect) -> Option<WriteAnswer> {
 #[derive(Debug)]
 pub(crate) enum Decoder {
     OpenAiChat(openai_chat::Decoder),
+    OpenAiResponses(openai_responses::Decoder),
     Anthropic(anthropic::Decoder),
     Gemini(gemini::Decoder),
     Bedrock(bedrock::Decoder),
@@ -76,6 +81,7 @@ impl Decoder {
     pub(crate) fn new(dialect: Dialect) -> Option<Decoder> {
         match dialect {
             Dialect::OpenAiChat => Some(Decoder::OpenAiChat(openai_chat::Decoder::default())),
+            Dialect::OpenAiResponses => Some(Decoder::OpenAiResponses(openai_responses::Decoder::default())),
             Dialect::Anthropic => Some(Decoder::Anthropic(anthropic::Decoder::default())),
             Dialect::Gemini => Some(Decoder::Gemini(gemini::Decoder::default())),
             Dialect::Bedrock => Some(Decoder::Bedrock(bedrock::Decoder::default())),
@@ -86,6 +92,7 @@ impl Decoder {
     pub(crate) fn read(&mut self, frame: &Frame<'_>, event: &mut dyn FnMut(Event<'_>)) -> Result<(), Malformed> {
         match self {
             Decoder::OpenAiChat(decoder) => decoder.read(frame, event),
+            Decoder::OpenAiResponses(decoder) => decoder.read(frame, event),
             Decoder::Anthropic(decoder) => decoder.read(frame, event),
             Decoder::Gemini(decoder) => decoder.read(frame, event),
             Decoder::Bedrock(decoder) => decoder.read(frame, event),
@@ -97,6 +104,7 @@ impl Decoder {
 #[derive(Debug)]
 pub(crate) enum Encoder {
     OpenAiChat(openai_chat::Encoder),
+    OpenAiResponses(openai_responses::Encoder),
     Anthropic(anthropic::Encoder),
     Gemini(gemini::Encoder),
     Bedrock(bedrock::Encoder),
@@ -106,6 +114,7 @@ impl Encoder {
     pub(crate) fn new(dialect: Dialect, head: Head) -> Option<Encoder> {
         match dialect {
             Dialect::OpenAiChat => Some(Encoder::OpenAiChat(openai_chat::Encoder::new(head))),
+            Dialect::OpenAiResponses => Some(Encoder::OpenAiResponses(openai_responses::Encoder::new(head))),
             Dialect::Anthropic => Some(Encoder::Anthropic(anthropic::Encoder::new(head))),
             Dialect::Gemini => Some(Encoder::Gemini(gemini::Encoder::new(head))),
             Dialect::Bedrock => Some(Encoder::Bedrock(bedrock::Encoder::new(head))),
@@ -117,6 +126,7 @@ impl Encoder {
     pub(crate) fn write(&mut self, event: Event<'_>, to: &mut Vec<u8>) {
         match self {
             Encoder::OpenAiChat(encoder) => encoder.write(event, to),
+            Encoder::OpenAiResponses(encoder) => encoder.write(event, to),
             Encoder::Anthropic(encoder) => encoder.write(event, to),
             Encoder::Gemini(encoder) => encoder.write(event, to),
             Encoder::Bedrock(encoder) => encoder.write(event, to),
@@ -127,6 +137,7 @@ impl Encoder {
     pub(crate) fn end(&mut self, to: &mut Vec<u8>) {
         match self {
             Encoder::OpenAiChat(encoder) => encoder.end(to),
+            Encoder::OpenAiResponses(encoder) => encoder.end(to),
             Encoder::Anthropic(encoder) => encoder.end(to),
             Encoder::Gemini(encoder) => encoder.end(to),
             Encoder::Bedrock(encoder) => encoder.end(to),
