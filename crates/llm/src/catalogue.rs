@@ -94,6 +94,14 @@ use Operation::{CountTokens, Embed, Generate};
 
 const CHAT: Speaks = Speaks { dialect: OpenAiChat, paths: &[(Generate, "/chat/completions", "/chat/completions")] };
 const RESPONSES: Speaks = Speaks { dialect: OpenAiResponses, paths: &[(Generate, "/responses", "/responses")] };
+/// OpenAI itself also counts.
+const RESPONSES_COUNTED: Speaks = Speaks {
+    dialect: OpenAiResponses,
+    paths: &[
+        (Generate, "/responses", "/responses"),
+        (CountTokens, "/responses/input_tokens", "/responses/input_tokens"),
+    ],
+};
 const EMBEDDINGS: Speaks = Speaks { dialect: OpenAiEmbeddings, paths: &[(Embed, "/embeddings", "/embeddings")] };
 const MESSAGES: Speaks = Speaks {
     dialect: Anthropic,
@@ -125,7 +133,7 @@ const fn chat(name: &'static str, url: &'static str) -> Provider {
 }
 
 static ALL: &[Provider] = &[
-    Provider { speaks: &[CHAT, RESPONSES, EMBEDDINGS], ..like("openai", "https://api.openai.com/v1") },
+    Provider { speaks: &[CHAT, RESPONSES_COUNTED, EMBEDDINGS], ..like("openai", "https://api.openai.com/v1") },
     Provider {
         name: "anthropic",
         url: Some("https://api.anthropic.com"),
@@ -208,6 +216,7 @@ mod tests {
         check("openai", Anthropic, Generate, Some(OpenAiChat));
         check("groq", OpenAiResponses, Generate, Some(OpenAiChat));
         check("anthropic", Anthropic, CountTokens, Some(Anthropic));
+        check("openai", OpenAiResponses, CountTokens, Some(OpenAiResponses));
         check("openai", Anthropic, CountTokens, None);
         check("anthropic", OpenAiEmbeddings, Embed, None);
         check("groq", OpenAiEmbeddings, Embed, None);

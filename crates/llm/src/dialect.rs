@@ -120,6 +120,7 @@ pub fn target(method: &str, path: &str) -> Option<Target> {
     match (method, before, last) {
         ("POST", "chat", "completions") => asks(OpenAiChat, Generate, deployment("/chat/completions"), false),
         ("POST", _, "responses") => asks(OpenAiResponses, Generate, None, false),
+        ("POST", "responses", "input_tokens") => asks(OpenAiResponses, CountTokens, None, false),
         ("POST", _, "embeddings") => asks(OpenAiEmbeddings, Embed, deployment("/embeddings"), false),
         ("POST", _, "messages") => asks(Anthropic, Generate, None, false),
         ("POST", "messages", "count_tokens") => asks(Anthropic, CountTokens, None, false),
@@ -159,6 +160,7 @@ mod tests {
             Some((OpenAiChat, Generate, Some("gpt-4o"), false)),
         );
         check("POST", "/v1/responses", Some((OpenAiResponses, Generate, None, false)));
+        check("POST", "/v1/responses/input_tokens", Some((OpenAiResponses, CountTokens, None, false)));
         check("POST", "/v1/embeddings", Some((OpenAiEmbeddings, Embed, None, false)));
         check("POST", "/v1/messages", Some((Anthropic, Generate, None, false)));
         check("POST", "/v1/messages/count_tokens", Some((Anthropic, CountTokens, None, false)));

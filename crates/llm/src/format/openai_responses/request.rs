@@ -317,10 +317,10 @@ pub(crate) fn write_request(request: &Request<'_>, options: &Options<'_>, lost: 
             write_message(message, lost, &mut items);
         }
         items.to.push(b']');
-        if let Some(most) = request.max_output {
+        if let Some(most) = request.max_output.filter(|_| !options.count) {
             out.number("max_output_tokens", most);
         }
-        if request.stream {
+        if request.stream && !options.count {
             out.bool("stream", true);
         }
         if !request.tools.is_empty() {
@@ -349,6 +349,10 @@ pub(crate) fn write_request(request: &Request<'_>, options: &Options<'_>, lost: 
             }
         }
         write_text(request, out);
+        // What is not of the prompt is not asked about.
+        if options.count {
+            return;
+        }
         let said = |name: &str| {
             request.settings.iter().any(|it| matches!(it.value, Setting::OpenAi { name: known, .. } if known == name))
         };
