@@ -31,8 +31,9 @@ impl Pebble {
         let config = folder.write("pebble.json", config);
         let mut command = Command::new("pebble");
         command.arg("-strict").arg("-config").arg(config).arg("-dnsserver").arg(names.address().to_string());
-        // It does not wait before it asks, forgets what it has proved, and refuses some nonces, as authorities do.
-        command.env("PEBBLE_VA_NOSLEEP", "1").env("PEBBLE_AUTHZREUSE", "0").env("PEBBLE_WFE_NONCEREJECT", "20");
+        // It does not wait before it asks, forgets what it has proved, and refuses some nonces, as authorities do; but
+        // not so many that the three tries of a request are all refused now and then.
+        command.env("PEBBLE_VA_NOSLEEP", "1").env("PEBBLE_AUTHZREUSE", "0").env("PEBBLE_WFE_NONCEREJECT", "2");
         let process = command.stdout(Stdio::null()).stderr(Stdio::null()).spawn();
         let process = process.expect("pebble; scripts/test-setup.sh installs it");
         let pebble = Pebble { folder, address, management, process };

@@ -30,6 +30,17 @@ fn certificate(gateway: &Gateway) -> CertificateStatus {
     gateway.node().upstreams().certificates().remove(0)
 }
 
+/// Waits until there is one; a failure is told, since the next attempt is a minute away.
+#[track_caller]
+fn issued(gateway: &Gateway) {
+    eventually("it is issued", || {
+        let CertificateStatus { not_after, issue, .. } = certificate(gateway);
+        let error = issue.and_then(|issue| issue.error);
+        assert!(not_after.is_some() || error.is_none(), "{error:?}");
+        not_after.is_some()
+    });
+}
+
 fn https(folder: &Folder, pebble: &Pebble, host: &str, port: u16) -> Said {
     let root = folder.write("root.pem", pebble.root());
     let resolve = format!("{host}:{port}:127.0.0.1");
@@ -55,7 +66,7 @@ fn a_certificate_is_issued_served_and_kept() {
         let gateway = Gateway::start_in(&folder, &document);
         // What needs no certificate is served meanwhile, and what lies under the path of the questions is the routes' own.
         assert_eq!(Raw::connect(gateway.address("plain")).get("/.well-known/acme-challenge/x", "").text(), "here");
-        eventually("it is issued", || certificate(&gateway).not_after.is_some());
+        issued(&gateway);
         for host in ["a.test", "b.test"] {
             let said = https(&folder, &pebble, host, tls);
             assert_eq!(said.answer.text(), "here", "{challenge} {said:?}");
@@ -112,7 +123,7 @@ fn one_that_ages_is_renewed_without_a_restart() {
     let pebble = Pebble::start(&names, http, tls, None);
     let document = document(&pebble, http, tls, "challenge: http-01");
     let gateway = Gateway::start_in(&folder, &document);
-    eventually("it is issued", || certificate(&gateway).not_after.is_some());
+    issued(&gateway);
     eventually("it is kept", || kept(&folder).len() == 2);
     drop(gateway);
     // One that has lived for two thirds of its time lies in its place.
@@ -139,6 +150,6 @@ fn an_authority_may_want_to_know_its_clients() {
     assert!(error.contains("externalAccount") || error.contains("external account"), "{error}");
     folder.write("eab", key);
     gateway.apply(&document(&pebble, http, tls, "external-account: { id: kid-1, key: 'file:eab' }"));
-    eventually("it is issued", || certificate(&gateway).not_after.is_some());
+    issued(&gateway);
     assert_eq!(https(&folder, &pebble, "a.test", tls).answer.text(), "here");
 }
