@@ -35,7 +35,9 @@ enum Way {
 
 #[derive(Clone, Copy, Debug)]
 pub struct Options<'o> {
-    /// The caller did not ask for the usage but the gateway did: the event that tells it is kept back.
+    /// The caller of chat completions did not ask for the usage ([`Peek::usage_asked`](crate::Peek::usage_asked)): the
+    /// event that tells it is kept from him, whatever the provider's dialect. Code that was not written for it falls over
+    /// its empty `choices`.
     pub hide_usage: bool,
     /// What the caller is told the model is, where the provider does not say.
     pub model: &'o str,
