@@ -8,6 +8,7 @@ mod traffic;
 
 use std::fs;
 use std::net::SocketAddr;
+use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -38,7 +39,7 @@ fn main() {
     println!("{:>8} {:>12} {:>6} {:>12} {:>10}", "second", "memory, KiB", "files", "calls", "reloads");
     let (begin, mut samples, mut reloads) = (Instant::now(), Vec::new(), 0);
     let mut second = 0;
-    while begin.elapsed() < length {
+    while begin.elapsed() < length && !clients.is_finished() {
         std::thread::sleep(Duration::from_secs(1));
         second += 1;
         samples.push((begin.elapsed().as_secs_f64(), gateway.memory() as f64 / 1024.0));
@@ -57,7 +58,9 @@ fn main() {
         }
     }
     stopping.store(true, Ordering::Release);
-    clients.join().unwrap();
+    if clients.join().is_err() {
+        panic!("a client got what it should not; the gateway says:\n{}", gateway.log());
+    }
 
     eventually("no call is under way", || gateway.sum("weir_active_requests") == 0.0);
     let calls = |api: &str| gateway.sum(&format!("weir_requests_total{{api=\"{api}\"")) as u64;
@@ -121,12 +124,15 @@ struct Gateway {
     child: Child,
     web: SocketAddr,
     metrics: SocketAddr,
+    log: PathBuf,
 }
 
 impl Gateway {
     fn start(document: &std::path::Path) -> Gateway {
         let log = document.with_file_name("log");
         let mut command = Command::new(env!("CARGO_BIN_EXE_weir"));
+        // Connections that fail, but not every call.
+        command.env("WEIR_LOG", "info,transport=debug");
         let child =
             command.arg("run").arg(document).stdin(Stdio::null()).stderr(fs::File::create(&log).unwrap()).spawn();
         let child = child.unwrap();
@@ -139,7 +145,14 @@ impl Gateway {
             let line = text.lines().find(|line| line.contains(part)).unwrap();
             line.split_once("address=").unwrap().1.split_whitespace().next().unwrap().parse().unwrap()
         };
-        Gateway { web: address("listener=web"), metrics: address("metrics at"), child }
+        Gateway { web: address("listener=web"), metrics: address("metrics at"), child, log }
+    }
+
+    /// The last it said.
+    fn log(&self) -> String {
+        let text = fs::read_to_string(&self.log).unwrap();
+        let lines: Vec<_> = text.lines().collect();
+        lines[lines.len().saturating_sub(30)..].join("\n")
     }
 
     fn memory(&self) -> usize {
