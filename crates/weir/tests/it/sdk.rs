@@ -1,26 +1,29 @@
 //! The official SDKs of model providers, unchanged: scripts below `tests/sdk` put the scenarios of `scenarios.json` to them.
 //!
 //! Run straight against the simulator they prove that it speaks what the SDKs accept, without which nothing that is
-//! proven through a gateway would count.
+//! proven through a gateway would count. Through a gateway that knows nothing of models they must see no difference. And
+//! since the simulator is ours too, the same goes through the gateway to a provider that is not.
 
+use std::io::{BufRead, BufReader};
 use std::path::{Path, PathBuf};
-use std::process::Command;
+use std::process::{Child, Command, Stdio};
 
+use serde_json::Value;
 use simulator::{Ended, Entry, Options, Simulator};
-use testkit::eventually;
+use testkit::{Gateway, curl, eventually};
 
 const ROOT: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../..");
 const SCRIPTS: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/sdk");
 
 /// Runs an SDK's script, where `scripts/test-setup.sh` has installed the SDK. Says whether it was there.
 #[track_caller]
-fn run(script: &str, url: &str, model: &str, left_out: &[&str]) -> bool {
+fn run(script: &str, urls: &[String], model: &str, left_out: &[&str]) -> bool {
     let Some(mut command) = interpreter(script) else {
         eprintln!("left out: nothing to run {script} with; scripts/test-setup.sh installs it");
         return false;
     };
-    let output = command.args([url, model]).args(left_out).output().unwrap();
-    assert!(output.status.success(), "{script} {url} {model}:\n{}", String::from_utf8_lossy(&output.stderr));
+    let output = command.args([&urls.join(","), model]).args(left_out).output().unwrap();
+    assert!(output.status.success(), "{script} {urls:?} {model}:\n{}", String::from_utf8_lossy(&output.stderr));
     true
 }
 
@@ -80,35 +83,138 @@ fn booked(provider: &Simulator, adapters: &[&str]) {
     }
 }
 
+/// One provider is asked directly, one through a gateway that hands everything on.
 #[track_caller]
-fn straight(script: &str, adapters: &[&str]) {
-    let provider = Simulator::start(Options::provider("models")).unwrap();
-    if run(script, &provider.url(), "some-model", &[]) {
-        booked(&provider, adapters);
+fn scenarios(script: &str, adapters: &[&str]) {
+    let (near, far) = (provider(), provider());
+    let gateway = through(&far.url());
+    if run(script, &[near.url(), gateway.url()], "some-model", &[]) {
+        booked(&near, adapters);
+        booked(&far, adapters);
+    }
+}
+
+fn provider() -> Simulator {
+    Simulator::start(Options::provider("models")).unwrap()
+}
+
+fn through(upstream: &str) -> Gateway {
+    Gateway::start(&format!("apis: {{ models: {{ upstream: '{upstream}' }} }}\n"))
+}
+
+#[test]
+fn openai_for_python() {
+    scenarios("openai_sdk.py", &["chat", "responses"]);
+}
+
+#[test]
+fn anthropic_for_python() {
+    scenarios("anthropic_sdk.py", &["messages"]);
+}
+
+#[test]
+fn google_for_python() {
+    scenarios("google_sdk.py", &["content"]);
+}
+
+#[test]
+fn openai_for_node() {
+    scenarios("openai.mjs", &["node-chat", "node-responses"]);
+}
+
+#[test]
+fn anthropic_for_node() {
+    scenarios("anthropic.mjs", &["node-messages"]);
+}
+
+// === A provider that is not ours ===
+
+/// aimock, with answers to the scenarios that need no words of the simulator's.
+struct Aimock {
+    process: Child,
+    url: String,
+}
+
+/// What it has no answer to, or none as its model has it: its responses carry no numbers of their events, and its Gemini ends
+/// with a reason that Google's SDK does not know.
+const BEYOND_AIMOCK: [&str; 17] = [
+    "long-stream",
+    "length",
+    "length-stream",
+    "cached",
+    "cached-stream",
+    "reasoning",
+    "reasoning-stream",
+    "unauthorized",
+    "no-model",
+    "failing-stream",
+    "cut-stream",
+    "cancel",
+    "extras",
+    "responses",
+    "node-responses",
+    "content tools-stream",
+    "content parallel-stream",
+];
+
+impl Aimock {
+    fn start() -> Option<Aimock> {
+        let program = Path::new(ROOT).join("target/test-node/node_modules/@copilotkit/aimock/dist/cli.js");
+        if !program.exists() {
+            eprintln!("left out: no aimock; scripts/test-setup.sh installs it");
+            return None;
+        }
+        let answers = Path::new(SCRIPTS).join("aimock.json");
+        let mut process = Command::new("node")
+            .arg(program)
+            .args(["-p", "0", "--strict", "-f"])
+            .arg(answers)
+            .stdout(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let lines = BufReader::new(process.stdout.take().unwrap()).lines();
+        let url = lines.map_while(Result::ok).find_map(|line| Some(line.split_once("listening on ")?.1.to_owned()));
+        Some(Aimock { process, url: url.unwrap() })
+    }
+
+    /// How many requests to paths that end so reached it, and were answered with that.
+    fn journal(&self, path: &str, status: u64) -> usize {
+        let journal = curl(&[&format!("{}/__aimock/journal?limit=1000", self.url)]);
+        let entries: Vec<Value> = serde_json::from_slice(&journal.answer.body).unwrap();
+        let ours = |entry: &&Value| {
+            entry["path"].as_str().is_some_and(|it| it.ends_with(path)) && entry["response"]["status"] == status
+        };
+        entries.iter().filter(ours).count()
+    }
+}
+
+impl Drop for Aimock {
+    fn drop(&mut self) {
+        let _ = self.process.kill();
+        let _ = self.process.wait();
     }
 }
 
 #[test]
-fn the_simulator_is_openai_to_python() {
-    straight("openai_sdk.py", &["chat", "responses"]);
-}
-
-#[test]
-fn the_simulator_is_anthropic_to_python() {
-    straight("anthropic_sdk.py", &["messages"]);
-}
-
-#[test]
-fn the_simulator_is_gemini_to_python() {
-    straight("google_sdk.py", &["content"]);
-}
-
-#[test]
-fn the_simulator_is_openai_to_node() {
-    straight("openai.mjs", &["node-chat", "node-responses"]);
-}
-
-#[test]
-fn the_simulator_is_anthropic_to_node() {
-    straight("anthropic.mjs", &["node-messages"]);
+fn a_provider_that_is_not_ours() {
+    let Some(aimock) = Aimock::start() else { return };
+    let gateway = through(&aimock.url);
+    let gemini = ["content tools", "content parallel"];
+    let left_out = [&BEYOND_AIMOCK[..], &gemini].concat();
+    for (script, path) in [
+        ("openai_sdk.py", "/chat/completions"),
+        ("openai.mjs", "/chat/completions"),
+        ("anthropic_sdk.py", "/messages"),
+        ("anthropic.mjs", "/messages"),
+        ("google_sdk.py", ":generateContent"),
+    ] {
+        let before = [200, 429, 503, 500].map(|status| aimock.journal(path, status));
+        if !run(script, &[gateway.url()], "gpt-4o", &left_out) {
+            continue;
+        }
+        let after = [200, 429, 503, 500].map(|status| aimock.journal(path, status));
+        let [answered, limited, unavailable, failed] = [0, 1, 2, 3].map(|at| after[at] - before[at]);
+        assert!(answered >= 3, "{script}: {answered} answered");
+        assert_eq!([limited, unavailable, failed], [1; 3], "{script}");
+    }
 }

@@ -4,19 +4,20 @@ import { readFileSync } from "node:fs";
 
 export async function main(...adapters) {
   const data = JSON.parse(readFileSync(new URL("scenarios.json", import.meta.url), "utf8"));
-  const [url, model, ...leftOut] = process.argv.slice(2);
+  const [urls, model, ...leftOut] = process.argv.slice(2);
+  const all = urls.split(",").flatMap((url) =>
+    adapters.flatMap((Adapter) => data.scenarios.map((scenario) => ({ url, Adapter, scenario }))),
+  );
   let failed = 0;
-  for (const Adapter of adapters) {
-    for (const scenario of data.scenarios) {
-      const name = `${Adapter.NAME} ${scenario.name}`;
-      if (leftOut.includes(name) || leftOut.includes(scenario.name)) continue;
-      try {
-        const adapter = new Adapter(url, scenario.key ?? "key", scenario.model ?? model);
-        await perform(adapter, Adapter.NAME, scenario, data.tools);
-      } catch (error) {
-        failed += 1;
-        console.error(`${name}:\n${error.stack}`);
-      }
+  for (const { url, Adapter, scenario } of all) {
+    const name = `${Adapter.NAME} ${scenario.name}`;
+    if ([Adapter.NAME, scenario.name, name].some((one) => leftOut.includes(one))) continue;
+    try {
+      const adapter = new Adapter(url, scenario.key ?? "key", scenario.model ?? model);
+      await perform(adapter, Adapter.NAME, scenario, data.tools);
+    } catch (error) {
+      failed += 1;
+      console.error(`${name} at ${url}:\n${error.stack}`);
     }
   }
   process.exit(failed > 0 ? 1 : 0);

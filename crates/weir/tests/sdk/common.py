@@ -6,8 +6,11 @@
     explain(error)                         (what it means, retry-after)
     extras()                               what no other has
 
+Arguments: URLs with commas between them, a model, and what is left out: an adapter, a scenario, or one with the other.
+
 A conversation is a list of ("user", text), ("calls", answer) and ("results", [(call, text)])."""
 
+import itertools
 import json
 import os
 import sys
@@ -29,19 +32,18 @@ class Answer:
 def main(*adapters):
     with open(os.path.join(os.path.dirname(__file__), "scenarios.json"), encoding="utf-8") as file:
         data = json.load(file)
-    url, model, left_out = sys.argv[1], sys.argv[2], sys.argv[3:]
+    urls, model, left_out = sys.argv[1].split(","), sys.argv[2], sys.argv[3:]
     failed = 0
-    for make in adapters:
-        for scenario in data["scenarios"]:
-            name = f"{make.NAME} {scenario['name']}"
-            if any(pattern == name or pattern == scenario["name"] for pattern in left_out):
-                continue
-            adapter = make(url, scenario.get("key", "key"), scenario.get("model", model))
-            try:
-                perform(adapter, scenario, data["tools"])
-            except Exception:
-                failed += 1
-                print(f"{name}:\n{traceback.format_exc(limit=-3)}", file=sys.stderr)
+    for url, make, scenario in itertools.product(urls, adapters, data["scenarios"]):
+        name = f"{make.NAME} {scenario['name']}"
+        if {make.NAME, scenario["name"], name} & set(left_out):
+            continue
+        adapter = make(url, scenario.get("key", "key"), scenario.get("model", model))
+        try:
+            perform(adapter, scenario, data["tools"])
+        except Exception:
+            failed += 1
+            print(f"{name} at {url}:\n{traceback.format_exc(limit=-3)}", file=sys.stderr)
     sys.exit(1 if failed else 0)
 
 
