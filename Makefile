@@ -1,5 +1,5 @@
 .DEFAULT_GOAL := help
-.PHONY: help run test test-cache fuzz soak bench bench-llm fmt lint docs
+.PHONY: help run test test-cache fuzz soak bench bench-llm fmt lint docs accounting
 
 help: ## This list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -20,6 +20,8 @@ fuzz: ## Every fuzz target for ten seconds
 
 soak: ## Ten minutes of traffic of every kind, with faults; SOAK=60s for one
 	cargo test --release -p weir --test soak
+accounting: ## 20,000 calls at random, every token of them accounted for
+	WEIR_ACCOUNTING_CALLS=20000 cargo test -p weir --test it accounting -- --nocapture
 
 bench: ## Side by side with other gateways; writes bench/RESULTS.md
 	bench/setup.sh

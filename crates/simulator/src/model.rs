@@ -106,6 +106,10 @@ impl Provider {
             Err(refusal) => {
                 if let Some(entry) = &mut booking.entry {
                     entry.status = refusal.status.as_u16();
+                    if let Some((model, tag)) = refusal.call.as_deref() {
+                        entry.model.clone_from(model);
+                        entry.tag.clone_from(tag);
+                    }
                 }
                 return refusal.answer(&target, &id);
             }
@@ -213,7 +217,7 @@ impl Provider {
 
     fn refuses(&self, target: &Target, words: &Words, model: &str) -> Result<(), Refusal> {
         if model.starts_with("no-such") {
-            return Err(Refusal::no_model(target.vendor, model));
+            return Err(Refusal::no_model(target.vendor, model).of(model, words.tag.as_deref()));
         }
         let Some(status) = words.status else { return Ok(()) };
         if let Some(times) = words.times {
@@ -224,7 +228,7 @@ impl Provider {
                 return Ok(());
             }
         }
-        Err(Refusal::asked(target.vendor, status, words.retry_after))
+        Err(Refusal::asked(target.vendor, status, words.retry_after).of(model, words.tag.as_deref()))
     }
 
     fn plans(&self) -> MutexGuard<'_, Vec<(Asked, Arc<Plan>)>> {

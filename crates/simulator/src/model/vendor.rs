@@ -56,6 +56,8 @@ pub(crate) struct Refusal {
     field: Option<&'static str>,
     code: Option<&'static str>,
     retry_after: Option<u64>,
+    /// The model and the tag of the call that is refused, for the books.
+    pub(crate) call: Option<Box<(String, Option<String>)>>,
 }
 
 impl From<Wrong> for Refusal {
@@ -66,7 +68,7 @@ impl From<Wrong> for Refusal {
 
 impl Refusal {
     fn new(status: StatusCode, message: String) -> Self {
-        Self { status, message, field: None, code: None, retry_after: None }
+        Self { status, message, field: None, code: None, retry_after: None, call: None }
     }
 
     pub(crate) fn wrong(message: String) -> Self {
@@ -117,6 +119,10 @@ impl Refusal {
             _ => "The simulator was asked for this error.",
         };
         Self { retry_after, ..Self::new(status, message.into()) }
+    }
+
+    pub(crate) fn of(self, model: &str, tag: Option<&str>) -> Self {
+        Self { call: Some(Box::new((model.to_owned(), tag.map(str::to_owned)))), ..self }
     }
 
     pub(crate) fn answer(&self, target: &Target, id: &str) -> Answer {

@@ -1,6 +1,7 @@
 //! The binary from outside: a process, its arguments, its sockets.
 #![expect(clippy::unwrap_used, reason = "all of it is a test, helpers too")]
 
+mod accounting;
 mod acme;
 mod admin;
 mod cache;
