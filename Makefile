@@ -20,6 +20,7 @@ fuzz: ## Every fuzz target for ten seconds
 
 soak: ## Ten minutes of traffic of every kind, with faults; SOAK=60s for one
 	cargo test --release -p weir --test soak
+
 accounting: ## 20,000 calls at random, every token of them accounted for
 	WEIR_ACCOUNTING_CALLS=20000 cargo test -p weir --test it accounting -- --nocapture
 
