@@ -2,7 +2,7 @@
 .PHONY: help run test test-cache fuzz soak bench bench-llm fmt lint docs accounting
 
 help: ## This list
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-15s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 run: ## A gateway with simulated upstreams, and calls to try
 	cargo run -q -- demo
@@ -33,6 +33,10 @@ bench-llm: ## Side by side with other gateways for models; writes bench/RESULTS-
 	bench/setup-llm.sh
 	cargo build --release -p weir -p bench
 	target/release/bench llm --weir target/release/weir --readme README.md
+
+bench-overload: ## More calls than an upstream bears, with and without admit; writes bench/RESULTS-overload.md
+	cargo build --release -p weir -p bench
+	target/release/bench overload
 
 fmt: ## Formats the code
 	cargo fmt --all

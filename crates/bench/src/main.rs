@@ -7,6 +7,7 @@ mod client;
 mod idle;
 mod llm;
 mod load;
+mod overload;
 mod peers;
 mod procs;
 mod provider;
@@ -42,6 +43,8 @@ enum Command {
     Tokens(tokens::Arguments),
     /// Idle connections: what each costs in memory.
     Idle(idle::Arguments),
+    /// More calls than an origin bears, with and without `admit`. From the repository's root.
+    Overload(overload::Arguments),
     /// The side-by-side runs. From the repository's root.
     Run(run::Arguments),
     /// The same against gateways for models.
@@ -57,6 +60,7 @@ fn main() -> Result<()> {
         Command::Sse(arguments) => print(&block(sse::run(arguments))?),
         Command::Tokens(arguments) => print(&block(tokens::run(arguments))?),
         Command::Idle(arguments) => print(&block(idle::run(arguments))?),
+        Command::Overload(arguments) => overload::run(&arguments),
         Command::Run(arguments) => run::run(arguments),
         Command::Llm(arguments) => llm::run(arguments),
     }
