@@ -9,6 +9,7 @@ mod admin;
 mod consumers;
 mod listeners;
 mod routes;
+mod stores;
 mod telemetry;
 mod upstreams;
 
@@ -28,7 +29,7 @@ use crate::de::Kind;
 use crate::diagnostic::{Diagnostic, Severity, nearest};
 use crate::document::{self, Document};
 use crate::files::Files;
-use crate::snapshot::{Certificate, Dns, Node, Revision, Snapshot};
+use crate::snapshot::{Certificate, Dns, Node, Revision, SharedStore, Snapshot};
 use crate::source::{self, Source, Step};
 
 /// The snapshot of a document with its warnings, or all its errors (and warnings). Limits that `previous`
@@ -42,8 +43,18 @@ pub fn compile(
     let mut lost = Lost::default();
     let mut diagnostics = Vec::new();
     let document = read(source, &mut tree, &mut lost, &mut diagnostics);
-    let mut context =
-        Context { source, files, tree, lost, diagnostics, previous, zone: None, data: None, written: Vec::new() };
+    let mut context = Context {
+        source,
+        files,
+        tree,
+        lost,
+        diagnostics,
+        previous,
+        zone: None,
+        data: None,
+        stores: Vec::new(),
+        written: Vec::new(),
+    };
     let snapshot = document.map(|document| context.snapshot(document));
     let mut diagnostics = context.diagnostics;
     diagnostics.sort_by_key(|diagnostic| diagnostic.span.start);
@@ -166,13 +177,15 @@ pub(crate) struct Context<'a> {
     zone: Option<Arc<str>>,
     /// What the node keeps over a restart.
     data: Option<PathBuf>,
+    stores: Vec<Arc<SharedStore>>,
     /// The policies of each place, without those around it.
     written: Vec<Arc<Policies>>,
 }
 
 impl Context<'_> {
     fn snapshot(&mut self, document: Document) -> Snapshot {
-        let Document { version, node, listeners, upstreams, policies, apis, consumers, telemetry, admin } = document;
+        let Document { version, node, listeners, upstreams, stores, policies, apis, consumers, telemetry, admin } =
+            document;
         match version {
             Some(1) => {}
             Some(other) => self.error("version", format!("version {other} is not known; expected 1")),
@@ -183,6 +196,7 @@ impl Context<'_> {
         self.data = node.data.as_ref().map(|data| self.files.resolve(data));
         let listeners = self.listeners(listeners);
         let mut upstreams = self.upstreams(upstreams);
+        self.stores = self.stores(stores);
         let (consumers, credentials) = self.consumers(consumers);
         let (apis, routes, router) =
             self.routes(apis, policies, &listeners, &mut upstreams, credentials, consumers.len());
@@ -208,6 +222,7 @@ impl Context<'_> {
             apis,
             routes,
             consumers,
+            stores: std::mem::take(&mut self.stores),
             telemetry,
             admin,
             router,
@@ -340,6 +355,7 @@ impl Context<'_> {
         let mut env = CompileEnv::new(level.credentials.clone(), scope);
         env.previous = level.previous.get(scope).copied();
         env.consumers = level.consumers;
+        env.stores = self.stores.iter().map(|store| (store.name.clone(), store.nodes)).collect();
         let files = self.files;
         let read = move |reference: &SecretRef| files.read(reference);
         env.read = &read;

@@ -31,6 +31,8 @@ section! {
         listeners: Named<Listener>,
         /// Pools of endpoints that serve apis.
         upstreams: Named<Upstream>,
+        /// Where nodes keep what they count together, by name: Redis or Valkey.
+        stores: Named<SharedStore>,
         /// For every api, unless it says otherwise.
         policies: Specs,
         /// What is served, by name.
@@ -87,6 +89,25 @@ section! {
     Cache {
         /// Memory for them, shared by all workers. Default: `64MiB`.
         memory: Option<Size>,
+    }
+}
+
+section! {
+    /// A Redis or Valkey that nodes share. One server, or one that a proxy or a name leads to; not a cluster.
+    SharedStore {
+        /// `redis://10.0.0.1:6379`, `rediss://store.internal:6380/2`: with `rediss` over TLS, at the end the number of the
+        /// database.
+        url: Option<String>,
+        /// Of the store's access lists.
+        user: Option<String>,
+        /// What the store is shown.
+        password: Option<SecretRef>,
+        /// Whom to trust over TLS, in PEM; the system's authorities if it is not given.
+        authorities: Option<SecretRef>,
+        /// How long a question may take, and so a call may have to wait for it. Default: `50ms`.
+        timeout: Option<Span>,
+        /// How many nodes share it, until it has told how many there are. Default: 1.
+        nodes: Option<u32>,
     }
 }
 

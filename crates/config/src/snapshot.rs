@@ -23,6 +23,7 @@ pub struct Snapshot {
     pub apis: Vec<Arc<Api>>,
     pub routes: Vec<Arc<Route>>,
     pub consumers: Vec<Arc<Consumer>>,
+    pub stores: Vec<Arc<SharedStore>>,
     pub telemetry: Telemetry,
     pub admin: Admin,
     /// From a request's head to the route that takes it.
@@ -88,6 +89,23 @@ pub struct Dns {
     pub stale: Option<Duration>,
     /// The same, once a server says that there is nothing.
     pub gone: Duration,
+}
+
+/// A store that nodes share.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SharedStore {
+    pub name: Arc<str>,
+    /// Without brackets.
+    pub host: String,
+    pub port: u16,
+    pub tls: bool,
+    pub authorities: Option<Vec<u8>>,
+    pub database: u32,
+    pub user: Option<String>,
+    pub password: Option<Secret>,
+    pub timeout: Duration,
+    /// How many nodes there are as long as it has not told.
+    pub nodes: u32,
 }
 
 /// Where the node is operated.

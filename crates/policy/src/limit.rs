@@ -9,6 +9,7 @@ mod flying;
 mod gcra;
 mod key;
 mod rule;
+mod shared;
 mod spec;
 
 use std::fmt::Write;
@@ -21,8 +22,8 @@ use smallvec::SmallVec;
 use crate::{CompileEnv, Outside, Policy, Refusal, Stop, Usage};
 use gcra::{Left, Wait};
 pub(crate) use key::network;
-use rule::{Charge, Rule, Wanted};
-pub use spec::{BurstSpec, LimitSpec, Per, PerSpec, RuleSpec, WeightSpec};
+use rule::{Charge, Charged, Rule, Wanted};
+pub use spec::{BurstSpec, LimitSpec, Per, PerSpec, RuleSpec, SharedSpec, WeightSpec, WhenAway};
 
 /// The policy.
 #[derive(Debug)]
@@ -48,6 +49,8 @@ struct Rules {
     policy: String,
     /// Whether any of them wants to hear of a call's end.
     settle: bool,
+    /// Whether any is counted together with other nodes.
+    shared: bool,
 }
 
 // === impl Limits ===
@@ -57,9 +60,23 @@ impl Limits {
         self.rules.rules.iter().map(|rule| rule.wanted(&self.route, call)).collect()
     }
 
-    fn refuse(Wait(nanos): Wait) -> Stop {
-        Refusal::RateLimited { retry_after: Duration::from_nanos(nanos) }.into()
+    /// Where the charge of each rule goes.
+    async fn lend(
+        &self,
+        call: &Call,
+        wanted: &[Wanted],
+        outside: &dyn Outside,
+    ) -> Result<SmallVec<[Charged; 4]>, Stop> {
+        let mut charged = SmallVec::new();
+        for (rule, wanted) in self.rules.rules.iter().zip(wanted) {
+            charged.push(rule.lend(wanted, &self.route, call, outside).await?);
+        }
+        Ok(charged)
     }
+}
+
+fn refuse(Wait(nanos): Wait) -> Stop {
+    Refusal::RateLimited { retry_after: Duration::from_nanos(nanos) }.into()
 }
 
 impl Policy for Limits {
@@ -91,7 +108,8 @@ impl Policy for Limits {
         }
         let policy = rules.iter().map(Rule::policy_item).collect::<Vec<_>>().join(", ");
         let settle = rules.iter().any(Rule::settles);
-        let rules = Arc::new(Rules { scope: env.scope.clone(), rules, policy, settle });
+        let shared = rules.iter().any(Rule::is_shared);
+        let rules = Arc::new(Rules { scope: env.scope.clone(), rules, policy, settle, shared });
         Some(Limits { rules, route: route_of(&env.scope) })
     }
 
@@ -103,21 +121,27 @@ impl Policy for Limits {
         Arc::new(Limits { rules: limits.rules.clone(), route: route_of(scope) })
     }
 
-    async fn request(&self, call: &mut Call, _: &dyn Outside) -> Result<Memo, Stop> {
+    async fn request(&self, call: &mut Call, outside: &dyn Outside) -> Result<Memo, Stop> {
         let now = call.now.nanos();
         let rules = &self.rules.rules;
         let wanted = self.wanted(call);
+        let charged = match self.rules.shared {
+            false => SmallVec::from_elem(Charged::Here, rules.len()),
+            // In a box, so that calls which ask nobody have no room for it. Nothing is taken here.
+            true => Box::pin(self.lend(call, &wanted, outside)).await?,
+        };
         // Asking all before taking of any: a call that is refused anyway does not stand in others' way.
         if rules.len() > 1 {
-            let waits = rules.iter().zip(&wanted).filter_map(|(rule, wanted)| rule.wait(wanted, now));
+            let waits = rules.iter().zip(wanted.iter().zip(&charged));
+            let waits = waits.filter_map(|(rule, (wanted, charged))| rule.wait(wanted, *charged, now));
             if let Some(wait) = waits.max_by_key(|Wait(nanos)| *nanos) {
-                return Err(Limits::refuse(wait));
+                return Err(refuse(wait));
             }
         }
         let mut charges: SmallVec<[Charge; 4]> = SmallVec::new();
         let mut left = SmallVec::new();
-        for (rule, wanted) in rules.iter().zip(&wanted) {
-            match rule.take(wanted, now) {
+        for (rule, (wanted, charged)) in rules.iter().zip(wanted.iter().zip(&charged)) {
+            match rule.take(wanted, *charged, now) {
                 Ok((charge, rest)) => {
                     charges.push(charge);
                     left.push(rest);
@@ -127,7 +151,7 @@ impl Policy for Limits {
                     for (rule, charge) in rules.iter().zip(charges) {
                         rule.give_back(charge, now);
                     }
-                    return Err(Limits::refuse(wait));
+                    return Err(refuse(wait));
                 }
             }
         }

@@ -22,6 +22,13 @@ pub trait Outside {
     /// Does something that no call waits for and that no call's end interrupts. Of too much of it, some is left undone.
     fn aside(&self, task: Local<'static, ()>);
 
+    /// Runs a script in a store that nodes share, and tells `then` the whole numbers that it gave. No call's end
+    /// interrupts it; of too much of it, some is left undone, and `then` dropped.
+    fn eval(&self, eval: Eval, then: Box<dyn FnOnce(Result<Vec<i64>, StoreAway>)>);
+
+    /// What tells this node from the others that share a store.
+    fn node(&self) -> u64;
+
     /// An evenly spread number; not for secrets.
     fn random(&self) -> u64;
 }
@@ -42,6 +49,21 @@ pub struct Asked {
     /// Whom a server's certificate must lead to, in PEM; the system's authorities unless given.
     pub authorities: Option<Arc<[u8]>>,
 }
+
+/// A script for a store. Of Redis and Valkey, in Lua.
+#[derive(Clone, Debug)]
+pub struct Eval {
+    /// As the document calls it.
+    pub store: Arc<str>,
+    pub script: &'static str,
+    pub keys: Vec<Vec<u8>>,
+    pub args: Vec<Vec<u8>>,
+}
+
+/// The store did not answer, or not as it should.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("the store is away")]
+pub struct StoreAway;
 
 #[derive(Clone, Debug)]
 pub struct Told {
@@ -80,6 +102,14 @@ impl Outside for Nowhere {
     }
 
     fn aside(&self, _: Local<'static, ()>) {}
+
+    fn eval(&self, _: Eval, then: Box<dyn FnOnce(Result<Vec<i64>, StoreAway>)>) {
+        then(Err(StoreAway));
+    }
+
+    fn node(&self) -> u64 {
+        0
+    }
 
     fn random(&self) -> u64 {
         0

@@ -18,6 +18,8 @@ pub struct CompileEnv<'a> {
     pub errors: Vec<(String, String)>,
     /// How many consumers the document has.
     pub consumers: usize,
+    /// The stores that nodes share, by the names that the document gives them, and how many nodes there are at least.
+    pub stores: Vec<(Arc<str>, u32)>,
     /// Reads what a policy refers to, a file or a variable; says why if it cannot.
     pub read: &'a dyn Fn(&SecretRef) -> Result<Vec<u8>, String>,
 }
@@ -47,7 +49,15 @@ pub(crate) fn pick<P: Policy>(
 impl CompileEnv<'_> {
     pub fn new(credentials: Arc<Credentials>, scope: impl Into<String>) -> CompileEnv<'static> {
         let read = &|reference: &SecretRef| Err(format!("there is nowhere to read {reference}"));
-        CompileEnv { credentials, scope: scope.into(), previous: None, errors: Vec::new(), consumers: 0, read }
+        CompileEnv {
+            credentials,
+            scope: scope.into(),
+            previous: None,
+            errors: Vec::new(),
+            consumers: 0,
+            stores: Vec::new(),
+            read,
+        }
     }
 
     pub(crate) fn error(&mut self, path: impl Into<String>, message: impl Into<String>) {

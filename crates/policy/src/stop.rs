@@ -46,6 +46,8 @@ pub enum Refusal {
     RateLimited {
         retry_after: Duration,
     },
+    /// Nodes count together what is used, and the store in which they do is away.
+    LimiterUnavailable,
     /// The upstream has as many calls in flight as it does well with.
     Overloaded {
         retry_after: Duration,

@@ -2,6 +2,7 @@
 
 use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
+use std::hash::BuildHasher;
 use std::net::IpAddr;
 use std::rc::Rc;
 use std::sync::{Arc, LazyLock};
@@ -10,12 +11,13 @@ use std::time::Duration;
 use awareness::Timeline;
 use base::{RequestHead, Scheme, Time, Version};
 use bytes::Bytes;
-use policy::{Asked, Outside, OutsideError, Told};
+use config::SharedStore;
+use policy::{Asked, Eval, Outside, OutsideError, StoreAway, Told};
 use rustls::ClientConfig;
 use rustls_pki_types::ServerName;
 use tokio::task::JoinSet;
 use transport::dns::{Name, Names};
-use transport::{Body, Frame, Place, Pool, Protocol, Target, tls};
+use transport::{Body, Frame, Place, Pool, Protocol, Target, redis, tls};
 
 use crate::node::chain;
 
@@ -25,7 +27,15 @@ pub struct World {
     random: Cell<u64>,
     /// What no call waits for.
     aside: RefCell<JoinSet<()>>,
+    /// The stores of the document, and those of them that were asked for something.
+    stores: RefCell<Vec<Arc<SharedStore>>>,
+    asked: RefCell<HashMap<Arc<str>, Reached>>,
+    scripts: RefCell<HashMap<&'static str, Rc<redis::Script>>>,
+    node: u64,
 }
+
+/// A store as the document has it, and the connection to it.
+type Reached = (Arc<SharedStore>, Rc<redis::Store>);
 
 /// Errands at a time.
 const MOST: usize = 1000;
@@ -49,7 +59,57 @@ struct Whom {
 impl World {
     pub fn new(names: Arc<Names>, seed: u64) -> World {
         let asker = Rc::new(Asker { names, pools: RefCell::default() });
-        World { asker, random: Cell::new(seed), aside: RefCell::default() }
+        World {
+            node: node(&asker.names),
+            asker,
+            random: Cell::new(seed),
+            aside: RefCell::default(),
+            stores: RefCell::default(),
+            asked: RefCell::default(),
+            scripts: RefCell::default(),
+        }
+    }
+
+    /// The stores are these from now on. A connection stays with one that is as it was.
+    pub fn set_stores(&self, stores: &[Arc<SharedStore>]) {
+        *self.stores.borrow_mut() = stores.to_vec();
+        self.asked.borrow_mut().retain(|_, (config, _)| stores.contains(config));
+    }
+
+    /// `None` if the document has none of this name, or there is no TLS to be had for it.
+    fn store(&self, name: &str) -> Option<Rc<redis::Store>> {
+        if let Some((_, store)) = self.asked.borrow().get(name) {
+            return Some(store.clone());
+        }
+        let config = self.stores.borrow().iter().find(|store| *store.name == *name)?.clone();
+        let SharedStore { ref host, port, tls, ref authorities, .. } = *config;
+        let tls = tls.then(|| store_tls(host, authorities.as_deref())).transpose();
+        let tls = tls.map_err(|error| tracing::error!(store = name, %error, "the store cannot be reached")).ok()?;
+        let place = match host.parse::<IpAddr>() {
+            Ok(ip) => Place::Ip((ip, port).into()),
+            Err(_) => Place::Name(self.asker.names.host(host), port),
+        };
+        let target = Target {
+            place,
+            tls,
+            protocol: Protocol::Auto,
+            idle: 0,
+            idle_timeout: Duration::ZERO,
+            streams: 0,
+            ping: None,
+            slots: Default::default(),
+        };
+        let settings = redis::Settings {
+            name: config.name.clone(),
+            target,
+            user: config.user.clone(),
+            password: config.password.clone(),
+            database: config.database,
+            timeout: config.timeout,
+        };
+        let store = Rc::new(redis::Store::new(settings));
+        self.asked.borrow_mut().insert(config.name.clone(), (config, store.clone()));
+        Some(store)
     }
 
     /// An evenly spread number; not for secrets.
@@ -197,9 +257,52 @@ impl Outside for World {
         World::aside(self, task);
     }
 
+    fn eval(&self, eval: Eval, then: Box<dyn FnOnce(Result<Vec<i64>, StoreAway>)>) {
+        let Eval { store, script, keys, args } = eval;
+        let Some(store) = self.store(&store) else { return then(Err(StoreAway)) };
+        let script =
+            self.scripts.borrow_mut().entry(script).or_insert_with(|| Rc::new(redis::Script::new(script))).clone();
+        World::aside(self, async move {
+            then(match store.eval(&script, &keys, &args).await {
+                Ok(value) => numbers(value).ok_or(StoreAway),
+                Err(redis::StoreError::Away) => Err(StoreAway),
+                Err(error) => {
+                    tracing::warn!(%error, "a store did not do what it was asked for");
+                    Err(StoreAway)
+                }
+            });
+        });
+    }
+
+    fn node(&self) -> u64 {
+        self.node
+    }
+
     fn random(&self) -> u64 {
         World::random(self)
     }
+}
+
+fn numbers(value: redis::Value) -> Option<Vec<i64>> {
+    let redis::Value::List(list) = value else { return None };
+    let numbers = list.into_iter().map(|item| match item {
+        redis::Value::Int(number) => Some(number),
+        _ => None,
+    });
+    numbers.collect()
+}
+
+/// The same for all cores of a node, and for no other node.
+fn node(names: &Arc<Names>) -> u64 {
+    static PROCESS: LazyLock<foldhash::quality::RandomState> = LazyLock::new(Default::default);
+    PROCESS.hash_one((Arc::as_ptr(names) as usize, std::process::id()))
+}
+
+fn store_tls(host: &str, authorities: Option<&[u8]>) -> Result<(Arc<ClientConfig>, ServerName<'static>), String> {
+    let input = tls::ClientTls { authorities, certificate: None, verify: true, alpn: &[] };
+    let built = input.build(&crate::node::provider());
+    let built = built.map_err(|errors| errors.iter().map(ToString::to_string).collect::<Vec<_>>().join("; "))?;
+    Ok((built.config, tls::server_name(host).map_err(|error| error.to_string())?))
 }
 
 async fn whole(response: transport::Response, most: usize) -> Result<Told, OutsideError> {

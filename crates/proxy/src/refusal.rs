@@ -64,6 +64,9 @@ impl Refusal {
             Refusal::Policy(Policy::RateLimited { .. }) => {
                 (StatusCode::TOO_MANY_REQUESTS, "rate-limited", "Too many requests")
             }
+            Refusal::Policy(Policy::LimiterUnavailable) => {
+                (StatusCode::SERVICE_UNAVAILABLE, "limiter-unavailable", "Limits cannot be checked at the moment")
+            }
             Refusal::Policy(Policy::Overloaded { .. }) => {
                 (StatusCode::SERVICE_UNAVAILABLE, "overloaded", "There is no room for this call at the moment")
             }
@@ -120,7 +123,10 @@ impl Refusal {
                 | policy::Refusal::KeysUnavailable { retry_after },
             ) => Some(*retry_after),
             Refusal::Open(wait) => Some(*wait),
-            Refusal::NoEndpoint | Refusal::Full | Refusal::Stopping => Some(Duration::from_secs(1)),
+            Refusal::Policy(policy::Refusal::LimiterUnavailable)
+            | Refusal::NoEndpoint
+            | Refusal::Full
+            | Refusal::Stopping => Some(Duration::from_secs(1)),
             _ => None,
         }
     }

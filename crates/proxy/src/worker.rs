@@ -388,6 +388,7 @@ impl Worker {
     fn adopt_generation(&self, generation: Arc<Generation>) {
         let old = self.local();
         let snapshot = &generation.snapshot;
+        self.outside.set_stores(&snapshot.stores);
         let upstreams = snapshot.upstreams.iter().enumerate().map(|(at, upstream)| {
             let previous = old.upstreams.iter().find(|old| old.config.name == upstream.name);
             self.upstream(&generation, at, previous)

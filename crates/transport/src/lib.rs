@@ -6,6 +6,7 @@
 pub mod dns;
 pub mod listen;
 pub mod proxy_protocol;
+pub mod redis;
 pub mod tls;
 
 mod alarm;

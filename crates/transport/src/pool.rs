@@ -318,6 +318,14 @@ impl Pool {
         Ok(io)
     }
 
+    /// A connection for what is not HTTP, which is nobody else's.
+    pub async fn apart(&self) -> Result<Box<dyn Io>, ConnectError> {
+        let io = self.connect(&mut Timeline::default()).await?;
+        let Some((config, name)) = &self.0.target.tls else { return Ok(io) };
+        let stream = TlsConnector::from(config.clone()).connect(name.clone(), io).await.map_err(ConnectError::Tls)?;
+        Ok(Box::new(stream))
+    }
+
     /// Lets go of what has been idle for too long, or was closed by the other side.
     pub fn sweep(&self, now: Time) {
         let timeout = self.0.target.idle_timeout;

@@ -4,9 +4,9 @@ use std::sync::Arc;
 use prost::Message as _;
 
 use super::*;
-use crate::OutsideError;
 use crate::outside::Local;
 use crate::testing::{call, compile, consumer, errors, ready};
+use crate::{Eval, OutsideError, StoreAway};
 
 /// Answers every question so, and keeps it.
 struct World(Result<Told, OutsideError>, RefCell<Vec<Asked>>);
@@ -20,6 +20,14 @@ impl Outside for World {
     fn ask_aside(&self, _: Asked, _: Box<dyn FnOnce(Result<Told, OutsideError>)>) {}
 
     fn aside(&self, _: Local<'static, ()>) {}
+
+    fn eval(&self, _: Eval, _: Box<dyn FnOnce(Result<Vec<i64>, StoreAway>)>) {
+        unreachable!("no store is asked")
+    }
+
+    fn node(&self) -> u64 {
+        0
+    }
 
     fn random(&self) -> u64 {
         0

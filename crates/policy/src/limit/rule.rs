@@ -11,8 +11,9 @@ use super::cells::{Cells, KeyHash};
 use super::flying::{self, Flying, Took};
 use super::gcra::{Gcra, Left, SECOND, Taken, Wait};
 use super::key;
-use super::spec::{BurstSpec, DEFAULT_KEYS, Per, RuleSpec, WeightSpec};
-use crate::{CompileEnv, Expr, Gives, Scope, Usage};
+use super::shared::{Lent, Shared};
+use super::spec::{BurstSpec, DEFAULT_KEYS, Per, RuleSpec, WeightSpec, WhenAway};
+use crate::{CompileEnv, Expr, Gives, Outside, Refusal, Scope, Stop, Usage};
 
 #[derive(Debug)]
 pub(super) struct Rule {
@@ -25,7 +26,7 @@ pub(super) struct Rule {
 
 #[derive(Debug)]
 enum Counts {
-    OverTime { gcra: Gcra, cells: Arc<Cells>, measure: Measure },
+    OverTime { gcra: Gcra, cells: Arc<Cells>, measure: Measure, shared: Option<Arc<Shared>> },
     AtATime { most: u64, flying: Arc<Flying> },
 }
 
@@ -71,7 +72,23 @@ pub(super) struct Charge {
 enum What {
     Nothing,
     Debt(Taken),
+    /// Of this node's part, which is one of so many.
+    Part(Taken, u64),
+    /// Credit of the store's.
+    Credit(u64),
     Place,
+}
+
+/// Where a call's charge goes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Charged {
+    /// To what this node counts.
+    Here,
+    /// To what the store has lent.
+    Lent,
+    /// To this node's part, since the store is away.
+    Part,
+    Nowhere,
 }
 
 // === impl Rule ===
@@ -94,6 +111,16 @@ impl Rule {
                     Some(Counts::OverTime { cells, .. }) => cells.clone(),
                     _ => Arc::new(Cells::new(keys)),
                 };
+                let shared = spec.shared.as_ref().map(|it| match same {
+                    Some(Counts::OverTime { shared: Some(shared), .. }) => shared.clone(),
+                    _ => {
+                        let nodes =
+                            env.stores.iter().find(|(store, _)| **store == *it.store).map_or(1, |store| store.1);
+                        let written = serde_json::to_string(spec).unwrap_or_default();
+                        let identity = format!("{}\0{name}\0{written}", env.scope);
+                        Arc::new(Shared::new(it.store.as_str().into(), it.when_away, nodes, &identity))
+                    }
+                });
                 let measure = match (measure, same) {
                     (
                         Measure::Bytes { requests, answers, estimate, .. },
@@ -101,7 +128,7 @@ impl Rule {
                     ) => Measure::Bytes { requests, answers, estimate, means: means.clone() },
                     (measure, _) => measure,
                 };
-                Counts::OverTime { gcra, cells, measure }
+                Counts::OverTime { gcra, cells, measure, shared }
             }
             Parts::AtATime(most) => {
                 let flying = match same {
@@ -117,31 +144,78 @@ impl Rule {
     pub(super) fn wanted(&self, route: &[u8; 8], call: &Call) -> Wanted {
         let write = |to: &mut dyn FnMut(&[u8])| key::write(&self.spec.per.0, route, call, to);
         match &self.counts {
-            Counts::OverTime { gcra, cells, measure } => {
+            Counts::OverTime { gcra, cells, measure, .. } => {
                 Wanted { key: cells.hash(write), cost: measure.estimate(*gcra, call) }
             }
             Counts::AtATime { flying, .. } => Wanted { key: flying.hash(write), cost: 1 },
         }
     }
 
+    /// Where the call's charge is to go. Asks the store for credit, if the rule has one.
+    pub(super) async fn lend(
+        &self,
+        wanted: &Wanted,
+        route: &[u8; 8],
+        call: &Call,
+        outside: &dyn Outside,
+    ) -> Result<Charged, Stop> {
+        let Counts::OverTime { gcra, cells, shared: Some(shared), .. } = &self.counts else { return Ok(Charged::Here) };
+        if wanted.cost == 0 {
+            return Ok(Charged::Nowhere);
+        }
+        let write = |to: &mut dyn FnMut(&[u8])| key::write(&self.spec.per.0, route, call, to);
+        let now = call.now.nanos();
+        match shared.lend((*gcra, cells), (wanted.key, wanted.cost), &write, now, outside).await {
+            Lent::Credit => Ok(Charged::Lent),
+            Lent::Refused(wait) => Err(super::refuse(wait)),
+            Lent::Away => match shared.when_away {
+                WhenAway::Local => Ok(Charged::Part),
+                WhenAway::Open => Ok(Charged::Nowhere),
+                WhenAway::Closed => Err(Refusal::LimiterUnavailable.into()),
+            },
+        }
+    }
+
+    pub(super) fn is_shared(&self) -> bool {
+        matches!(self.counts, Counts::OverTime { shared: Some(_), .. })
+    }
+
+    /// What the call costs this node, if its charge goes there.
+    fn cost_here(&self, cost: u64, charged: Charged) -> Option<u64> {
+        match (&self.counts, charged) {
+            (Counts::OverTime { shared: Some(shared), .. }, Charged::Part) => Some(cost.saturating_mul(shared.nodes())),
+            (_, Charged::Here) => Some(cost),
+            _ => None,
+        }
+    }
+
     /// How long it is until the call would be admitted; `None` if it is.
-    pub(super) fn wait(&self, wanted: &Wanted, now: u64) -> Option<Wait> {
+    pub(super) fn wait(&self, wanted: &Wanted, charged: Charged, now: u64) -> Option<Wait> {
+        let cost = self.cost_here(wanted.cost, charged).filter(|cost| *cost > 0)?;
         match &self.counts {
-            _ if wanted.cost == 0 => None,
-            Counts::OverTime { gcra, cells, .. } => gcra.take(cells.read(wanted.key), now, wanted.cost).err(),
+            Counts::OverTime { gcra, cells, .. } => gcra.take(cells.read(wanted.key), now, cost).err(),
             Counts::AtATime { most, flying } => (flying.read(wanted.key) >= *most).then_some(Wait(SECOND)),
         }
     }
 
-    pub(super) fn take(&self, wanted: &Wanted, now: u64) -> Result<(Charge, Left), Wait> {
+    pub(super) fn take(&self, wanted: &Wanted, charged: Charged, now: u64) -> Result<(Charge, Left), Wait> {
         let Wanted { key, cost } = *wanted;
-        match &self.counts {
-            _ if cost == 0 => Ok((Charge { key, taken: What::Nothing }, self.left(wanted, now))),
-            Counts::OverTime { gcra, cells, .. } => {
-                let taken = cells.update(key, |arrival| gcra.take(arrival, now, cost).map(|it| (it.after, it)))?;
-                Ok((Charge { key, taken: What::Debt(taken) }, gcra.left(taken.after, now)))
+        match (&self.counts, charged) {
+            _ if cost == 0 || charged == Charged::Nowhere => {
+                Ok((Charge { key, taken: What::Nothing }, self.left(wanted, now)))
             }
-            Counts::AtATime { most, flying } => {
+            (Counts::OverTime { shared: Some(shared), .. }, Charged::Lent) => match shared.spend(key, cost) {
+                true => Ok((Charge { key, taken: What::Credit(cost) }, self.left(wanted, now))),
+                // Another call has taken it meanwhile.
+                false => Err(Wait(SECOND / 1000)),
+            },
+            (Counts::OverTime { gcra, cells, .. }, _) => {
+                let here = self.cost_here(cost, charged).unwrap_or(cost);
+                let taken = cells.update(key, |arrival| gcra.take(arrival, now, here).map(|it| (it.after, it)))?;
+                let what = if here == cost { What::Debt(taken) } else { What::Part(taken, here / cost) };
+                Ok((Charge { key, taken: what }, gcra.left(taken.after, now)))
+            }
+            (Counts::AtATime { most, flying }, _) => {
                 let (taken, flies) = match flying.take(key, *most) {
                     Took::Counted(flies) => (What::Place, flies),
                     Took::Uncounted => (What::Nothing, 0),
@@ -169,6 +243,14 @@ impl Rule {
             (Counts::OverTime { gcra, cells, .. }, What::Debt(taken)) => {
                 correct(*gcra, cells, charge.key, taken, 0, now)
             }
+            (Counts::OverTime { gcra, cells, .. }, What::Part(taken, _)) => {
+                correct(*gcra, cells, charge.key, taken, 0, now);
+            }
+            (Counts::OverTime { shared, .. }, What::Credit(cost)) => {
+                if let Some(shared) = shared {
+                    shared.correct(charge.key, -i64::try_from(cost).unwrap_or(i64::MAX));
+                }
+            }
             (Counts::AtATime { flying, .. }, _) => flying.give_back(charge.key),
             (Counts::OverTime { .. }, What::Place) => {}
         }
@@ -178,12 +260,22 @@ impl Rule {
     pub(super) fn settle(&self, charge: Charge, usage: &Usage) {
         match (&self.counts, charge.taken) {
             (Counts::AtATime { flying, .. }, What::Place) => flying.give_back(charge.key),
-            (Counts::OverTime { gcra, cells, measure }, What::Debt(taken)) => {
-                if let Some(units) = measure.fact(usage) {
-                    correct(*gcra, cells, charge.key, taken, gcra.cost(units), usage.finished.nanos());
+            (Counts::OverTime { gcra, cells, measure, shared }, taken) => {
+                let Some(cost) = measure.fact(usage).map(|units| gcra.cost(units)) else { return };
+                let now = usage.finished.nanos();
+                match (taken, shared) {
+                    (What::Debt(taken), _) => correct(*gcra, cells, charge.key, taken, cost, now),
+                    (What::Part(taken, nodes), _) => {
+                        correct(*gcra, cells, charge.key, taken, cost.saturating_mul(nodes), now);
+                    }
+                    (What::Credit(charged), Some(shared)) => {
+                        let signed = |cost: u64| i64::try_from(cost).unwrap_or(i64::MAX);
+                        shared.correct(charge.key, signed(cost) - signed(charged));
+                    }
+                    _ => {}
                 }
             }
-            _ => {}
+            (Counts::AtATime { .. }, _) => {}
         }
     }
 
@@ -288,7 +380,8 @@ enum Parts {
 fn check(spec: &RuleSpec, at: usize, env: &mut CompileEnv<'_>) -> Option<(Parts, u64)> {
     let before = env.errors.len();
     let path = |field: &str| format!("limit[{at}].{field}");
-    let RuleSpec { per, rate, bytes, bytes_in, bytes_out, concurrency, burst, weight, estimate, name, keys } = spec;
+    let RuleSpec { per, rate, bytes, bytes_in, bytes_out, concurrency, burst, weight, estimate, shared, name, keys } =
+        spec;
     if per.0.is_empty() {
         env.error(path("per"), "says nothing; expected one such as `consumer`, or `all`");
     }
@@ -310,6 +403,14 @@ fn check(spec: &RuleSpec, at: usize, env: &mut CompileEnv<'_>) -> Option<(Parts,
     let named = |name: &str| !name.is_empty() && name.bytes().all(|b| b.is_ascii_alphanumeric() || b"-_.".contains(&b));
     if name.as_ref().is_some_and(|name| !named(name)) {
         env.error(path("name"), "expected letters, digits, `-`, `_` and `.`, such as `per-day`");
+    }
+    if let Some(shared) = shared {
+        if concurrency.is_some() {
+            env.error(path("shared"), "calls at a time are counted by each node alone; leave it out");
+        }
+        if !env.stores.iter().any(|(name, _)| **name == *shared.store) {
+            env.error(path("shared.store"), format!("there is no store `{}` in `stores`", shared.store));
+        }
     }
     let of_bytes = [(bytes, true, true), (bytes_in, true, false), (bytes_out, false, true)];
     let kinds = of_bytes.iter().filter(|it| it.0.is_some()).count()

@@ -55,6 +55,10 @@ pub struct RuleSpec {
     /// under the rule have come to lately.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub estimate: Option<Size>,
+    /// Count together with the other nodes, in a store of the document's `stores`; each node counts alone if it is not
+    /// given. Not for `concurrency`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub shared: Option<SharedSpec>,
     /// What the rule is called in `RateLimit` and `RateLimit-Policy`: letters, digits, `-`, `_` and `.`;
     /// what it is per and what it counts if it is not given.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -63,6 +67,32 @@ pub struct RuleSpec {
     /// forgotten; of `concurrency` those are not counted that come when there is no room.
     #[serde(default = "default_keys")]
     pub keys: u64,
+}
+
+/// Counting together with other nodes. Nodes that have the rule at the same place, with the same name and numbers, share
+/// it. A node draws a small share ahead for each key, at most 2 % of `burst` over all nodes, so that most calls of busy
+/// callers need not wait for the store.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
+#[serde(deny_unknown_fields, rename_all = "kebab-case")]
+pub struct SharedSpec {
+    /// One of the document's `stores`.
+    pub store: String,
+    /// What becomes of calls while the store is away; `local` if it is not given.
+    #[serde(default)]
+    pub when_away: WhenAway,
+}
+
+/// What becomes of calls while the store is away.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
+#[serde(rename_all = "kebab-case")]
+pub enum WhenAway {
+    /// Each node lets through its part: the rate and the burst, divided by as many nodes as there were lately.
+    #[default]
+    Local,
+    /// They pass.
+    Open,
+    /// They are refused, with 503.
+    Closed,
 }
 
 /// By what calls are told apart; by several things for each combination of them.

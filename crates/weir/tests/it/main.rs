@@ -19,6 +19,7 @@ mod names;
 mod policies;
 mod reload;
 mod sdk;
+mod shared;
 mod streams;
 mod takeover;
 mod tls;

@@ -16,7 +16,7 @@ use serde_json::json;
 
 use super::*;
 use crate::testing::{KEY, call, keys};
-use crate::{Asked, Authenticate, Nowhere, OutsideError, Policy, Refusal, Stop, Told};
+use crate::{Asked, Authenticate, Eval, Nowhere, OutsideError, Policy, Refusal, Stop, StoreAway, Told};
 
 const ISSUER: &str = "https://idp.test/";
 const NOW: u64 = 1_800_000_000;
@@ -139,6 +139,14 @@ impl Outside for World {
     }
 
     fn aside(&self, _: Pin<Box<dyn Future<Output = ()>>>) {}
+
+    fn eval(&self, _: Eval, _: Box<dyn FnOnce(Result<Vec<i64>, StoreAway>)>) {
+        unreachable!("no store is asked")
+    }
+
+    fn node(&self) -> u64 {
+        0
+    }
 
     fn random(&self) -> u64 {
         0

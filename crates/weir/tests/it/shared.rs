@@ -1,0 +1,175 @@
+//! Limits that nodes count together, in a real Redis: eight nodes under load, and a store that is away, comes back, hangs.
+
+use std::net::{SocketAddr, TcpStream};
+use std::process::{Child, Command, Stdio};
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
+use std::sync::atomic::Ordering::Relaxed;
+use std::time::{Duration, Instant};
+
+use testkit::{Folder, Gateway, PATIENCE, Raw, eventually};
+
+const NODES: usize = 8;
+
+/// A server of its own, with nothing of what it holds on disk.
+struct Redis {
+    address: SocketAddr,
+    child: Child,
+    folder: Folder,
+}
+
+impl Redis {
+    fn start() -> Redis {
+        let address = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+        let folder = Folder::new();
+        let child = Redis::run(address, &folder);
+        let redis = Redis { address, child, folder };
+        redis.wait();
+        redis
+    }
+
+    fn run(address: SocketAddr, folder: &Folder) -> Child {
+        let port = address.port().to_string();
+        let mut command = Command::new("redis-server");
+        command.args(["--port", &port, "--bind", "127.0.0.1", "--save", "", "--appendonly", "no", "--dir"]);
+        command.arg(folder.base()).stdout(Stdio::null()).stderr(Stdio::null());
+        command.spawn().expect("redis-server; scripts/test-setup.sh installs it")
+    }
+
+    fn wait(&self) {
+        eventually("the store listens", || TcpStream::connect(self.address).is_ok());
+    }
+
+    fn signal(&self, signal: &str) {
+        let status = Command::new("kill").args([signal, &self.child.id().to_string()]).status().unwrap();
+        assert!(status.success());
+    }
+
+    fn stop(&mut self) {
+        self.child.kill().unwrap();
+        self.child.wait().unwrap();
+    }
+
+    fn restart(&mut self) {
+        self.stop();
+        self.child = Redis::run(self.address, &self.folder);
+        self.wait();
+    }
+}
+
+impl Drop for Redis {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+fn nodes(store: SocketAddr, rule: &str, away: &str, count: usize) -> Vec<Gateway> {
+    let document = format!(
+        "node: {{ workers: 1 }}\nstores: {{ s: {{ url: 'redis://{store}', timeout: 100ms, nodes: {count} }} }}\n\
+         apis:\n  a:\n    policies: {{ limit: [{{ per: all, {rule}, shared: {{ store: s, when-away: {away} }} }}] }}\n\
+         \x20   routes: [{{ respond: {{ body: ok }} }}]\n"
+    );
+    (0..count).map(|_| Gateway::start(&document)).collect()
+}
+
+/// How many calls pass at each of these nodes, each called all the time, while `meanwhile` goes on.
+fn load(nodes: &[Gateway], pause: Duration, meanwhile: impl FnOnce()) -> (u64, Duration) {
+    let (start, over) = (Instant::now(), Arc::new(AtomicBool::new(false)));
+    let callers: Vec<_> = nodes
+        .iter()
+        .map(|node| {
+            let (address, over) = (node.web(), over.clone());
+            std::thread::spawn(move || {
+                let mut raw = Raw::connect(address);
+                let mut passed = 0;
+                while !over.load(Relaxed) {
+                    let answer = raw.get("/", "");
+                    assert!([200, 429].contains(&answer.status), "{answer:?}");
+                    passed += u64::from(answer.status == 200);
+                    std::thread::sleep(pause);
+                }
+                passed
+            })
+        })
+        .collect();
+    meanwhile();
+    let lasted = start.elapsed();
+    over.store(true, Relaxed);
+    (callers.into_iter().map(|caller| caller.join().unwrap()).sum(), lasted)
+}
+
+#[track_caller]
+fn near(passed: u64, rate: f64, burst: f64, lasted: Duration) {
+    let expected = burst + rate * lasted.as_secs_f64();
+    let part = passed as f64 / expected;
+    eprintln!("{passed} of {expected:.0} passed in {lasted:?}: {:+.2} %", (part - 1.0) * 100.0);
+    assert!((0.98..=1.02).contains(&part), "{passed} of {expected:.0} in {lasted:?}");
+}
+
+const STEP: Duration = Duration::from_secs(4);
+
+#[test]
+fn eight_nodes_let_through_what_one_would() {
+    let store = Redis::start();
+    let nodes = nodes(store.address, "rate: 400/s, burst: 400", "closed", NODES);
+    let (passed, lasted) = load(&nodes, Duration::from_millis(5), || std::thread::sleep(2 * STEP));
+    near(passed, 400.0, 400.0, lasted);
+}
+
+#[test]
+fn eight_nodes_keep_to_it_while_the_store_is_restarted_and_forgets() {
+    let mut store = Redis::start();
+    let nodes = nodes(store.address, "rate: 400/s, burst: 400", "local", NODES);
+    let (passed, lasted) = load(&nodes, Duration::from_millis(5), || {
+        std::thread::sleep(STEP);
+        store.stop();
+        std::thread::sleep(Duration::from_secs(1));
+        store.restart();
+        std::thread::sleep(STEP);
+    });
+    near(passed, 400.0, 400.0, lasted);
+}
+
+#[test]
+fn without_a_store_each_node_lets_its_part_through_or_all_or_nothing() {
+    let nobody = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+    let passes = |away: &str| -> Vec<u16> {
+        let node = &nodes(nobody, "rate: 8/h", away, 1)[0];
+        let mut raw = Raw::connect(node.web());
+        (0..10).map(|_| raw.get("/", "").status).collect()
+    };
+    assert_eq!(passes("open"), [200; 10]);
+    assert_eq!(passes("closed"), [503; 10]);
+    let mut local = [200; 10];
+    local[8..].fill(429);
+    assert_eq!(passes("local"), local);
+    let eight = nodes(nobody, "rate: 8/h", "local", NODES);
+    for node in &eight {
+        let mut raw = Raw::connect(node.web());
+        assert_eq!([0; 3].map(|_| raw.get("/", "").status), [200, 429, 429]);
+    }
+}
+
+#[test]
+fn a_store_that_hangs_holds_nobody_up() {
+    let store = Redis::start();
+    let node = &nodes(store.address, "rate: 1000/h", "open", 1)[0];
+    let mut raw = Raw::connect(node.web());
+    assert_eq!(raw.get("/", "").status, 200);
+    store.signal("-STOP");
+    // The first may have to wait for as long as a question may take, and hardly any other.
+    let start = Instant::now();
+    for _ in 0..200 {
+        assert_eq!(raw.get("/", "").status, 200);
+    }
+    assert!(start.elapsed() < PATIENCE / 3, "{:?}", start.elapsed());
+    store.signal("-CONT");
+    // It is asked again: what is left is what it knows.
+    eventually("the store is asked again", || {
+        let left = raw.get("/", "").header("ratelimit").unwrap().to_owned();
+        let left: u64 = left.split(";r=").nth(1).unwrap().split(';').next().unwrap().parse().unwrap();
+        std::thread::sleep(Duration::from_millis(20));
+        left < 995
+    });
+}
