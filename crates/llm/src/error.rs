@@ -95,6 +95,18 @@ pub fn body(dialect: Dialect, status: u16, kind: Kind, message: &str) -> Vec<u8>
 
 /// An error as the last event of a stream whose head has gone out: what comes after it is the end of the body.
 pub fn event(dialect: Dialect, status: u16, kind: Kind, message: &str, to: &mut Vec<u8>) {
+    event_after(dialect, None, status, kind, message, to);
+}
+
+/// The same after so many events, where the dialect counts them and that is known.
+pub(crate) fn event_after(
+    dialect: Dialect,
+    events: Option<u64>,
+    status: u16,
+    kind: Kind,
+    message: &str,
+    to: &mut Vec<u8>,
+) {
     match dialect {
         Dialect::OpenAiChat | Dialect::OpenAiEmbeddings | Dialect::Gemini => {
             sse::write(None, to, |to| write(dialect, status, kind, message, to));
@@ -103,6 +115,9 @@ pub fn event(dialect: Dialect, status: u16, kind: Kind, message: &str, to: &mut 
         Dialect::OpenAiResponses => sse::write(Some("error"), to, |to| {
             Out::object(to, |error| {
                 error.text("type", "error");
+                if let Some(number) = events {
+                    error.number("sequence_number", number);
+                }
                 error.text("code", openai_code(kind).unwrap_or(openai_type(kind)));
                 error.text("message", message);
                 error.null("param");

@@ -133,6 +133,14 @@ impl Encoder {
         }
     }
 
+    /// Events written, where the dialect counts them.
+    pub(crate) fn events(&self) -> Option<u64> {
+        match self {
+            Encoder::OpenAiResponses(encoder) => Some(encoder.events()),
+            _ => None,
+        }
+    }
+
     /// Writes the proper end.
     pub(crate) fn end(&mut self, to: &mut Vec<u8>) {
         match self {

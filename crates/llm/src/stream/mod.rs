@@ -179,13 +179,13 @@ impl Stream {
         self.over = true;
         self.seen.fault.get_or_insert(fault);
         // An event that was cut in the middle would swallow ours.
-        let closing = match &self.way {
-            Way::Meter(meter) => meter.closing(),
-            Way::Translator(_) => Some(&b""[..]),
+        let (closing, events) = match &self.way {
+            Way::Meter(meter) => (meter.closing(), None),
+            Way::Translator(translator) => (Some(&b""[..]), translator.events()),
         };
         if let Some(closing) = closing {
             to.extend_from_slice(closing);
-            error::event(self.caller, status, kind, message, to);
+            error::event_after(self.caller, events, status, kind, message, to);
         }
     }
 }

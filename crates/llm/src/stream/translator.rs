@@ -42,7 +42,7 @@ impl Translator {
                 Piece::Broken(why) => Err(Fault::Garbled(why.to_owned())),
             };
             if let Err(fault) = fault {
-                fail(*caller, fault, seen, to);
+                fail(*caller, encoder.events(), fault, seen, to);
                 *over = true;
             } else if seen.done {
                 encoder.end(to);
@@ -60,6 +60,11 @@ impl Translator {
             self.encoder.end(to);
             self.over = true;
         }
+    }
+
+    /// Events that the caller has got, where its dialect counts them.
+    pub(super) fn events(&self) -> Option<u64> {
+        self.encoder.events()
     }
 
     pub(super) fn is_over(&self) -> bool {
@@ -117,7 +122,7 @@ fn learn(event: &Event<'_>, seen: &mut Seen) {
     seen.deltas += u64::from(text > 0);
 }
 
-fn fail(caller: Dialect, fault: Fault, seen: &mut Seen, to: &mut Vec<u8>) {
+fn fail(caller: Dialect, events: Option<u64>, fault: Fault, seen: &mut Seen, to: &mut Vec<u8>) {
     let (status, kind, message) = match &fault {
         Fault::Provider { kind, message } => (kind.status(), *kind, message.as_str()),
         Fault::Garbled(why) => (502, error::Kind::Upstream, why.as_str()),
@@ -128,6 +133,6 @@ fn fail(caller: Dialect, fault: Fault, seen: &mut Seen, to: &mut Vec<u8>) {
         Fault::Garbled(_) => format!("the provider sent an event that cannot be understood: {message}"),
         _ => message.to_owned(),
     };
-    error::event(caller, status, kind, &message, to);
+    error::event_after(caller, events, status, kind, &message, to);
     seen.fault.get_or_insert(fault);
 }

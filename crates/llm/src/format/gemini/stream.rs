@@ -261,7 +261,8 @@ impl Encoder {
             Event::Usage { usage, .. } => self.usage = Some(usage),
             // Enciphered thoughts are for their own provider.
             Event::Begin { .. } | Event::Error { .. } | Event::Done => {}
-            Event::Ping => to.extend_from_slice(b": ping\n\n"),
+            // Google's SDK takes every line for data, comments too.
+            Event::Ping => {}
         }
     }
 

@@ -245,6 +245,10 @@ impl Encoder {
         Encoder { head, started: false, number: 0, items: Vec::new(), open: None, usage: None, stop: None }
     }
 
+    pub(crate) fn events(&self) -> u64 {
+        self.number
+    }
+
     pub(crate) fn write(&mut self, event: Event<'_>, to: &mut Vec<u8>) {
         match event {
             Event::Start { id, model, created } => {
