@@ -21,8 +21,8 @@ use crate::decode::decoded;
 #[derive(Clone, Debug, Default, PartialEq, Deserialize, Serialize, JsonSchema)]
 #[serde(deny_unknown_fields, rename_all = "kebab-case")]
 pub struct ApiKeySpec {
-    /// The only request field that may carry the key. If it is not given: `Authorization: Bearer` and
-    /// `x-api-key`. In `authorization` the key follows the word `Bearer`, in any other field it stands alone.
+    /// The only request field that may carry the key. If it is not given: `Authorization: Bearer`,
+    /// `x-api-key`, and what the SDKs of Azure and Google send, `api-key` and `x-goog-api-key`. In `authorization` the key follows the word `Bearer`, in any other field it stands alone.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub header: Option<String>,
     /// A query parameter that may carry the key as well. Such keys end up in the logs of whatever lies
@@ -39,7 +39,7 @@ pub struct ApiKeySpec {
 pub struct ApiKeys {
     pub bearer: bool,
     /// In lower case.
-    header: Option<String>,
+    headers: SmallVec<[Cow<'static, str>; 3]>,
     query: Option<String>,
     pub forward: bool,
 }
@@ -77,12 +77,12 @@ impl ApiKeys {
             env.error("authenticate.api-key.query", "expected the name of a query parameter, such as `key`");
         }
         let bearer = header.as_deref().is_none_or(|name| name == "authorization");
-        let header = match header {
-            Some(name) if name == "authorization" => None,
-            Some(name) => Some(name),
-            None => Some("x-api-key".into()),
+        let headers = match header {
+            Some(name) if name == "authorization" => SmallVec::new(),
+            Some(name) => SmallVec::from_iter([Cow::Owned(name)]),
+            None => ["x-api-key", "api-key", "x-goog-api-key"].map(Cow::Borrowed).into(),
         };
-        ApiKeys { bearer, header, query: query.clone(), forward: *forward }
+        ApiKeys { bearer, headers, query: query.clone(), forward: *forward }
     }
 
     /// Whose key the call presents; `ours` says which bearer credentials are keys.
@@ -108,8 +108,11 @@ impl ApiKeys {
             let all = call.head.headers.get_all("authorization").filter_map(bearer);
             presented.extend(all.filter(|it| ours(it)).map(Cow::Borrowed));
         }
-        if let Some(name) = &self.header {
-            presented.extend(call.head.headers.iter().filter(|(it, _)| it == name).map(|(_, value)| value.into()));
+        for name in &self.headers {
+            // Most are not there at all.
+            if call.head.headers.contains(name) {
+                presented.extend(call.head.headers.iter().filter(|(it, _)| it == name).map(|(_, value)| value.into()));
+            }
         }
         if let (Some(name), Some(query)) = (&self.query, call.head.query()) {
             let values = query.split('&').filter_map(|pair| {
@@ -127,7 +130,7 @@ impl ApiKeys {
         if self.bearer {
             head.headers.retain(|name, value| name != "authorization" || !bearer(value).is_some_and(&ours));
         }
-        if let Some(name) = &self.header {
+        for name in &self.headers {
             head.headers.remove(name);
         }
         let (Some(name), Some((path, query))) = (&self.query, head.target.split_once('?')) else { return };
