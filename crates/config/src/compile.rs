@@ -8,6 +8,7 @@
 mod admin;
 mod consumers;
 mod listeners;
+mod models;
 mod routes;
 mod stores;
 mod telemetry;
@@ -184,8 +185,22 @@ pub(crate) struct Context<'a> {
 
 impl Context<'_> {
     fn snapshot(&mut self, document: Document) -> Snapshot {
-        let Document { version, node, listeners, upstreams, stores, policies, apis, consumers, telemetry, admin } =
-            document;
+        let Document {
+            version,
+            node,
+            listeners,
+            upstreams,
+            stores,
+            policies,
+            apis,
+            providers,
+            models,
+            budgets,
+            ledger,
+            consumers,
+            telemetry,
+            admin,
+        } = document;
         match version {
             Some(1) => {}
             Some(other) => self.error("version", format!("version {other} is not known; expected 1")),
@@ -198,8 +213,10 @@ impl Context<'_> {
         let mut upstreams = self.upstreams(upstreams);
         self.stores = self.stores(stores);
         let (consumers, credentials) = self.consumers(consumers);
+        let (books, ledger) = self.books(ledger, &budgets);
+        let models = self.models(providers, models, &books, &mut upstreams);
         let (apis, routes, router) =
-            self.routes(apis, policies, &listeners, &mut upstreams, credentials, consumers.len());
+            self.routes(apis, policies, &listeners, &mut upstreams, &models, credentials, consumers.len());
         let telemetry = self.telemetry(telemetry);
         let admin = self.admin(admin, &listeners, telemetry.metrics);
         let workers = node.workers.unwrap_or_else(|| std::thread::available_parallelism().map_or(1, Into::into));
@@ -223,6 +240,9 @@ impl Context<'_> {
             routes,
             consumers,
             stores: std::mem::take(&mut self.stores),
+            models,
+            books,
+            ledger,
             telemetry,
             admin,
             router,

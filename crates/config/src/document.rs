@@ -20,6 +20,10 @@ macro_rules! section {
     };
 }
 
+mod models;
+
+pub use models::{Candidate, Choose, Ledger, Llm, Model, OneOrManySecrets, Provider};
+
 section! {
     /// A Weir document.
     Document {
@@ -37,6 +41,15 @@ section! {
         policies: Specs,
         /// What is served, by name.
         apis: Named<Api>,
+        /// Who serves models, by name.
+        providers: Named<Provider>,
+        /// What callers of models ask for, by name: `provider/model`, or a map with `candidates`. A name with a `*` at its
+        /// end stands for all that begin so, and a `*` at the end of the candidate's model for what it stood for.
+        models: Named<OrText<Model>>,
+        /// What may be spent, by name.
+        budgets: ledger::BudgetsSpec,
+        /// Where what calls cost is written down.
+        ledger: Ledger,
         /// Who calls, by name.
         consumers: Named<Consumer>,
         /// What is told, and to whom.
@@ -539,6 +552,8 @@ section! {
         listeners: OneOrMany,
         /// For routes that name none; without `routes` it takes every path.
         upstream: Option<OrText<Split>>,
+        /// It is an api of models, instead of `upstream` and `routes`; `{}` for all models at `/`.
+        llm: Option<Llm>,
         /// For all its routes.
         policies: Specs,
         /// Over those of the upstream.

@@ -2,6 +2,8 @@
 //!
 //! Immutable and shared by all workers. Only [`crate::compile`] can make one, and only of a valid document.
 
+mod models;
+
 use std::collections::HashMap;
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -10,10 +12,13 @@ use std::time::Duration;
 
 use base::{Consumer, Headers, Method, Percent, Place, RequestHead, Scheme, Secret, StatusCode};
 use ipnet::IpNet;
+use ledger::Books;
 use policy::Policies;
 
 use crate::discovery::Discovery;
 use crate::router::{Found, Router};
+
+pub use models::{Candidate, Choose, Ledger, Llm, Model, Models, Provider, ProviderKey};
 
 pub struct Snapshot {
     pub revision: Revision,
@@ -24,6 +29,10 @@ pub struct Snapshot {
     pub routes: Vec<Arc<Route>>,
     pub consumers: Vec<Arc<Consumer>>,
     pub stores: Vec<Arc<SharedStore>>,
+    pub models: Models,
+    /// Prices and budgets; what is spent goes on from one snapshot to the next.
+    pub books: Arc<Books>,
+    pub ledger: Ledger,
     pub telemetry: Telemetry,
     pub admin: Admin,
     /// From a request's head to the route that takes it.
@@ -261,6 +270,7 @@ pub struct Route {
 
 pub enum Action {
     Forward(Box<Forward>),
+    Models(Box<Llm>),
     Redirect(Redirect),
     Respond(Respond),
 }
@@ -272,6 +282,8 @@ pub struct Forward {
     pub rewrite: Rewrite,
     pub timeouts: Timeouts,
     pub retry: Retry,
+    /// The upstream is told for whom a call is (`Forwarded`, `X-Forwarded-*`).
+    pub forwarded: bool,
 }
 
 #[derive(Clone)]

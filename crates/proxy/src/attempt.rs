@@ -114,7 +114,9 @@ pub async fn send(way: Way<'_>, call: &mut Call, body: &mut Body, trip: &mut Tri
     let (counted, bytes_in) = count::counted(body);
     body = counted;
     trip.reads(bytes_in);
-    forward::add_forwarded(&mut call.head, &call.client, &listener.trusted());
+    if forward.forwarded {
+        forward::add_forwarded(&mut call.head, &call.client, &listener.trusted());
+    }
     upstream.state.budget.deposit(retry.budget, &upstream.deposits);
 
     let repeatable = retry.attempts > 1 || retry.hedge.is_some();

@@ -13,6 +13,7 @@ use std::time::Duration;
 use arc_swap::ArcSwap;
 use cache::{Purge, Store};
 use config::{Address, Snapshot, Upstream};
+use journal::Journal;
 use rustls::{ClientConfig, ServerConfig};
 use rustls_pki_types::ServerName;
 use telemetry::{Figure, Recorder, Row, Telemetry};
@@ -23,11 +24,13 @@ use transport::tls;
 
 use crate::acme::{Acme, Certificate};
 use crate::board::Board;
+use crate::booking;
 use crate::control::{Control, Watch, found};
 use crate::crowd::Crowd;
+use crate::models::States;
 use crate::status::Upstreams;
 use crate::upstream::{self, EndpointState, Member, UpstreamState};
-use crate::worker::{self, Generation, Order};
+use crate::worker::{self, Generation, Order, Shared};
 
 /// What kept a snapshot from coming into force, and where the document says it.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -50,6 +53,8 @@ pub struct Node {
     /// Listeners by name.
     bound: HashMap<Arc<str>, Bound>,
     board: Arc<Board>,
+    /// Where it is written down what calls cost.
+    journal: Option<Journal>,
 }
 
 struct WorkerHandle {
@@ -111,7 +116,14 @@ impl Node {
         let store = Store::new(snapshot.node.cache_memory);
         let counted = store.clone();
         let board = Board::new(workers);
-        let handles = spawn_workers(recorders, &prepared.generation, &board, &names, &store)
+        let journal = booking::open(&snapshot).map_err(|problem| vec![problem])?;
+        let shared = Shared {
+            board: board.clone(),
+            names: names.clone(),
+            store: store.clone(),
+            journal: journal.as_ref().map(Journal::handle),
+        };
+        let handles = spawn_workers(recorders, &prepared.generation, &shared)
             .map_err(|error| wrong("node.workers", format!("cannot start a worker: {error}")))?;
         let mut node = Node {
             generation: prepared.generation.clone(),
@@ -124,6 +136,7 @@ impl Node {
             store,
             bound: HashMap::new(),
             board,
+            journal,
         };
         node.commit(prepared);
         let upstreams = node.upstreams.clone();
@@ -260,6 +273,11 @@ impl Node {
         self.workers.clear();
         for thread in threads {
             let _ = thread.join();
+        }
+        if let Some(journal) = self.journal.take()
+            && !journal.close()
+        {
+            tracing::error!("some of what calls cost could not be written down");
         }
         self.telemetry.flush_and_stop();
         clean
@@ -422,6 +440,7 @@ fn prepare(
     });
     let members = members.collect();
     let crowds = crowds(snapshot, old);
+    let models = States::new(&snapshot.models, old.map(|old| (&old.snapshot.models, &old.models)));
     let snapshot = snapshot.clone();
     let tokens = acme.tokens().clone();
     let generation = Arc::new(Generation {
@@ -430,6 +449,7 @@ fn prepare(
         members,
         services,
         client_tls,
+        models,
         certificates,
         tokens,
         server_tls,
@@ -653,17 +673,14 @@ pub fn bind(upstream: &Upstream, members: &[Member]) {
 fn spawn_workers(
     recorders: Vec<Recorder>,
     generation: &Arc<Generation>,
-    board: &Arc<Board>,
-    names: &Arc<Names>,
-    store: &Arc<Store>,
+    shared: &Shared,
 ) -> std::io::Result<Vec<WorkerHandle>> {
     let mut handles = Vec::new();
     for (index, recorder) in recorders.into_iter().enumerate() {
         let (orders, inbox) = mpsc::unbounded_channel();
-        let (generation, board, names) = (generation.clone(), board.clone(), names.clone());
-        let store = store.clone();
+        let (generation, shared) = (generation.clone(), shared.clone());
         let thread = thread::Builder::new().name(format!("worker-{index}")).spawn(move || {
-            if let Err(error) = worker::run(index, generation, recorder, board, names, store, inbox) {
+            if let Err(error) = worker::run(index, generation, recorder, shared, inbox) {
                 tracing::error!(worker = index, %error, "a worker could not start");
             }
         })?;

@@ -18,6 +18,7 @@ use crate::answer;
 use crate::attempt::{self, Way};
 use crate::forward;
 use crate::known::{self, Known};
+use crate::models;
 use crate::refusal::{self, Refusal};
 use crate::tap;
 use crate::trip::Trip;
@@ -83,7 +84,11 @@ fn halted(halt: Halt, trip: &mut Trip, call: &Call) -> Response {
         Halt::Answer(response) => *response,
         Halt::Refuse(refusal) => {
             trip.refused(&refusal);
-            refusal::render(&refusal, &call.head)
+            let response = refusal::render(&refusal, &call.head);
+            match trip.dialect {
+                None => response,
+                Some(dialect) => models::in_dialect(&refusal, response, dialect),
+            }
         }
     }
 }
@@ -105,6 +110,9 @@ impl Gateway {
         forward::strip_request(&mut call.head.headers);
         call.place = Some(route.place.clone());
         trip.enter(route);
+        if let Action::Models(_) = &route.action {
+            trip.asks(call);
+        }
         trip.inwards(call).await?;
         match &route.action {
             Action::Forward(forward) => {
@@ -120,6 +128,13 @@ impl Gateway {
                         Ok(Box::pin(known::fetch(wanted, cache, route, way, call, body, trip)).await?)
                     }
                 }
+            }
+            Action::Models(llm) => {
+                trip.sends(call, body)?;
+                let place = models::Place { worker: &self.worker, local, listener: &self.listener, llm, found: &found };
+                let target = trip.target.take().ok_or(Refusal::NoRoute)?;
+                // In a box, so that other calls have no room for it.
+                Box::pin(models::serve(place, &target, call, body, trip)).await
             }
             Action::Redirect(redirect) => Ok(answer::redirect(redirect, call, &found)),
             Action::Respond(respond) => Ok(answer::respond(respond)),

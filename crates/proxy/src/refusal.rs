@@ -115,7 +115,7 @@ impl Refusal {
         }
     }
 
-    fn retry_after(&self) -> Option<Duration> {
+    pub fn retry_after(&self) -> Option<Duration> {
         match self {
             Refusal::Policy(
                 policy::Refusal::RateLimited { retry_after }
@@ -146,10 +146,15 @@ impl Refusal {
     }
 }
 
+/// What a caller is told.
+pub fn words(refusal: &Refusal) -> (StatusCode, &'static str) {
+    let (status, _, title) = refusal.words();
+    (status, title)
+}
+
 /// What a caller is told of a policy's refusal.
 pub fn refusal_words(refusal: &policy::Refusal) -> (StatusCode, &'static str) {
-    let (status, _, title) = Refusal::Policy(refusal.clone()).words();
-    (status, title)
+    words(&Refusal::Policy(refusal.clone()))
 }
 
 /// The answer for a refusal, in the caller's protocol.

@@ -7,6 +7,7 @@ use std::sync::Arc;
 use awareness::{Attempt, Cached, Ending, Exchange, Outcome, Stamp, Step, StepEnd, Timeline};
 use base::{Call, StatusCode, Time};
 use config::Route;
+use llm::{Dialect, Target};
 use policy::{Filter as _, Passage, Steps, Stop, Usage, Waited};
 use transport::{Body, Response};
 
@@ -35,6 +36,9 @@ pub struct Trip {
     pub meter: Option<Meter>,
     /// What the cache had to do with it, where there is no record.
     pub cached: Option<Cached>,
+    /// What a call to an api of models asks, by its path; and in whose words it is to be answered.
+    pub target: Option<Box<Target>>,
+    pub dialect: Option<Dialect>,
 }
 
 impl Trip {
@@ -51,6 +55,8 @@ impl Trip {
             patience: Patience::default(),
             meter: None,
             cached: None,
+            target: None,
+            dialect: None,
         }
     }
 
@@ -67,6 +73,8 @@ impl Trip {
             patience: Patience::default(),
             meter: None,
             cached: None,
+            target: None,
+            dialect: None,
         }
     }
 
@@ -92,6 +100,12 @@ impl Trip {
             exchange.api = Some(route.api.name.clone());
             exchange.route = Some(route.name.clone());
         });
+    }
+
+    /// It is a call to an api of models.
+    pub fn asks(&mut self, call: &Call) {
+        self.target = llm::target(call.head.method.as_str(), &call.head.target).map(Box::new);
+        self.dialect = self.target.as_ref().map(|it| it.dialect);
     }
 
     pub async fn inwards(&mut self, call: &mut Call) -> Result<(), Stop> {

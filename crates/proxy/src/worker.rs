@@ -26,6 +26,7 @@ use crate::connection;
 use crate::crowd::{Crowd, Seat};
 use crate::deadline::Timers;
 use crate::meter::{self, Meter};
+use crate::models;
 use crate::outside::World;
 use crate::upstream::{LocalUpstream, Member, UpstreamState};
 
@@ -43,6 +44,8 @@ pub struct Generation {
     pub certificates: Vec<Option<Arc<Certificate>>>,
     /// Answers to an authority that asks by HTTP.
     pub tokens: Arc<Tokens>,
+    /// What is known of providers and their models.
+    pub models: models::States,
     /// As the snapshot's listeners.
     pub server_tls: Vec<Option<Arc<ArcSwap<ServerConfig>>>>,
     /// As the snapshot's listeners.
@@ -75,6 +78,8 @@ pub struct Worker {
     pub front: RefCell<Front>,
     /// What policies may ask; copies to shadow upstreams too go out by it.
     pub outside: World,
+    /// Where it is written down what calls cost.
+    pub journal: Option<journal::Handle>,
 }
 
 /// A listener on one core, from its first appearance in a document to its last.
@@ -137,20 +142,27 @@ pub struct HandedOver {
     pub seat: Seat,
 }
 
+/// What the workers of a node have in common.
+#[derive(Clone)]
+pub struct Shared {
+    pub board: Arc<Board>,
+    pub names: Arc<Names>,
+    pub store: Arc<Store>,
+    pub journal: Option<journal::Handle>,
+}
+
 /// Runs a worker until its orders end.
 pub fn run(
     index: usize,
     generation: Arc<Generation>,
     recorder: Recorder,
-    board: Arc<Board>,
-    names: Arc<Names>,
-    store: Arc<Store>,
+    shared: Shared,
     orders: mpsc::UnboundedReceiver<Order>,
 ) -> std::io::Result<()> {
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build_local(tokio::runtime::LocalOptions::default())?;
-    runtime.block_on(work(index, generation, recorder, board, names, store, orders));
+    runtime.block_on(work(index, generation, recorder, shared, orders));
     // Connections that would not end are cut here, with the tasks that hold them.
     runtime.shutdown_timeout(Duration::from_millis(100));
     Ok(())
@@ -160,11 +172,10 @@ async fn work(
     index: usize,
     generation: Arc<Generation>,
     recorder: Recorder,
-    board: Arc<Board>,
-    names: Arc<Names>,
-    store: Arc<Store>,
+    shared: Shared,
     mut orders: mpsc::UnboundedReceiver<Order>,
 ) {
+    let Shared { board, names, store, journal } = shared;
     let active = recorder.active();
     let worker = Rc::new(Worker {
         index,
@@ -181,6 +192,7 @@ async fn work(
         quiet: tokio::sync::Notify::new(),
         store,
         front: RefCell::default(),
+        journal,
         outside: World::new(names, Time::now().nanos().wrapping_mul(0x9e37_79b9_7f4a_7c15) ^ (index as u64 + 1)),
     });
     worker.adopt_generation(generation);

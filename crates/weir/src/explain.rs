@@ -161,9 +161,26 @@ struct Step {
 #[derive(Debug, Serialize, JsonSchema)]
 #[serde(rename_all = "kebab-case")]
 enum Outcome {
-    Forward { upstreams: Vec<Candidate>, mirror: Option<String>, timeouts: String, retry: String },
-    Redirect { status: u16, location: String },
-    Respond { status: u16, headers: Vec<String>, bytes: usize },
+    Forward {
+        upstreams: Vec<Candidate>,
+        mirror: Option<String>,
+        timeouts: String,
+        retry: String,
+    },
+    /// A call to an api of models: in whose words, if the path is any of theirs, and who may serve which model.
+    Models {
+        dialect: Option<&'static str>,
+        models: Vec<String>,
+    },
+    Redirect {
+        status: u16,
+        location: String,
+    },
+    Respond {
+        status: u16,
+        headers: Vec<String>,
+        bytes: usize,
+    },
 }
 
 /// An upstream of the split.
@@ -258,6 +275,10 @@ fn taken(route: &Arc<Route>, found: &Found, question: &Question) -> Taken {
         stopped: verdict.err().map(|stop| stopped(&stop)),
         action: match &route.action {
             Action::Forward(forward) => outcome(forward, found, &call),
+            Action::Models(llm) => Outcome::Models {
+                dialect: llm::target(call.head.method.as_str(), &call.head.target).map(|it| it.dialect.name()),
+                models: served(llm),
+            },
             Action::Redirect(redirect) => {
                 Outcome::Redirect { status: redirect.status.as_u16(), location: location(redirect, found, &call) }
             }
@@ -305,8 +326,23 @@ fn stopped(stop: &Stop) -> String {
     }
 }
 
+/// `smart: anthropic/claude-sonnet-4-5, then openai/gpt-4o`.
+fn served(llm: &config::Llm) -> Vec<String> {
+    let mut all: Vec<String> = llm
+        .models
+        .values()
+        .chain(&llm.patterns)
+        .map(|model| {
+            let candidates = model.candidates.iter().map(|it| format!("{}/{}", it.provider.name, it.model));
+            format!("{}: {}", model.name, candidates.collect::<Vec<_>>().join(", "))
+        })
+        .collect();
+    all.sort_unstable();
+    all
+}
+
 fn outcome(forward: &Forward, found: &Found, call: &base::Call) -> Outcome {
-    let Forward { split, mirror, rewrite, timeouts, retry } = forward;
+    let Forward { split, mirror, rewrite, timeouts, retry, forwarded: _ } = forward;
     let all: u64 = split.iter().map(|Weighted { weight, .. }| u64::from(*weight)).sum();
     let upstreams = split.iter().map(|Weighted { upstream, weight }| Candidate {
         upstream: upstream.name.to_string(),

@@ -13,7 +13,8 @@ use crate::diagnostic::nearest;
 use crate::document::{self, Named, OneOrMany, OrText, Split};
 use crate::router::{HostPattern, Part, PathMatch, RouteMatch, Router, ValueMatch, decode};
 use crate::snapshot::{
-    Action, Api, Forward, HostRewrite, Listener, Mirror, PathRewrite, Redirect, Respond, Rewrite, Route, Weighted,
+    Action, Api, Forward, HostRewrite, Listener, Mirror, Models, PathRewrite, Redirect, Respond, Rewrite, Route,
+    Weighted,
 };
 
 type Routes = (Vec<Arc<Api>>, Vec<Arc<Route>>, Router);
@@ -32,12 +33,14 @@ struct Around {
 }
 
 impl Context<'_> {
+    #[allow(clippy::too_many_arguments)]
     pub(super) fn routes(
         &mut self,
         Named(written): Named<document::Api>,
         policies: Specs,
         listeners: &[Arc<Listener>],
         upstreams: &mut Upstreams,
+        models: &Models,
         credentials: Arc<Credentials>,
         consumers: usize,
     ) -> Routes {
@@ -53,7 +56,7 @@ impl Context<'_> {
         let mut matches: Vec<RouteMatch> = Vec::new();
         for (name, api) in written {
             let at = key("apis", &name);
-            let document::Api { host, listeners: on, upstream, policies, timeouts, retry, routes: written } = api;
+            let document::Api { host, listeners: on, upstream, llm, policies, timeouts, retry, routes: written } = api;
             let api = Arc::new(Api { index: apis.len() as u32, name: name.as_str().into() });
             apis.push(api.clone());
             let around = Around {
@@ -73,10 +76,23 @@ impl Context<'_> {
                 .collect();
             self.check_timeouts(&format!("{}.timeouts", around.at), &around.timeouts);
             self.check_retry(&format!("{}.retry", around.at), &around.retry);
+            if let Some(llm) = llm {
+                for field in ["upstream", "routes", "timeouts", "retry"] {
+                    if self.is_written(&around.at, field) {
+                        let message = format!("`{field}` has no meaning beside `llm`; providers have their own");
+                        self.error(&format!("{}.{field}", around.at), message);
+                    }
+                }
+                if let Some((route, matched)) = self.llm_route(routes.len() as u32, &around, &llm, models) {
+                    routes.push(Arc::new(route));
+                    matches.push(matched);
+                }
+                continue;
+            }
             if written.is_empty() && !self.broken(&format!("{}.routes", around.at)) {
                 if around.split.is_none() {
                     if !self.is_without_upstream_by_mistake(&around.at) {
-                        self.error(&around.at, "leads nowhere; expected `upstream` or `routes`");
+                        self.error(&around.at, "leads nowhere; expected `upstream`, `routes` or `llm`");
                     }
                     continue;
                 }
@@ -155,7 +171,7 @@ impl Context<'_> {
                 let first = split.first()?.upstream.clone();
                 let timeouts = refine_timeouts(&timeouts, &refine_timeouts(&around.timeouts, &first.timeouts));
                 let retry = refine_retry(&retry, &refine_retry(&around.retry, &first.retry));
-                Action::Forward(Box::new(Forward { split, mirror, rewrite, timeouts, retry }))
+                Action::Forward(Box::new(Forward { split, mirror, rewrite, timeouts, retry, forwarded: true }))
             }
             (Some(action), None) | (None, Some(action)) => action?,
             (Some(_), Some(_)) => {
@@ -177,6 +193,35 @@ impl Context<'_> {
             policies,
             action,
         })
+    }
+
+    /// The only route of an api of models.
+    fn llm_route(
+        &mut self,
+        index: u32,
+        around: &Around,
+        written: &document::Llm,
+        models: &Models,
+    ) -> Option<(Route, RouteMatch)> {
+        let at = format!("{}.llm", around.at);
+        let llm = self.llm(&at, written, models);
+        let begin = document::Match { prefix: written.prefix.clone(), ..document::Match::default() };
+        let matched = self.route_match(&at, &begin, around)?;
+        let name: Arc<str> = format!("{}/0", around.api.name).into();
+        let summary = summary(&matched);
+        let action = Action::Models(Box::new(llm));
+        let route = Route {
+            index,
+            api: around.api.clone(),
+            place: Arc::new(Place { api: around.api.name.clone(), route: name.clone() }),
+            scope: scope(&around.api.name, &name, &summary, &action),
+            name,
+            at,
+            summary,
+            policies: around.policies.clone(),
+            action,
+        };
+        Some((route, matched))
     }
 
     /// Where it leads has been written in a way that could not be read.

@@ -161,6 +161,7 @@ pub fn routes(asked: &Asked<'_>) -> Result<Answer, Problem> {
     let routes = snapshot.routes.iter().map(|route| {
         let (action, split) = match &route.action {
             Action::Forward(forward) => ("forward", &forward.split[..]),
+            Action::Models(_) => ("models", &[][..]),
             Action::Redirect(_) => ("redirect", &[][..]),
             Action::Respond(_) => ("respond", &[][..]),
         };

@@ -80,6 +80,12 @@ fn taken(out: &mut String, route: &Taken, paint: Paint) {
             row(out, "timeouts", timeouts);
             row(out, "retries", retry);
         }
+        Outcome::Models { dialect, models } => {
+            row(out, "dialect", dialect.unwrap_or("none: the path is that of no call to a model"));
+            for (at, model) in models.iter().enumerate() {
+                row(out, if at == 0 { "models" } else { "" }, model);
+            }
+        }
         Outcome::Redirect { status, location } => row(out, "redirect", &format!("{status} to {location}")),
         Outcome::Respond { status, headers, bytes } => {
             row(out, "respond", &format!("{status} with {bytes} bytes"));

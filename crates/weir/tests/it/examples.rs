@@ -23,6 +23,7 @@ impl Example {
             text = text.replace(&format!("127.0.0.1:{port}"), &simulator.address().to_string());
         }
         let folder = Folder::new();
+        folder.write("provider.key", "sk-provider");
         let text = match name.rsplit_once('.').unwrap().1 {
             _ if name == "tls.yaml" => {
                 folder.authority("ca").issue("web", &["localhost", "127.0.0.1"]);
@@ -94,6 +95,14 @@ fn every_example_answers() {
                 example.check("/echo?a=1&utm_source=x", "", "200", "stored");
                 example.check("/echo?a=1", "", "200", "weir; hit");
                 assert_eq!(simulator.seen("/echo").iter().filter(|it| it.query.contains("a=1")).count(), 1);
+            }
+            "models.yaml" => {
+                example.check("/v1/models", "", "200", "\"smart\"");
+                let body = r#"{"model":"smart","messages":[{"role":"user","content":"Hi. [sim tokens=3]"}]}"#;
+                let url = format!("http://{}/v1/chat/completions", example.address);
+                let said = curl(&["-H", "content-type: application/json", "-d", body, &url]);
+                assert!(said.answer.status == 200 && said.answer.text().contains("The water is"), "{said:?}");
+                assert_eq!(said.answer.header("weir-model"), Some("other/smart"));
             }
             "grpc.yaml" => {
                 let before = simulator.requests();

@@ -14,6 +14,7 @@ mod http;
 mod identity;
 mod leases;
 mod limits;
+mod models;
 mod money;
 mod names;
 mod policies;

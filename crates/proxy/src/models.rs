@@ -1,0 +1,87 @@
+//! Calls to models: the stages between the policies and the answer.
+//!
+//! understand → reserve → one candidate after another → stream or whole answer → settle.
+//!
+//! A candidate is left for the next one as long as nothing of its answer has reached the caller. What goes wrong after
+//! that ends the stream with an error in the caller's own words. Wherever it ends, the books are settled ([`books`]).
+
+mod answer;
+mod books;
+mod choose;
+mod list;
+mod send;
+mod state;
+mod stream;
+mod understand;
+mod words;
+
+use std::rc::Rc;
+
+use base::Call;
+use config::Llm;
+use config::router::Found;
+use llm::{Operation, Target};
+use transport::{Body, Response};
+
+pub use state::States;
+pub use words::in_dialect;
+
+use crate::path::Halt;
+use crate::trip::Trip;
+use crate::worker::{Local, LocalListener, Worker};
+use books::Account;
+use send::Tried;
+use words::Failure;
+
+/// Where a call to a model is served.
+#[derive(Clone, Copy)]
+pub struct Place<'a> {
+    pub worker: &'a Rc<Worker>,
+    pub local: &'a Rc<Local>,
+    pub listener: &'a Rc<LocalListener>,
+    pub llm: &'a Llm,
+    pub found: &'a Found,
+}
+
+/// Serves a call to an api of kind `llm`, once the policies have let it pass.
+pub async fn serve(
+    place: Place<'_>,
+    target: &Target,
+    call: &mut Call,
+    body: &mut Body,
+    trip: &mut Trip,
+) -> Result<Response, Halt> {
+    if target.operation == Operation::Models {
+        return list::answer(place.llm, target, call).map_err(|failure| failure.halt(target.dialect, trip));
+    }
+    let served = walk(place, target, call, body, trip).await;
+    served.map_err(|failure| failure.halt(target.dialect, trip))
+}
+
+async fn walk(
+    place: Place<'_>,
+    target: &Target,
+    call: &mut Call,
+    body: &mut Body,
+    trip: &mut Trip,
+) -> Result<Response, Failure> {
+    let asked = understand::understand(place.llm, target, call, body).await?;
+    let candidates = choose::order(&place, &asked, call)?;
+    let mut account = Account::open(&place, &asked, &candidates, call, trip)?;
+    let mut last = None;
+    for (at, candidate) in candidates.iter().enumerate() {
+        let last_resort = at + 1 == candidates.len();
+        match send::try_candidate(&place, &asked, candidate, last_resort, call, trip, account).await {
+            Tried::Served(response) => return Ok(response),
+            Tried::Failed { failure, account: left } => {
+                account = left;
+                // Another would say the same.
+                if failure.is_the_callers() {
+                    return Err(failure);
+                }
+                last = Some(failure);
+            }
+        }
+    }
+    Err(last.unwrap_or(Failure::NoCandidate))
+}

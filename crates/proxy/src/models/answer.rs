@@ -1,0 +1,76 @@
+//! Answers of providers that come whole: counted, translated where need be, and booked.
+
+use std::sync::Arc;
+
+use base::{ResponseHead, Time};
+use llm::translate;
+use transport::{Body, Response};
+
+use super::Place;
+use super::books::Account;
+use super::choose::Chosen;
+use super::send::{Tried, read};
+use super::state::CandidateState;
+use super::understand::Asked;
+use super::words::{self, Failure};
+use crate::deadline;
+
+/// A success.
+#[allow(clippy::too_many_arguments)]
+pub async fn whole(
+    place: &Place<'_>,
+    asked: &Asked,
+    chosen: &Chosen,
+    mut head: ResponseHead,
+    mut body: Body,
+    (id, now): (&str, u64),
+    account: Account,
+    state: &Arc<CandidateState>,
+    began: Time,
+) -> Tried {
+    let (caller, spoken) = (asked.target.dialect, chosen.speaks.dialect);
+    let timers = &place.worker.timers;
+    let (began_reading, idle) = (std::cell::Cell::new(Time::now()), chosen.candidate.forward.timeouts.idle);
+    let read = deadline::answer(timers, read(&mut body, place.llm.answer), &began_reading, idle, None);
+    let bytes = match read.await {
+        Ok(Ok(bytes)) => bytes,
+        Ok(Err(failure)) => return Tried::Failed { failure, account: account.garbled() },
+        Err(_) => {
+            let failure = Failure::Upstream(crate::refusal::Refusal::Timeout);
+            return Tried::Failed { failure, account: account.garbled() };
+        }
+    };
+    let (bytes, usage) = if caller == spoken {
+        let (usage, _) = translate::glance(spoken, &bytes);
+        (bytes, usage)
+    } else {
+        let options = translate::Options { model: &asked.name, id, now, ..translate::Options::default() };
+        match translate::answer(caller, spoken, &bytes, &options) {
+            Ok(answer) => {
+                head.headers.set("content-type", "application/json");
+                (answer.body.into(), answer.usage)
+            }
+            Err(malformed) => {
+                tracing::debug!(provider = %chosen.candidate.provider.name, %malformed, "an answer cannot be understood");
+                state.failed(Time::now());
+                let failure = Failure::Garbled;
+                return Tried::Failed { failure, account: account.garbled() };
+            }
+        }
+    };
+    let ended = Time::now();
+    state.answered(ended.since(began), 1, std::time::Duration::ZERO);
+    account.answered(usage, bytes.len(), ended);
+    Tried::Served(Response::new(head, Body::from(bytes)))
+}
+
+/// An answer that is no success, in the caller's words.
+pub async fn refused(asked: &Asked, chosen: &Chosen, response: Response, most: usize) -> Failure {
+    let Response { head, mut body, .. } = response;
+    let status = head.status.as_u16();
+    let retry_after = words::retry_after(&head.headers);
+    // What cannot be read says as much as what cannot be understood.
+    let bytes = read(&mut body, most.min(1 << 20)).await.unwrap_or_default();
+    let failure = translate::error(asked.target.dialect, chosen.speaks.dialect, status, &bytes);
+    Failure::Answered { status, body: failure.body, retry_after }
+}

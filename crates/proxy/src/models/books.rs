@@ -1,0 +1,335 @@
+//! The books of one call to a model: its worst case is reserved before anybody is asked, what each attempt cost is written
+//! down, and the sum is settled when the call ends, wherever that is.
+
+use std::rc::Rc;
+use std::sync::Arc;
+
+use awareness::Exchange;
+use base::{Call, Time, TokenUsage};
+use config::{Candidate, ProviderKey};
+use ledger::{
+    CacheUse, Class, Crossed, Demand, Entry, Hold, Moment, Money, Opened, Outcome, Price, ServiceTier, Standing, Used,
+};
+use llm::stream::Seen;
+use smallvec::SmallVec;
+
+use super::Place;
+use super::choose::Chosen;
+use super::understand::{self, Asked};
+use super::words::Failure;
+use crate::trip::Trip;
+use crate::worker::Worker;
+
+/// What a call owes. Settles when dropped, as far as it is known then.
+pub struct Account(Option<Box<Open>>);
+
+struct Open {
+    worker: Rc<Worker>,
+    /// Of every entry, what does not change from one attempt to the next.
+    entry: Entry,
+    hold: Option<Hold>,
+    began: Time,
+    /// What attempts before have come to.
+    entries: SmallVec<[Entry; 1]>,
+    attempt: Option<Attempt>,
+    prompt: u64,
+}
+
+/// An attempt whose end is not known.
+struct Attempt {
+    provider: Arc<str>,
+    model: Arc<str>,
+    price: Option<Arc<Price>>,
+}
+
+/// How an answer ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Ending {
+    Complete,
+    Cut,
+    /// The caller left.
+    Abandoned,
+}
+
+/// Bytes of an answer that make up a token, about; used only where the provider does not tell.
+const BYTES_PER_TOKEN: u64 = 4;
+
+/// The most that a call can cost at a candidate; `None` if nobody knows its price.
+pub fn worst_case(candidate: &Candidate, asked: &Asked) -> Option<Money> {
+    candidate.price.as_ref().map(|price| price.worst_case(&demand(candidate, asked)))
+}
+
+fn demand(candidate: &Candidate, asked: &Asked) -> Demand {
+    let most = candidate.max_output;
+    let output = asked.peek.max_output.map_or(most, |wanted| wanted.min(most)) * asked.peek.choices.max(1);
+    Demand {
+        input: understand::most_of_prompt(&asked.peek),
+        output,
+        tier: ServiceTier::Standard,
+        cache: CacheUse::Long,
+        audio: asked.peek.wants.audio,
+        images: asked.peek.wants.images,
+        searches: 0,
+    }
+}
+
+// === impl Account ===
+
+impl Account {
+    /// Reserves the worst case of a call on every budget above it.
+    pub fn open(
+        place: &Place<'_>,
+        asked: &Asked,
+        candidates: &[Chosen],
+        call: &Call,
+        trip: &Trip,
+    ) -> Result<Account, Failure> {
+        let exchange = trip.exchange.as_deref();
+        let entry = entry(asked, call, exchange);
+        let books = &place.local.generation.snapshot.books;
+        let demands = candidates.iter().map(|it| (it, demand(&it.candidate, asked)));
+        let worst = demands.map(|(it, demand)| {
+            let money = it.candidate.price.as_ref().map_or(Money::ZERO, |price| price.worst_case(&demand));
+            (money, demand)
+        });
+        let (money, tokens, dearest) =
+            worst.fold((Money::ZERO, 0, None), |(money, tokens, dearest), (cost, demand)| {
+                let all = demand.input.saturating_add(demand.output);
+                (money.max(cost), all.max(tokens), if cost >= money { Some(demand) } else { dearest })
+            });
+        let hold = match books.has_budgets() {
+            true => {
+                let hold = books.reserve(&entry.caller(), &Used::call(money, tokens), entry.time);
+                Some(hold.map_err(|exhausted| Failure::Budget(exhausted, entry.time))?)
+            }
+            false => None,
+        };
+        let mut open = Open {
+            worker: place.worker.clone(),
+            entry,
+            hold,
+            began: call.now,
+            entries: SmallVec::new(),
+            attempt: None,
+            prompt: call.model.as_deref().map_or(0, |it| it.prompt),
+        };
+        // What is reserved outlives a crash only if it is written down, and matters only to budgets.
+        if let (Some(journal), Some(demand), true) = (&place.worker.journal, dearest, open.hold.is_some()) {
+            open.entry.hold = place.worker.random() | 1;
+            let Entry { time, api, route, consumer, credential, team, task, hold, .. } = open.entry.clone();
+            let (provider, model, price) = (Arc::default(), asked.name.clone(), Arc::default());
+            let Demand { input: input_tokens, output: output_tokens, .. } = demand;
+            let opened = Opened {
+                hold,
+                time,
+                api,
+                route,
+                consumer,
+                credential,
+                team,
+                task,
+                provider,
+                model,
+                price,
+                worst: money,
+                input_tokens,
+                output_tokens,
+            };
+            if journal.open(opened).is_err() {
+                open.entry.hold = 0;
+            }
+        }
+        Ok(Account(Some(Box::new(open))))
+    }
+
+    /// How the budgets above the call stand.
+    pub fn standings(&self) -> SmallVec<[Standing; 2]> {
+        let open = self.0.as_deref();
+        open.and_then(|it| it.hold.as_ref()).map(|hold| hold.standings().collect()).unwrap_or_default()
+    }
+
+    /// A provider is asked, from now on.
+    pub fn tries(&mut self, place: &Place<'_>, candidate: &Candidate, model: &str, _key: Option<&ProviderKey>) {
+        let Some(open) = &mut self.0 else { return };
+        let price = match &candidate.price {
+            Some(price) => Some(price.clone()),
+            // Of a pattern the model is known only now.
+            None if candidate.model.ends_with('*') => {
+                let book = &place.local.generation.snapshot.books.prices;
+                book.find(candidate.provider.row.name, model).map(|found| found.price)
+            }
+            None => None,
+        };
+        open.attempt = Some(Attempt { provider: candidate.provider.name.clone(), model: model.into(), price });
+    }
+
+    /// The provider said no, or nothing: it charges for nothing.
+    pub fn unanswered(mut self) -> Account {
+        if let Some(open) = &mut self.0 {
+            open.note(TokenUsage::default(), false, Class::FailedBilled, Outcome::Failed, None);
+        }
+        self
+    }
+
+    /// An answer came that cannot be used, and what it cost was not told.
+    pub fn garbled(mut self) -> Account {
+        if let Some(open) = &mut self.0 {
+            let usage = TokenUsage { input: open.prompt, ..TokenUsage::default() };
+            open.note(usage, true, Class::FailedBilled, Outcome::Cut, None);
+        }
+        self
+    }
+
+    /// A stream failed before its first token.
+    pub fn failed(mut self, seen: &Seen) -> Account {
+        if let Some(open) = &mut self.0 {
+            let (usage, estimated) = open.usage(seen);
+            open.note(usage, estimated, Class::FailedBilled, Outcome::Failed, None);
+        }
+        self
+    }
+
+    /// A stream has ended, the caller having seen some of it.
+    pub fn served(mut self, seen: &Seen, ending: Ending, first: Option<Time>) {
+        let Some(open) = &mut self.0 else { return };
+        let (usage, estimated) = open.usage(seen);
+        let (class, outcome) = ending.words();
+        open.note(usage, estimated, class, outcome, first);
+    }
+
+    /// An answer came whole.
+    pub fn answered(mut self, usage: Option<TokenUsage>, bytes: usize, at: Time) {
+        let Some(open) = &mut self.0 else { return };
+        let estimated = usage.is_none();
+        let usage = usage.unwrap_or_else(|| TokenUsage {
+            input: open.prompt,
+            output: (bytes as u64).div_ceil(BYTES_PER_TOKEN),
+            ..TokenUsage::default()
+        });
+        open.note(usage, estimated, Class::Useful, Outcome::Answered, Some(at));
+    }
+}
+
+impl Drop for Account {
+    fn drop(&mut self) {
+        let Some(mut open) = self.0.take() else { return };
+        if open.attempt.is_some() {
+            // The caller left before there was an answer. Whether the provider charges for the prompt is not known.
+            let usage = TokenUsage { input: open.prompt, ..TokenUsage::default() };
+            open.note(usage, true, Class::Abandoned, Outcome::Cancelled, None);
+        }
+        open.close();
+    }
+}
+
+// === impl Open ===
+
+impl Open {
+    fn note(&mut self, usage: TokenUsage, estimated: bool, class: Class, outcome: Outcome, first: Option<Time>) {
+        let Some(Attempt { provider, model, price }) = self.attempt.take() else { return };
+        let now = Time::now();
+        let micros = |at: Time| u64::try_from(at.since(self.began).as_micros()).unwrap_or(u64::MAX);
+        let mut entry = self.entry.clone();
+        entry.provider = provider;
+        entry.model_served = model;
+        entry.usage = usage;
+        entry.estimated = estimated;
+        entry.class = class;
+        entry.outcome = outcome;
+        entry.first_token = first.map_or(0, micros);
+        entry.total = micros(now);
+        if let Some(price) = price {
+            // A provider that said no has charged for nothing, not even for the call.
+            if !usage.is_zero() || outcome == Outcome::Answered {
+                entry.cost = price.cost(&usage, entry.tier);
+            }
+            entry.price = format!("{}@{}", price.row, price.date).into();
+        }
+        self.entries.push(entry);
+    }
+
+    /// As the provider has reported it, or as far as it was seen.
+    fn usage(&self, seen: &Seen) -> (TokenUsage, bool) {
+        match seen.usage {
+            Some(usage) if seen.settled => (usage, false),
+            other => {
+                let told = other.unwrap_or(TokenUsage {
+                    // Whoever has begun to answer has read the prompt.
+                    input: self.prompt,
+                    ..TokenUsage::default()
+                });
+                let seen = seen.text.div_ceil(BYTES_PER_TOKEN).max(seen.deltas);
+                (TokenUsage { output: told.output.max(seen.saturating_sub(told.reasoning)), ..told }, true)
+            }
+        }
+    }
+
+    fn close(mut self) {
+        let mut used = Used::NOTHING;
+        let last = self.entries.len().saturating_sub(1);
+        for (at, entry) in self.entries.iter_mut().enumerate() {
+            if at < last {
+                entry.class = Class::Retry;
+            }
+            // All of it is settled with the last.
+            entry.hold = if at == last { self.entry.hold } else { 0 };
+            let Used { money, tokens, calls } = entry.used();
+            used.money = used.money.saturating_add(money);
+            used.tokens = used.tokens.saturating_add(tokens);
+            used.calls += calls;
+        }
+        if let Some(hold) = self.hold.take() {
+            for Crossed { share, standing } in hold.settle(&used) {
+                tracing::warn!(
+                    budget = %standing.budget, of = %standing.whose, spent = %standing.spent,
+                    allowance = %standing.allowance, %share, "a budget has reached a share at which it warns"
+                );
+            }
+        }
+        if self.entries.is_empty() && self.entry.hold != 0 {
+            // Nobody was asked: what was written down beforehand is settled with nothing.
+            let mut nothing = self.entry.clone();
+            nothing.class = Class::Retry;
+            nothing.outcome = Outcome::Failed;
+            self.entries.push(nothing);
+        }
+        if let Some(journal) = &self.worker.journal {
+            for entry in self.entries {
+                // The journal counts what it rejects, and has told that it is full; budgets that fail closed ask it.
+                let _ = journal.append(entry);
+            }
+        }
+    }
+}
+
+impl Ending {
+    pub fn of(seen: &Seen) -> Ending {
+        if seen.fault.is_some() { Ending::Cut } else { Ending::Complete }
+    }
+
+    fn words(self) -> (Class, Outcome) {
+        match self {
+            Ending::Complete => (Class::Useful, Outcome::Answered),
+            Ending::Cut => (Class::FailedBilled, Outcome::Cut),
+            Ending::Abandoned => (Class::Abandoned, Outcome::Cancelled),
+        }
+    }
+}
+
+fn entry(asked: &Asked, call: &Call, exchange: Option<&Exchange>) -> Entry {
+    let (api, route) = match call.place.as_deref() {
+        Some(place) => (place.api.clone(), place.route.clone()),
+        None => Default::default(),
+    };
+    Entry {
+        time: Moment::from(call.wall),
+        api,
+        route,
+        consumer: call.consumer.as_ref().map(|it| it.name.clone()),
+        team: call.consumer.as_ref().and_then(|it| it.team.clone()),
+        credential: exchange.and_then(|it| it.credential.clone()),
+        task: exchange.and_then(|it| it.trace.parent.map(|_| it.trace.trace.0)),
+        model_asked: asked.name.clone(),
+        ..Entry::default()
+    }
+}

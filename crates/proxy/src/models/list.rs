@@ -1,0 +1,46 @@
+//! Which models there are: `GET /v1/models` and `/v1/models/{model}`, as OpenAI has them; Anthropic's SDK reads the same
+//! fields by other names, which are there too.
+
+use base::{Call, ResponseHead, StatusCode};
+use config::Llm;
+use llm::Target;
+use transport::{Body, Response};
+
+use super::words::Failure;
+
+pub fn answer(llm: &Llm, target: &Target, _call: &Call) -> Result<Response, Failure> {
+    let body = match &target.model {
+        Some(name) => {
+            llm.model(name).ok_or_else(|| Failure::UnknownModel(name.clone()))?;
+            one(name)
+        }
+        None => {
+            // A pattern stands for names that nobody here knows.
+            let mut names: Vec<&str> = llm.models.keys().map(|name| &**name).collect();
+            names.sort_unstable();
+            let all: Vec<_> = names.iter().map(|name| one(name)).collect();
+            serde_json::json!({
+                "object": "list",
+                "data": all,
+                "has_more": false,
+                "first_id": names.first(),
+                "last_id": names.last(),
+            })
+        }
+    };
+    let mut head = ResponseHead::new(StatusCode::OK);
+    head.headers.append("content-type", "application/json");
+    Ok(Response::new(head, Body::from(body.to_string().into_bytes())))
+}
+
+fn one(name: &str) -> serde_json::Value {
+    serde_json::json!({
+        "id": name,
+        "object": "model",
+        "created": 0,
+        "owned_by": "weir",
+        "type": "model",
+        "display_name": name,
+        "created_at": "1970-01-01T00:00:00Z",
+    })
+}

@@ -1,0 +1,267 @@
+//! Models through the gateway: any dialect before any provider, failover, budgets and the books. The provider is the
+//! simulator, which keeps books of its own.
+
+use std::time::SystemTime;
+
+use ledger::{Class, Entry, Moment, Record};
+use serde_json::{Value, json};
+use simulator::{Options, Simulator};
+use testkit::{Folder, Gateway, Raw, eventually};
+
+use crate::sdk;
+
+/// An api of models `brain`, with every kind of provider at the same simulator.
+fn document(provider: &Simulator, more: &str) -> String {
+    let url = provider.url();
+    format!(
+        "
+providers:
+  openai: {{ upstream: {url}/v1, keys: file:key }}
+  anthropic: {{ upstream: \"{url}\", keys: file:key }}
+  gemini: {{ upstream: {url}/v1beta, keys: file:key }}
+  bedrock: {{ upstream: \"{url}\", keys: file:aws, region: us-east-1 }}
+apis:
+  brain: {{ llm: {{}} }}
+{more}"
+    )
+}
+
+fn folder() -> Folder {
+    let folder = Folder::new();
+    folder.write("key", "sk-provider");
+    folder.write("aws", "AKID:secret");
+    folder
+}
+
+fn post(gateway: &Gateway, path: &str, body: &Value) -> testkit::Answer {
+    let body = body.to_string();
+    let request = format!(
+        "POST {path} HTTP/1.1\r\nhost: weir\r\ncontent-type: application/json\r\ncontent-length: {}\r\n\r\n{body}",
+        body.len()
+    );
+    Raw::connect(gateway.web()).send(request).answer()
+}
+
+fn chat(model: &str, words: &str) -> Value {
+    json!({ "model": model, "messages": [{ "role": "user", "content": format!("Say something. [sim {words}]") }] })
+}
+
+fn entries(folder: &Folder) -> Vec<Entry> {
+    let records = journal::read(&folder.path("books"), None).unwrap();
+    let entry = |record| if let Record::Entry(entry) = record { Some(entry) } else { None };
+    records.filter_map(|it| entry(it.unwrap().1)).collect()
+}
+
+#[test]
+fn a_call_is_answered_in_the_words_of_its_caller_whoever_serves_it() {
+    let provider = Simulator::start(Options::provider("models")).unwrap();
+    let gateway = Gateway::start_in(
+        &folder(),
+        &document(
+            &provider,
+            "models: { \"openai*\": openai/m*, \"anthropic*\": anthropic/m*, \"gemini*\": gemini/m*, \"bedrock*\": bedrock/m* }",
+        ),
+    );
+    for kind in ["openai", "anthropic", "gemini", "bedrock"] {
+        let answer = post(&gateway, "/v1/chat/completions", &chat(kind, "tokens=5 input=20"));
+        assert_eq!(answer.status, 200, "{kind}: {}", answer.text());
+        let body = answer.json();
+        assert_eq!(body["choices"][0]["message"]["content"], "The water is held back", "{kind}: {body}");
+        assert_eq!((&body["usage"]["prompt_tokens"], &body["usage"]["completion_tokens"]), (&json!(20), &json!(5)));
+        assert_eq!(answer.header("weir-model"), Some(&*format!("{kind}/m")));
+
+        let ask = json!({
+            "model": kind, "max_tokens": 100,
+            "messages": [{ "role": "user", "content": "Hi. [sim tokens=5 input=20]" }]
+        });
+        let answer = post(&gateway, "/v1/messages", &ask);
+        assert_eq!(answer.status, 200, "{kind}: {}", answer.text());
+        assert_eq!(answer.json()["content"][0]["text"], "The water is held back", "{kind}");
+    }
+}
+
+#[test]
+fn what_is_wrong_is_said_in_the_callers_dialect() {
+    let provider = Simulator::start(Options::provider("models")).unwrap();
+    let gateway = Gateway::start_in(&folder(), &document(&provider, "models: { m: openai/m }"));
+    let check = |path: &str, body: Value, status: u16, pointer: &str, expected: &str| {
+        let answer = post(&gateway, path, &body);
+        assert_eq!(answer.status, status, "{}", answer.text());
+        let found = answer.json().pointer(pointer).cloned().unwrap_or_default();
+        assert_eq!(found, expected, "{}", answer.text());
+    };
+    check("/v1/chat/completions", chat("other", ""), 404, "/error/code", "model_not_found");
+    check("/v1/messages", chat("other", ""), 404, "/error/type", "not_found_error");
+    check("/v1beta/models/other:generateContent", json!({ "contents": [] }), 404, "/error/status", "NOT_FOUND");
+    check("/v1/chat/completions", json!({ "model": 7 }), 400, "/error/type", "invalid_request_error");
+    check("/v1/chat/completions", json!({ "messages": [] }), 400, "/error/type", "invalid_request_error");
+    assert_eq!(provider.books().len(), 0, "the provider has heard of none of them");
+    let models = Raw::connect(gateway.web()).get("/v1/models", "").json();
+    assert_eq!(models["data"][0]["id"], "m");
+}
+
+#[test]
+fn the_next_candidate_serves_what_the_first_does_not() {
+    let (bad, good) = (Options::provider("bad"), Options::provider("good"));
+    let (bad, good) = (Simulator::start(bad).unwrap(), Simulator::start(good).unwrap());
+    let folder = folder();
+    let gateway = Gateway::start_in(
+        &folder,
+        &format!(
+            "
+providers:
+  first: {{ kind: openai, upstream: {}/v1, keys: file:key }}
+  second: {{ kind: anthropic, upstream: \"{}\", keys: file:key }}
+ledger: {{ data: {} }}
+models:
+  m: {{ candidates: [first/status-503, second/m] }}
+apis: {{ brain: {{ llm: {{}} }} }}",
+            bad.url(),
+            good.url(),
+            folder.path("books").display()
+        ),
+    );
+    bad.inject(simulator::Fault::Status(http::StatusCode::SERVICE_UNAVAILABLE), 1);
+    let answer = post(&gateway, "/v1/chat/completions", &chat("m", "tokens=5 input=20"));
+    assert_eq!((answer.status, answer.header("weir-model")), (200, Some("second/m")), "{}", answer.text());
+    drop(gateway);
+    let entries = entries(&folder);
+    let classes: Vec<_> = entries.iter().map(|it| (it.class, &*it.provider)).collect();
+    assert_eq!(classes, [(Class::Retry, "first"), (Class::Useful, "second")]);
+    assert_eq!(entries[1].usage.total(), 25);
+}
+
+#[test]
+fn a_stream_is_metered_and_the_usage_kept_back_that_nobody_asked_for() {
+    let provider = Simulator::start(Options::provider("models")).unwrap();
+    let folder = folder();
+    let more = format!(
+        "ledger: {{ data: {} }}\nmodels: {{ m: openai/gpt-4o, a: anthropic/claude-sonnet-4-5 }}",
+        folder.path("books").display()
+    );
+    let gateway = Gateway::start_in(&folder, &document(&provider, &more));
+    for model in ["m", "a"] {
+        let mut ask = chat(model, "tokens=5 input=20");
+        ask["stream"] = true.into();
+        let answer = post(&gateway, "/v1/chat/completions", &ask);
+        let text = answer.text();
+        assert!(text.ends_with("data: [DONE]\n\n"), "{text}");
+        assert!(!text.contains("\"usage\":{"), "{text}");
+    }
+    drop(gateway);
+    let entries = entries(&folder);
+    assert_eq!(entries.len(), 2);
+    for entry in entries {
+        assert_eq!((entry.usage.prompt(), entry.usage.completion(), entry.estimated), (20, 5, false), "{entry:?}");
+        assert!(entry.cost > ledger::Money::ZERO && entry.first_token > 0, "{entry:?}");
+    }
+}
+
+#[test]
+fn a_budget_holds_and_says_when_it_renews() {
+    let provider = Simulator::start(Options::provider("models")).unwrap();
+    let folder = folder();
+    let more = "
+budgets: { all: { per: organisation, amount: 2 calls, every: day } }
+models: { m: openai/gpt-4o }";
+    let mut gateway = Gateway::start_in(&folder, &document(&provider, more));
+    for _ in 0..2 {
+        assert_eq!(post(&gateway, "/v1/chat/completions", &chat("m", "")).status, 200);
+    }
+    let refused = post(&gateway, "/v1/chat/completions", &chat("m", ""));
+    assert_eq!(refused.status, 429, "{}", refused.text());
+    assert_eq!(refused.json()["error"]["code"], "insufficient_quota");
+    assert!(refused.header("retry-after").is_some());
+    // What was spent is not forgotten by a reload, and what is allowed may change.
+    gateway.apply(&document(&provider, &more.replace("2 calls", "3 calls")));
+    assert_eq!(post(&gateway, "/v1/chat/completions", &chat("m", "")).status, 200);
+    assert_eq!(post(&gateway, "/v1/messages", &chat("m", "")).status, 429);
+    assert_eq!(provider.books().len(), 3);
+}
+
+#[test]
+fn a_caller_that_leaves_is_booked_and_the_provider_hears_of_it() {
+    let provider = Simulator::start(Options::provider("models")).unwrap();
+    let folder = folder();
+    let more = format!(
+        "ledger: {{ data: {} }}
+budgets: {{ all: {{ per: organisation, amount: 1 USD }} }}
+models: {{ m: openai/gpt-4o }}",
+        folder.path("books").display()
+    );
+    let gateway = Gateway::start_in(&folder, &document(&provider, &more));
+    let mut ask = chat("m", "tokens=1000 every=10ms input=20");
+    ask["stream"] = true.into();
+    let body = ask.to_string();
+    let mut caller = Raw::connect(gateway.web());
+    caller.send(format!(
+        "POST /v1/chat/completions HTTP/1.1\r\nhost: weir\r\ncontent-type: application/json\r\ncontent-length: {}\r\n\r\n{body}",
+        body.len()
+    ));
+    assert_eq!(caller.head().unwrap().status, 200);
+    drop(caller);
+    eventually("the provider notices", || {
+        provider.books().first().is_some_and(|it| it.ended == simulator::Ended::Cancelled)
+    });
+    eventually("the caller is booked", || {
+        let books = &gateway.node().snapshot().books;
+        let accounts = books.accounts(Moment::from(SystemTime::now()));
+        accounts.first().is_some_and(|it| it.left.to_string() != it.allowance.to_string())
+    });
+    drop(gateway);
+    let entries = entries(&folder);
+    assert_eq!(entries.len(), 1);
+    assert_eq!((entries[0].class, entries[0].estimated), (Class::Abandoned, true));
+}
+
+#[track_caller]
+fn through(script: &str, kind: &str) {
+    // Lists of models, embeddings and counts: what only some providers can be asked.
+    let own = script.starts_with(kind);
+    let left_out: &[&str] = if own { &[] } else { &["extras"] };
+    let provider = Simulator::start(Options::provider("models")).unwrap();
+    // The key that the scripts show, unless they show a wrong one on purpose.
+    let hash = "sha256:2c70e12b7a0646f92279f427c7b38e7334d8e5389cff167a1dc30e73f826b683";
+    let more = format!(
+        "models: {{ some-model: {kind}/some-model, \"*\": \"{kind}/*\" }}
+policies: {{ authenticate: {{ api-key: {{}} }} }}
+consumers: {{ agent: {{ keys: [{{ id: k1, hash: \"{hash}\" }}] }} }}"
+    );
+    let gateway = Gateway::start_in(&folder(), &document(&provider, &more));
+    sdk::run(script, &gateway.url(), "some-model", left_out);
+}
+
+#[test]
+fn openai_of_python_through_weir() {
+    for kind in ["openai", "anthropic", "gemini", "bedrock"] {
+        through("openai_sdk.py", kind);
+    }
+}
+
+#[test]
+fn anthropic_of_python_through_weir() {
+    for kind in ["anthropic", "openai", "gemini", "bedrock"] {
+        through("anthropic_sdk.py", kind);
+    }
+}
+
+#[test]
+fn gemini_of_python_through_weir() {
+    for kind in ["gemini", "openai", "anthropic", "bedrock"] {
+        through("google_sdk.py", kind);
+    }
+}
+
+#[test]
+fn openai_of_node_through_weir() {
+    for kind in ["openai", "anthropic", "gemini", "bedrock"] {
+        through("openai.mjs", kind);
+    }
+}
+
+#[test]
+fn anthropic_of_node_through_weir() {
+    for kind in ["anthropic", "openai", "gemini", "bedrock"] {
+        through("anthropic.mjs", kind);
+    }
+}
