@@ -98,7 +98,10 @@ mod tests {
                 return Some(second);
             }
             waiting.moved_at(|| now, pace, bytes);
-            now += pause;
+            // Who has moved nothing is waited for without a break.
+            if bytes > 0 {
+                now += pause;
+            }
         }
         None
     }
