@@ -65,7 +65,7 @@ impl Default for Settings {
             idle_timeout: Duration::from_secs(120),
             connection_window: 4 << 20,
             stream_window: 1 << 20,
-            data_frame_budget: 8 << 20,
+            data_frame_budget: 4 << 20,
         }
     }
 }
