@@ -209,8 +209,9 @@ fn four_nodes_with_500_callers_each_never_overspend_while_the_store_is_killed_tw
     assert!(spent <= limit, "overspent: {spent}");
     let by_nodes: Vec<_> = nodes.iter().flat_map(|(books, _)| books.accounts(now)).map(|it| it.spent).collect();
     assert_eq!(by_nodes.len(), NODES as usize);
-    // All that was asked for would have been more, and nearly all there is was spent.
-    assert!(refused.into_inner() > 0 && spent > Money::dollars(45), "{spent}");
+    // All that was asked for would have been more, and most of what there is was spent: how much of it nodes still hold
+    // when their callers have asked for the last time depends on how long the store was away.
+    assert!(refused.into_inner() > 0 && spent > Money::dollars(25), "{spent}");
     // What nobody needed goes back, and then the store's books are ours to the unit.
     for (books, node) in &nodes {
         for want in books.give_back(now) {
