@@ -51,7 +51,25 @@ pub struct Exchange {
     pub steps: SmallVec<[Step; 2]>,
     /// What the cache had to do with it, where one was asked.
     pub cache: Option<Cached>,
+    /// What a call to a model came to.
+    pub model: Option<Box<ModelUse>>,
     pub trace: TraceContext,
+}
+
+/// What a call to a model came to, all its attempts together.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct ModelUse {
+    /// As the caller named it.
+    pub asked: Arc<str>,
+    /// Who answered last, or was asked last: `anthropic/claude-sonnet-4-5`.
+    pub served: String,
+    /// Tokens.
+    pub prompt: u64,
+    pub completion: u64,
+    /// Some of them were counted here, since the provider did not tell.
+    pub estimated: bool,
+    /// In US dollars, as a decimal.
+    pub cost: String,
 }
 
 /// What the cache had to do with an answer.

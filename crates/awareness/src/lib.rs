@@ -9,7 +9,7 @@ mod timeline;
 mod trace;
 mod waterfall;
 
-pub use exchange::{Attempt, Cached, Ending, Exchange, Outcome, Step, StepEnd};
+pub use exchange::{Attempt, Cached, Ending, Exchange, ModelUse, Outcome, Step, StepEnd};
 pub use histogram::{BOUNDS, Histogram};
 pub use timeline::{Arrival, Layer, Segment, Stamp, Timeline};
 pub use trace::{SpanId, TraceContext, TraceId};

@@ -113,6 +113,7 @@ pub fn unreadable(
         attempts: smallvec::SmallVec::new(),
         steps: smallvec::SmallVec::new(),
         cache: None,
+        model: None,
         trace: TraceContext::default(),
     });
     let mut response = refusal::render(&Refusal::BadRequest(why), &head);

@@ -23,7 +23,7 @@ use config::router::Found;
 use llm::{Operation, Target};
 use transport::{Body, Response};
 
-pub use state::States;
+pub use state::{States, figures};
 pub use words::in_dialect;
 
 use crate::path::Halt;

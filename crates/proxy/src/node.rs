@@ -27,7 +27,7 @@ use crate::board::Board;
 use crate::booking;
 use crate::control::{Control, Watch, found};
 use crate::crowd::Crowd;
-use crate::models::States;
+use crate::models::{States, figures};
 use crate::status::Upstreams;
 use crate::upstream::{self, EndpointState, Member, UpstreamState};
 use crate::worker::{self, Generation, Order, Shared};
@@ -55,6 +55,8 @@ pub struct Node {
     board: Arc<Board>,
     /// Where it is written down what calls cost.
     journal: Option<Journal>,
+    /// The generation in force, for whoever reads what models have served.
+    served: Arc<ArcSwap<Generation>>,
 }
 
 struct WorkerHandle {
@@ -125,6 +127,7 @@ impl Node {
         };
         let handles = spawn_workers(recorders, &prepared.generation, &shared)
             .map_err(|error| wrong("node.workers", format!("cannot start a worker: {error}")))?;
+        let served = Arc::new(ArcSwap::new(prepared.generation.clone()));
         let mut node = Node {
             generation: prepared.generation.clone(),
             workers: handles,
@@ -137,10 +140,16 @@ impl Node {
             bound: HashMap::new(),
             board,
             journal,
+            served,
         };
         node.commit(prepared);
         let upstreams = node.upstreams.clone();
         node.telemetry.gauges().read_from(move || upstreams.figures());
+        let served = node.served.clone();
+        node.telemetry.gauges().read_from(move || {
+            let generation = served.load();
+            figures(&generation.snapshot.models, &generation.models)
+        });
         node.telemetry.gauges().read_from(move || kept(&counted));
         let names = node.names.clone();
         node.telemetry.gauges().read_from(move || named(&names));
@@ -329,6 +338,7 @@ impl Node {
         self.acme.keep(distinct(&generation.certificates), &self.names);
         self.forget_endpoints(&generation);
         self.upstreams.set(&generation);
+        self.served.store(generation.clone());
         self.generation = generation;
         self.bound = bound;
     }

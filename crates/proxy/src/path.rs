@@ -182,6 +182,7 @@ fn begin(call: &Call, arrival: Arrival, worker: &Worker) -> Box<Exchange> {
         attempts: smallvec::SmallVec::new(),
         steps: smallvec::SmallVec::new(),
         cache: None,
+        model: None,
         trace: worker.trace(&call.head.headers),
     })
 }

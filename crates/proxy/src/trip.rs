@@ -1,10 +1,11 @@
 //! One call under way: its record and its passage through the policies. Settles and is booked when dropped,
 //! wherever the call ends: after the last byte, at a refusal, when the client leaves.
 
+use std::cell::Cell;
 use std::rc::Rc;
 use std::sync::Arc;
 
-use awareness::{Attempt, Cached, Ending, Exchange, Outcome, Stamp, Step, StepEnd, Timeline};
+use awareness::{Attempt, Cached, Ending, Exchange, ModelUse, Outcome, Stamp, Step, StepEnd, Timeline};
 use base::{Call, StatusCode, Time};
 use config::Route;
 use llm::{Dialect, Target};
@@ -39,6 +40,8 @@ pub struct Trip {
     /// What a call to an api of models asks, by its path; and in whose words it is to be answered.
     pub target: Option<Box<Target>>,
     pub dialect: Option<Dialect>,
+    /// What a call to a model comes to, once that is known.
+    pub model: Option<Rc<Cell<Option<Box<ModelUse>>>>>,
 }
 
 impl Trip {
@@ -57,6 +60,7 @@ impl Trip {
             cached: None,
             target: None,
             dialect: None,
+            model: None,
         }
     }
 
@@ -75,6 +79,7 @@ impl Trip {
             cached: None,
             target: None,
             dialect: None,
+            model: None,
         }
     }
 
@@ -267,6 +272,7 @@ impl Drop for Trip {
         self.busy = None;
         let Some(mut exchange) = self.exchange.take() else { return };
         exchange.finished = Time::now();
+        exchange.model = self.model.as_ref().and_then(|model| model.take());
         exchange.cpu = self.meter.take().map(|meter| meter.stands_for()).unwrap_or_default();
         exchange.bytes_in = self.bytes_in.as_ref().map_or(0, |bytes| bytes.get());
         if !self.complete {

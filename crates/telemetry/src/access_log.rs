@@ -15,7 +15,7 @@ use std::sync::mpsc::{Receiver, SyncSender, TrySendError};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use awareness::Exchange;
+use awareness::{Exchange, ModelUse};
 use base::{Date, Time};
 
 use crate::{AccessLog, Shared};
@@ -314,6 +314,16 @@ pub(crate) fn line(out: &mut Vec<u8>, exchange: &Exchange) {
     word(out, ",\"ending\":", exchange.ending.as_str());
     if let Some(cached) = exchange.cache {
         word(out, ",\"cache\":", cached.as_str());
+    }
+    if let Some(model) = &exchange.model {
+        let ModelUse { asked, served, prompt, completion, estimated, cost } = &**model;
+        text(out, ",\"model\":{\"asked\":", asked);
+        text(out, ",\"served\":", served);
+        number(out, ",\"prompt_tokens\":", *prompt);
+        number(out, ",\"completion_tokens\":", *completion);
+        out.extend_from_slice(if *estimated { b",\"estimated\":true" } else { b",\"estimated\":false" });
+        word(out, ",\"cost_usd\":", cost);
+        out.push(b'}');
     }
     if let Some(error) = exchange.error {
         text(out, ",\"error\":", error);

@@ -47,6 +47,7 @@ pub(crate) fn exchange(target: &str) -> Exchange {
         }],
         steps: smallvec::smallvec![],
         cache: None,
+        model: None,
         trace: TraceContext { trace: TraceId([1; 16]), span: SpanId([2; 8]), parent: None, sampled: true, state: None },
     }
 }

@@ -19,7 +19,7 @@ fn check(text: &str, expected: &[&str]) {
     assert!(alike, "{text}\n{found:#?}\n{expected:#?}");
 }
 
-/// The disk, with the certificate that an example has somebody make first.
+/// The disk, with what an example has somebody make first: a certificate, a provider's key.
 struct Made(Disk);
 
 impl Files for Made {
@@ -28,6 +28,7 @@ impl Files for Made {
         match reference {
             SecretRef::File(path) if path == "web.crt" => pem("CERTIFICATE"),
             SecretRef::File(path) if path == "web.key" => pem("PRIVATE KEY"),
+            SecretRef::File(path) if path == "provider.key" => Ok(b"sk-provider".to_vec()),
             other => self.0.read(other),
         }
     }
@@ -385,6 +386,47 @@ apis: { a: { upstream: u } }
         "11 upstreams.u.tls.authorities file:empty has no certificate in PEM".into(),
     ];
     assert_eq!(found, expected);
+}
+
+#[test]
+fn models_are_checked() {
+    check(
+        "version: 1
+providers:
+  openai: {}
+  mine: { kind: opnai }
+  local: { kind: openai-compatible }
+  cloud: { kind: bedrock, keys: env:NO_SUCH_VARIABLE }
+  here: { kind: vllm }
+models:
+  a: there/m
+  b: { candidates: [] }
+  c: here/m*
+  'd*': here/m*
+  e: { candidates: [{ model: here, when: '1 +' }, { model: here/m, when: 'model.prompt' }] }
+budgets:
+  none: { per: consumer, amount: 0 USD }
+  odd: { per: task, only: [x], amount: 1 USD }
+apis:
+  brain: { llm: { models: [f, 'd*'] }, upstream: http://x }
+",
+        &[
+            "openai: `keys` is missing",
+            "no kind of provider is called `opnai`",
+            "`upstream` is missing",
+            "`region` is missing",
+            "there is no provider `there`",
+            "no candidate",
+            "`*` stands for nothing",
+            "expected `provider/model`",
+            "not an expression",
+            "gives a number, expected true or false",
+            "budgets.none.amount",
+            "budgets.odd.only",
+            "there is no model `f`",
+            "has no meaning beside `llm`",
+        ],
+    );
 }
 
 /// Written anew with `WEIR_GOLDEN=write`.

@@ -1,10 +1,11 @@
 //! The books of one call to a model: its worst case is reserved before anybody is asked, what each attempt cost is written
 //! down, and the sum is settled when the call ends, wherever that is.
 
+use std::cell::Cell;
 use std::rc::Rc;
 use std::sync::Arc;
 
-use awareness::Exchange;
+use awareness::{Exchange, ModelUse};
 use base::{Call, Time, TokenUsage};
 use config::{Candidate, ProviderKey};
 use ledger::{
@@ -15,6 +16,7 @@ use smallvec::SmallVec;
 
 use super::Place;
 use super::choose::Chosen;
+use super::state::CandidateState;
 use super::understand::{self, Asked};
 use super::words::Failure;
 use crate::trip::Trip;
@@ -33,6 +35,8 @@ struct Open {
     entries: SmallVec<[Entry; 1]>,
     attempt: Option<Attempt>,
     prompt: u64,
+    /// For whoever observes the call.
+    told: Rc<Cell<Option<Box<ModelUse>>>>,
 }
 
 /// An attempt whose end is not known.
@@ -40,6 +44,7 @@ struct Attempt {
     provider: Arc<str>,
     model: Arc<str>,
     price: Option<Arc<Price>>,
+    state: Arc<CandidateState>,
 }
 
 /// How an answer ended.
@@ -82,7 +87,7 @@ impl Account {
         asked: &Asked,
         candidates: &[Chosen],
         call: &Call,
-        trip: &Trip,
+        trip: &mut Trip,
     ) -> Result<Account, Failure> {
         let exchange = trip.exchange.as_deref();
         let entry = entry(asked, call, exchange);
@@ -104,6 +109,8 @@ impl Account {
             }
             false => None,
         };
+        let told = Rc::<Cell<_>>::default();
+        trip.model = Some(told.clone());
         let mut open = Open {
             worker: place.worker.clone(),
             entry,
@@ -112,6 +119,7 @@ impl Account {
             entries: SmallVec::new(),
             attempt: None,
             prompt: call.model.as_deref().map_or(0, |it| it.prompt),
+            told,
         };
         // What is reserved outlives a crash only if it is written down, and matters only to budgets.
         if let (Some(journal), Some(demand), true) = (&place.worker.journal, dearest, open.hold.is_some()) {
@@ -160,7 +168,8 @@ impl Account {
             }
             None => None,
         };
-        open.attempt = Some(Attempt { provider: candidate.provider.name.clone(), model: model.into(), price });
+        let state = place.local.generation.models.candidates[candidate.index].clone();
+        open.attempt = Some(Attempt { provider: candidate.provider.name.clone(), model: model.into(), price, state });
     }
 
     /// The provider said no, or nothing: it charges for nothing.
@@ -226,7 +235,7 @@ impl Drop for Account {
 
 impl Open {
     fn note(&mut self, usage: TokenUsage, estimated: bool, class: Class, outcome: Outcome, first: Option<Time>) {
-        let Some(Attempt { provider, model, price }) = self.attempt.take() else { return };
+        let Some(Attempt { provider, model, price, state }) = self.attempt.take() else { return };
         let now = Time::now();
         let micros = |at: Time| u64::try_from(at.since(self.began).as_micros()).unwrap_or(u64::MAX);
         let mut entry = self.entry.clone();
@@ -245,6 +254,7 @@ impl Open {
             }
             entry.price = format!("{}@{}", price.row, price.date).into();
         }
+        state.counts.add(&entry);
         self.entries.push(entry);
     }
 
@@ -277,6 +287,18 @@ impl Open {
             used.money = used.money.saturating_add(money);
             used.tokens = used.tokens.saturating_add(tokens);
             used.calls += calls;
+        }
+        if let Some(last) = self.entries.last() {
+            let prompt = self.entries.iter().map(|it| it.usage.prompt()).sum();
+            let completion = self.entries.iter().map(|it| it.usage.completion()).sum();
+            self.told.set(Some(Box::new(ModelUse {
+                asked: last.model_asked.clone(),
+                served: format!("{}/{}", last.provider, last.model_served),
+                prompt,
+                completion,
+                estimated: self.entries.iter().any(|it| it.estimated),
+                cost: used.money.plain(),
+            })));
         }
         if let Some(hold) = self.hold.take() {
             for Crossed { share, standing } in hold.settle(&used) {

@@ -1,13 +1,15 @@
 //! What all cores know of providers: which keys are left alone, how fast candidates answer, how much room is left there.
 //! Kept over a reload for what is still written so. Atomics, each by itself: a choice that is a moment old is no fault.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, AtomicU64, AtomicUsize, Ordering};
 use std::time::Duration;
 
 use base::Time;
 use config::{Candidate, Models};
+use ledger::{Entry, Outcome};
+use telemetry::{Figure, Row};
 
 /// As the snapshot's providers and candidates, by their indexes.
 #[derive(Default)]
@@ -41,6 +43,18 @@ pub struct CandidateState {
     each: AtomicU32,
     rests_until: AtomicU64,
     failures: AtomicU32,
+    pub counts: Counts,
+}
+
+/// What a candidate has served, since the node started.
+#[derive(Default)]
+pub struct Counts {
+    calls: AtomicU64,
+    failures: AtomicU64,
+    prompt: AtomicU64,
+    completion: AtomicU64,
+    /// Millionths of a US dollar, each attempt rounded down; the journal has them exact.
+    cost: AtomicU64,
 }
 
 /// How much newer measurements count.
@@ -77,10 +91,50 @@ impl States {
             };
             Arc::new(ProviderState { keys: provider.keys.iter().map(key).collect(), turn: AtomicUsize::new(0) })
         });
-        let candidates =
-            models.candidates.iter().map(|it| known_candidates.get(&identity(it)).cloned().unwrap_or_default());
+        let candidates = models.candidates.iter().map(|it| known_candidates.entry(identity(it)).or_default().clone());
         States { providers: providers.collect(), candidates: candidates.collect() }
     }
+}
+
+// === impl Counts ===
+
+impl Counts {
+    pub fn add(&self, entry: &Entry) {
+        let failed = entry.outcome != Outcome::Answered && entry.outcome != Outcome::Cancelled;
+        let micros = u64::try_from(entry.cost.units() / 1_000_000).unwrap_or(0);
+        for (counter, more) in [
+            (&self.calls, 1),
+            (&self.failures, u64::from(failed)),
+            (&self.prompt, entry.usage.prompt()),
+            (&self.completion, entry.usage.completion()),
+            (&self.cost, micros),
+        ] {
+            counter.fetch_add(more, Ordering::Relaxed);
+        }
+    }
+}
+
+/// What all candidates have served, as numbers. As many series as the document has candidates.
+pub fn figures(models: &Models, states: &States) -> Vec<Figure> {
+    let of = |name, help, value: fn(&Counts) -> &AtomicU64| {
+        let rows = models.candidates.iter().zip(&states.candidates).map(|(candidate, state)| Row {
+            labels: vec![("provider", candidate.provider.name.clone()), ("model", candidate.model.clone())],
+            value: value(&state.counts).load(Ordering::Relaxed),
+        });
+        // A candidate of two models is counted once, in one state.
+        let mut seen = HashSet::new();
+        Figure { name, help, counter: true, rows: rows.filter(|row| seen.insert(row.labels.clone())).collect() }
+    };
+    if models.candidates.is_empty() {
+        return Vec::new();
+    }
+    vec![
+        of("weir_model_attempts", "Attempts at a model of a provider", |it| &it.calls),
+        of("weir_model_failures", "Those of them that failed", |it| &it.failures),
+        of("weir_model_prompt_tokens", "Tokens of prompts, as far as they are known", |it| &it.prompt),
+        of("weir_model_completion_tokens", "Tokens of answers", |it| &it.completion),
+        of("weir_model_cost_microdollars", "What it cost, in millionths of a US dollar", |it| &it.cost),
+    ]
 }
 
 fn identity(candidate: &Candidate) -> (Arc<str>, Arc<str>) {
@@ -220,7 +274,8 @@ mod tests {
         assert_eq!(provider.key(at(6)), Ok(1));
         // What a provider says is believed within reason.
         provider.exhausted(1, Some(Duration::from_secs(1 << 40)), at(6));
-        assert_eq!(provider.key(at(7 + 600)), Ok(1));
+        assert_eq!(provider.key(at(605)), Ok(0));
+        assert!((0..2).any(|_| provider.key(at(607)) == Ok(1)));
     }
 
     #[test]

@@ -158,6 +158,35 @@ fn a_stream_is_metered_and_the_usage_kept_back_that_nobody_asked_for() {
 }
 
 #[test]
+fn the_log_and_the_metrics_tell_what_a_call_came_to() {
+    let provider = Simulator::start(Options::provider("models")).unwrap();
+    let folder = folder();
+    let log = folder.path("access.log");
+    let more = format!(
+        "telemetry: {{ metrics: '127.0.0.1:0', access-log: 'file:{}' }}\nmodels: {{ m: openai/gpt-4o }}",
+        log.display()
+    );
+    let gateway = Gateway::start_in(&folder, &document(&provider, &more));
+    let mut ask = chat("m", "tokens=5 input=20");
+    ask["stream"] = true.into();
+    assert_eq!(post(&gateway, "/v1/chat/completions", &ask).status, 200);
+    // 20 tokens at 2.50 USD a million and 5 at 10 USD.
+    let expected = "\"model\":{\"asked\":\"m\",\"served\":\"openai/gpt-4o\",\"prompt_tokens\":20,\
+                    \"completion_tokens\":5,\"estimated\":false,\"cost_usd\":\"0.0001\"}";
+    eventually("the log has it", || std::fs::read_to_string(&log).is_ok_and(|log| log.contains(expected)));
+    let metrics = gateway.node().telemetry().metrics_addr().unwrap();
+    let metrics = Raw::connect(metrics).get("/metrics", "").text();
+    let labels = "{provider=\"openai\",model=\"gpt-4o\"}";
+    for line in [
+        format!("weir_model_attempts_total{labels} 1"),
+        format!("weir_model_completion_tokens_total{labels} 5"),
+        format!("weir_model_cost_microdollars_total{labels} 100"),
+    ] {
+        assert!(metrics.contains(&line), "{line}\n{metrics}");
+    }
+}
+
+#[test]
 fn a_budget_holds_and_says_when_it_renews() {
     let provider = Simulator::start(Options::provider("models")).unwrap();
     let folder = folder();
