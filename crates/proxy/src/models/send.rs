@@ -74,8 +74,10 @@ pub async fn try_candidate(
             Ok(response) => response,
             Err(refusal) => {
                 state.failed(Time::now());
-                let failure = Failure::Upstream(refusal);
-                return Tried::Failed { account: account.unanswered(), failure };
+                // Where the request may have arrived, the provider may charge for it.
+                let asked = matches!(refusal, Refusal::BadGateway | Refusal::Timeout);
+                let account = if asked { account.garbled() } else { account.unanswered() };
+                return Tried::Failed { account, failure: Failure::Upstream(refusal) };
             }
         };
         note_room(provider, key, &response.head.headers);

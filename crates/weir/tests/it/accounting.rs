@@ -25,6 +25,8 @@ use tokio::time::{sleep, timeout};
 
 use crate::weir::Running;
 
+mod ledger;
+
 const CALLS: u64 = 500;
 const WORKERS: u64 = 16;
 /// A gateway is killed once in so many calls.
@@ -32,8 +34,7 @@ const LIFE: u64 = 200;
 
 #[test]
 fn every_token_is_accounted_for() {
-    let number = |name, usual| std::env::var(name).map_or(usual, |text: String| text.parse().unwrap());
-    let (calls, seed) = (number("WEIR_ACCOUNTING_CALLS", CALLS), number("WEIR_ACCOUNTING_SEED", 20_261_124));
+    let (calls, seed) = numbers();
     let provider = Simulator::start(Options::provider("models")).unwrap();
     let folder = Folder::new();
     let address = free();
@@ -55,6 +56,12 @@ fn every_token_is_accounted_for() {
     });
     let report = reconcile(&saw, &provider.books(), kills);
     eprintln!("seed {seed}, {calls} calls, {kills} kills\n{report}");
+}
+
+/// How many calls, and by which seed.
+fn numbers() -> (u64, u64) {
+    let number = |name, usual| std::env::var(name).map_or(usual, |text: String| text.parse().unwrap());
+    (number("WEIR_ACCOUNTING_CALLS", CALLS), number("WEIR_ACCOUNTING_SEED", 20_261_124))
 }
 
 /// A port that a gateway may have again and again.
