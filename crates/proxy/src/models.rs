@@ -52,7 +52,7 @@ pub async fn serve(
     trip: &mut Trip,
 ) -> Result<Response, Halt> {
     if target.operation == Operation::Models {
-        return list::answer(place.llm, target, call).map_err(|failure| failure.halt(target.dialect, trip));
+        return list::answer(place.llm, target).map_err(|failure| failure.halt(target.dialect, trip));
     }
     let served = walk(place, target, call, body, trip).await;
     served.map_err(|failure| failure.halt(target.dialect, trip))

@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use awareness::{Exchange, ModelUse};
 use base::{Call, Time, TokenUsage};
-use config::{Candidate, ProviderKey};
+use config::Candidate;
 use ledger::{
     CacheUse, Class, Crossed, Demand, Entry, Hold, Moment, Money, Opened, Outcome, Price, ServiceTier, Standing, Used,
 };
@@ -157,7 +157,7 @@ impl Account {
     }
 
     /// A provider is asked, from now on.
-    pub fn tries(&mut self, place: &Place<'_>, candidate: &Candidate, model: &str, _key: Option<&ProviderKey>) {
+    pub fn tries(&mut self, place: &Place<'_>, candidate: &Candidate, model: &str) {
         let Some(open) = &mut self.0 else { return };
         let price = match &candidate.price {
             Some(price) => Some(price.clone()),

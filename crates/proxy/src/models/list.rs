@@ -1,14 +1,14 @@
 //! Which models there are: `GET /v1/models` and `/v1/models/{model}`, as OpenAI has them; Anthropic's SDK reads the same
 //! fields by other names, which are there too.
 
-use base::{Call, ResponseHead, StatusCode};
+use base::{ResponseHead, StatusCode};
 use config::Llm;
 use llm::Target;
 use transport::{Body, Response};
 
 use super::words::Failure;
 
-pub fn answer(llm: &Llm, target: &Target, _call: &Call) -> Result<Response, Failure> {
+pub fn answer(llm: &Llm, target: &Target) -> Result<Response, Failure> {
     let body = match &target.model {
         Some(name) => {
             llm.model(name).ok_or_else(|| Failure::UnknownModel(name.clone()))?;

@@ -65,7 +65,7 @@ pub async fn try_candidate(
                 break;
             }
         };
-        account.tries(place, candidate, &request.model, candidate.provider.keys.get(key));
+        account.tries(place, candidate, &request.model);
         if let Err(unsigned) = sign(&mut request, chosen, key, call) {
             return Tried::Failed { failure: unsigned, account };
         }
