@@ -89,9 +89,11 @@ fn reconcile(saw: &[(Asked, Seen)], provider: &[simulator::Entry], ledger: Vec<l
     let first = unexplained.iter().take(5).cloned().collect::<Vec<_>>().join("\n");
     assert!(unexplained.is_empty(), "{} of {}:\n{first}", unexplained.len(), saw.len());
     assert!(booked.is_empty(), "calls that nobody made: {booked:?}");
-    assert!(killed <= kills * WORKERS, "{killed} broke off in {kills} kills");
-    // What ends within the few milliseconds in which entries are gathered, a call a millisecond and worker at most.
-    assert!(unwritten <= kills * WORKERS * 8, "{unwritten} were not written in {kills} kills");
+    // Beside the calls under way, those that ended while their entries were gathered and synced, which takes as long as the
+    // disk wants.
+    let most = kills * WORKERS * 16;
+    assert!(killed <= most, "{killed} broke off in {kills} kills");
+    assert!(unwritten <= most, "{unwritten} were not written in {kills} kills");
     let mut report = String::from("| calls | how the books agree | booked, USD |\n|--:|---|--:|\n");
     for (class, (calls, cost)) in classes {
         report.push_str(&format!("| {calls} | {class} | {} |\n", cost.plain()));
