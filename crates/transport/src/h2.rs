@@ -4,6 +4,7 @@ mod client;
 mod convert;
 mod cork;
 mod server;
+mod sieve;
 mod stream;
 #[cfg(test)]
 mod tests;

@@ -18,6 +18,7 @@ use tokio::time::{Instant, Sleep};
 
 use super::convert::{request_out, response_in};
 use super::cork::corked;
+use super::sieve::Sieve;
 use super::stream::{Bytestream, Incoming, Outgoing, Unsent};
 use crate::body::{Body, BodyError, Frame, Source};
 use crate::client::SendError;
@@ -101,7 +102,7 @@ impl Connection {
             asked: Cell::new(true),
             changed: Notify::new(),
         });
-        let (corked, cork) = corked(Overheard { io, shared: shared.clone() });
+        let (corked, cork) = corked(Overheard { io, shared: shared.clone() }, Sieve::of_server());
         let (sender, mut connection) = h2::client::Builder::new()
             .enable_push(false)
             .initial_connection_window_size(settings.connection_window)

@@ -12,6 +12,7 @@ use std::task::{Context, Poll, ready};
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
+use super::sieve::Sieve;
 use crate::message::Io;
 
 /// Bytes that wait at most; more goes straight to the stream. A socket takes about as many at once.
@@ -25,6 +26,7 @@ pub(super) struct Cork<I>(Rc<RefCell<Inner<I>>>);
 
 struct Inner<I> {
     io: I,
+    sieve: Sieve,
     /// Without room of its own while nothing waits: most connections are idle.
     waiting: Vec<u8>,
     /// How many of them have gone.
@@ -33,8 +35,9 @@ struct Inner<I> {
     broken: Option<io::Error>,
 }
 
-pub(super) fn corked<I: Io>(io: I) -> (Corked<I>, Cork<I>) {
-    let inner = Rc::new(RefCell::new(Inner { io, waiting: Vec::new(), gone: 0, broken: None }));
+/// What is read comes through the sieve.
+pub(super) fn corked<I: Io>(io: I, sieve: Sieve) -> (Corked<I>, Cork<I>) {
+    let inner = Rc::new(RefCell::new(Inner { io, sieve, waiting: Vec::new(), gone: 0, broken: None }));
     (Corked(inner.clone()), Cork(inner))
 }
 
@@ -125,7 +128,8 @@ mod spare {
 
 impl<I: Io> AsyncRead for Corked<I> {
     fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.0.borrow_mut().io).poll_read(cx, buf)
+        let Inner { io, sieve, .. } = &mut *self.0.borrow_mut();
+        sieve.poll_read(Pin::new(io), cx, buf)
     }
 }
 
@@ -167,7 +171,7 @@ mod tests {
     #[tokio::test]
     async fn writes_leave_together_and_in_order_however_slow_the_stream_is() {
         let (near, mut far) = tokio::io::duplex(1000);
-        let (mut corked, cork) = corked(near);
+        let (mut corked, cork) = corked(near, Sieve::of_server());
         let sent: Vec<u8> = (0..500_000u32).map(|at| (at % 251) as u8).collect();
         let expected = sent.clone();
         let write = async move {
@@ -195,7 +199,7 @@ mod tests {
     #[tokio::test]
     async fn what_was_written_leaves_when_its_writer_waits() {
         let (near, mut far) = tokio::io::duplex(1000);
-        let (mut corked, cork) = corked(near);
+        let (mut corked, cork) = corked(near, Sieve::of_server());
         let (tell, told) = tokio::sync::oneshot::channel::<()>();
         let write = async {
             corked.write_all(b"one").await.unwrap();
@@ -216,7 +220,7 @@ mod tests {
     async fn who_writes_next_hears_that_the_stream_broke() {
         let (near, far) = tokio::io::duplex(1000);
         drop(far);
-        let (mut corked, cork) = corked(near);
+        let (mut corked, cork) = corked(near, Sieve::of_server());
         let write = async {
             corked.write_all(b"lost").await.unwrap();
             tokio::task::yield_now().await;

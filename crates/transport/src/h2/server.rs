@@ -22,6 +22,7 @@ use tokio::time::Instant;
 
 use super::convert::{request_in, response_out};
 use super::cork::{Corked, corked};
+use super::sieve::Sieve;
 use super::stream::{Bytestream, Incoming, Outgoing, Unsent};
 use crate::body::Body;
 use crate::message::{Handler, Io, Request, Response};
@@ -97,7 +98,7 @@ pub async fn serve<I: Io + 'static, H: Handler>(
         .max_local_error_reset_streams(Some(FAULTS))
         .max_send_buffer_size(SEND_BUFFER)
         .enable_connect_protocol();
-    let (corked, cork) = corked(io);
+    let (corked, cork) = corked(io, Sieve::of_client());
     let handshake =
         tokio::time::timeout(settings.idle_timeout, cork.drive(builder.handshake::<_, Bytes>(corked))).await;
     let Ok(Ok(connection)) = handshake else { return };

@@ -645,6 +645,60 @@ fn empty_data_frames_are_no_pieces() {
     });
 }
 
+/// `h2` by itself ends a connection, and the call that lasts with it, with the hundredth of them.
+#[test]
+fn an_empty_frame_with_each_call_ends_no_connection() {
+    let trailers = || [("grpc-status".parse().unwrap(), "0".parse().unwrap())].into_iter().collect::<http::HeaderMap>();
+    run(async {
+        let (connection, _) = upstream(ClientSettings::default(), async move |(request, mut reply): Accepted| {
+            let mut send = respond(&mut reply);
+            read(&mut request.into_body()).await.unwrap();
+            send.send_data(Bytes::from_static(b"x"), false).unwrap();
+            send.send_data(Bytes::new(), false).unwrap();
+            send.send_trailers(trailers()).unwrap();
+        })
+        .await;
+        let (pieces, source) = tokio::sync::mpsc::unbounded_channel();
+        let mut lasting = connection.send(&head("/"), None, Body::source(Pieces(source)), sent()).await.unwrap();
+        for _ in 0..300 {
+            let mut response = connection.send(&head("/"), None, Body::Empty, sent()).await.unwrap();
+            assert_eq!(collect(&mut response.body).await.unwrap().0, b"x");
+        }
+        drop(pieces);
+        assert_eq!(collect(&mut lasting.body).await.unwrap().0, b"x");
+        assert!(!connection.is_going_away());
+    });
+    run(async {
+        let mut it = served(ServerSettings::default(), async |mut request: Request| {
+            ok(Body::from(collect(&mut request.body).await.unwrap().0))
+        })
+        .await;
+        for _ in 0..300 {
+            let (response, mut send) = it.client.send_request(post("/"), false).unwrap();
+            send.send_data(Bytes::from_static(b"x"), false).unwrap();
+            send.send_data(Bytes::new(), false).unwrap();
+            send.send_trailers(trailers()).unwrap();
+            assert_eq!(read(response.await.unwrap().body_mut()).await.unwrap(), b"x");
+        }
+    });
+}
+
+#[test]
+fn a_flood_of_empty_frames_ends_the_connection() {
+    run(async {
+        let mut it = served(ServerSettings::default(), async |mut request: Request| {
+            let _ = collect(&mut request.body).await;
+            ok(Body::Empty)
+        })
+        .await;
+        let (response, mut send) = it.client.send_request(post("/"), false).unwrap();
+        for _ in 0..500 {
+            send.send_data(Bytes::new(), false).unwrap();
+        }
+        assert!(response.await.is_err());
+    });
+}
+
 #[test]
 fn a_request_body_that_fails_fails_the_call() {
     run(async {
