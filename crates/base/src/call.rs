@@ -52,6 +52,8 @@ pub struct Call {
     pub credential: Option<Arc<str>>,
     /// What a verified token says; set by `authenticate`.
     pub claims: Option<Arc<Claims>>,
+    /// It is for a model: what it asks is understood later, and policies are heard again then.
+    pub to_model: bool,
     /// What it asks of a model, once that is understood.
     pub model: Option<Box<ModelCall>>,
 }
@@ -119,6 +121,7 @@ impl Call {
             consumer: None,
             credential: None,
             claims: None,
+            to_model: false,
             model: None,
         }
     }

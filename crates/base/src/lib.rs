@@ -23,5 +23,5 @@ pub use model_call::ModelCall;
 pub use network::{Network, Srv};
 pub use secret::{Secret, SecretRef};
 pub use time::Time;
-pub use units::{ByteRate, Percent, Rate, Size, Span, UnitError};
+pub use units::{ByteRate, PerTime, Percent, Rate, Size, Span, UnitError};
 pub use usage::TokenUsage;

@@ -15,6 +15,8 @@ pub struct ModelCall {
     pub prompt: u64,
     /// The most tokens the answer may have, by what the caller or the model says.
     pub output: u64,
+    /// What it may cost by these, in 10^-12 USD, as far as prices are known; of all that may serve it the dearest.
+    pub cost: u64,
     pub tools: bool,
     pub images: bool,
     pub audio: bool,

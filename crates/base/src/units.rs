@@ -15,7 +15,11 @@ pub struct Span(pub Duration);
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Size(pub u64);
 
-/// An amount per time: `100/s`, `6000/m`, `1/10s`.
+/// What stands behind the slash of a rate: `s`, `10s`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct PerTime(pub Duration);
+
+/// An amount per time: `100/s`, `100k/m`, `1/10s`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Rate {
     pub amount: u64,
@@ -146,11 +150,15 @@ impl FromStr for Rate {
 
     fn from_str(text: &str) -> Result<Rate, UnitError> {
         let wrong = || {
-            UnitError(format!("`{text}` is not a rate; expected an amount per time such as `100/s`, `6000/m`, `1/10s`"))
+            UnitError(format!("`{text}` is not a rate; expected an amount per time such as `100/s`, `100k/m`, `1/10s`"))
         };
         let (amount, per) = text.trim().split_once('/').ok_or_else(wrong)?;
-        let amount: u64 = amount.trim().parse().map_err(|_| wrong())?;
-        let per = parse_per(per).ok_or_else(wrong)?;
+        let amount = amount.trim();
+        let suffix = [('k', 1_000), ('M', 1_000_000), ('G', 1_000_000_000)];
+        let suffix = suffix.iter().find_map(|(suffix, factor)| Some((amount.strip_suffix(*suffix)?, *factor)));
+        let (digits, factor) = suffix.unwrap_or((amount, 1));
+        let amount = digits.parse::<u64>().ok().and_then(|number| number.checked_mul(factor)).ok_or_else(wrong)?;
+        let PerTime(per) = per.parse().map_err(|_| wrong())?;
         if amount == 0 {
             return Err(wrong());
         }
@@ -160,8 +168,7 @@ impl FromStr for Rate {
 
 impl fmt::Display for Rate {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}/", self.amount)?;
-        show_per(self.per, f)
+        write!(f, "{}/{}", self.amount, PerTime(self.per))
     }
 }
 
@@ -175,7 +182,7 @@ impl FromStr for ByteRate {
             || UnitError(format!("`{text}` is no number of bytes per time; expected one such as `10MiB/s`, `1GiB/h`"));
         let (bytes, per) = text.trim().split_once('/').ok_or_else(wrong)?;
         let Size(bytes) = bytes.parse().map_err(|_| wrong())?;
-        let per = parse_per(per).ok_or_else(wrong)?;
+        let PerTime(per) = per.parse().map_err(|_| wrong())?;
         if bytes == 0 {
             return Err(wrong());
         }
@@ -185,24 +192,33 @@ impl FromStr for ByteRate {
 
 impl fmt::Display for ByteRate {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}/", Size(self.bytes))?;
-        show_per(self.per, f)
+        write!(f, "{}/{}", Size(self.bytes), PerTime(self.per))
     }
 }
 
-/// What stands behind the slash: `s`, `10s`.
-fn parse_per(text: &str) -> Option<Duration> {
-    let text = text.trim();
-    let text = if text.starts_with(|c: char| c.is_ascii_digit()) { text.to_owned() } else { format!("1{text}") };
-    text.parse().ok().map(|Span(per)| per).filter(|per| !per.is_zero())
+// === impl PerTime ===
+
+impl FromStr for PerTime {
+    type Err = UnitError;
+
+    fn from_str(text: &str) -> Result<PerTime, UnitError> {
+        let text = text.trim();
+        let span = if text.starts_with(|c: char| c.is_ascii_digit()) { text.to_owned() } else { format!("1{text}") };
+        match span.parse() {
+            Ok(Span(per)) if !per.is_zero() => Ok(PerTime(per)),
+            _ => Err(UnitError(format!("`{text}` is no time that something is per; expected such as `s`, `10s`, `m`"))),
+        }
+    }
 }
 
-fn show_per(per: Duration, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-    let per = Span(per).to_string();
-    let unit = per.strip_prefix('1').filter(|rest| {
-        rest.starts_with(|c: char| c.is_ascii_alphabetic()) && !rest.contains(|c: char| c.is_ascii_digit())
-    });
-    f.write_str(unit.unwrap_or(&per))
+impl fmt::Display for PerTime {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let per = Span(self.0).to_string();
+        let unit = per.strip_prefix('1').filter(|rest| {
+            rest.starts_with(|c: char| c.is_ascii_alphabetic()) && !rest.contains(|c: char| c.is_ascii_digit())
+        });
+        f.write_str(unit.unwrap_or(&per))
+    }
 }
 
 // === impl Percent ===
@@ -323,9 +339,9 @@ quantity!(
 );
 quantity!(
     Rate,
-    r"^\d+ ?/ ?(\d*(ms|s|m|h|d))+$",
-    "an amount per time, such as `100/s`, `6000/m`, `1/10s`",
-    ["100/s", "6000/m"]
+    r"^\d+[kMG]? ?/ ?(\d*(ms|s|m|h|d))+$",
+    "an amount per time, such as `100/s`, `100k/m`, `1/10s`",
+    ["100/s", "100k/m"]
 );
 quantity!(
     ByteRate,
@@ -375,6 +391,10 @@ mod tests {
             ("60/1m", Some("60/m")),
             ("1/10s", Some("1/10s")),
             ("5/90s", Some("5/1m30s")),
+            ("100k/m", Some("100000/m")),
+            ("2M/10s", Some("2000000/10s")),
+            ("99999999999G/s", None),
+            ("k/s", None),
             ("0/s", None),
             ("100", None),
             ("100/0s", None),

@@ -7,12 +7,20 @@
 use std::fmt;
 use std::iter::Sum;
 use std::str::FromStr;
+use std::time::Duration;
 
-use base::{UnitError, quantity};
+use base::{PerTime, UnitError, quantity};
 
 /// An amount in US dollars: `0.00015 USD`, `250 USD`.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Money(i128);
+
+/// Money per time: `5 USD/m`, `0.10 USD/s`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct MoneyRate {
+    pub money: Money,
+    pub per: Duration,
+}
 
 /// What a million tokens cost: `0.15 USD`. To the millionth of a dollar, so that one token costs whole units.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -107,6 +115,30 @@ impl Money {
     }
 }
 
+// === impl MoneyRate ===
+
+impl FromStr for MoneyRate {
+    type Err = UnitError;
+
+    fn from_str(text: &str) -> Result<MoneyRate, UnitError> {
+        let wrong =
+            || UnitError::new(format!("`{text}` is no money per time; expected such as `5 USD/m` or `0.10 USD/s`"));
+        let (money, per) = text.trim().split_once('/').ok_or_else(wrong)?;
+        let money: Money = money.parse().map_err(|_| wrong())?;
+        let PerTime(per) = per.parse().map_err(|_| wrong())?;
+        if money.0 <= 0 || u64::try_from(money.0).is_err() {
+            return Err(wrong());
+        }
+        Ok(MoneyRate { money, per })
+    }
+}
+
+impl fmt::Display for MoneyRate {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}/{}", self.money, PerTime(self.per))
+    }
+}
+
 // === impl TokenPrice ===
 
 impl TokenPrice {
@@ -192,6 +224,12 @@ quantity!(
     ["0.25 USD", "100 USD"]
 );
 quantity!(
+    MoneyRate,
+    r"^\d+(\.\d{1,12})? ?USD ?/ ?(\d*(ms|s|m|h|d))+$",
+    "money per time, such as `5 USD/m`",
+    ["5 USD/m", "0.10 USD/s"]
+);
+quantity!(
     TokenPrice,
     r"^\d+(\.\d{1,6})? ?USD$",
     "what a million tokens cost, such as `0.15 USD`",
@@ -234,6 +272,19 @@ mod tests {
             ("0.0000001 USD", None),
             ("-1 USD", None),
             ("15", None),
+        ]);
+    }
+
+    #[test]
+    fn rates_of_money_print_back() {
+        round::<MoneyRate>(&[
+            ("5 USD/m", Some("5 USD/m")),
+            ("0.10USD / 10s", Some("0.1 USD/10s")),
+            ("5 USD", None),
+            ("5/m", None),
+            ("0 USD/m", None),
+            ("-1 USD/m", None),
+            ("99999999 USD/m", None),
         ]);
     }
 

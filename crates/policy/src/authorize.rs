@@ -8,8 +8,10 @@ use crate::{CompileEnv, Expr, Gives, Outside, Policy, Refusal, Scope, Spec, Stop
 
 /// What lets a call pass and what keeps it out, as expressions in CEL that are true or false. They may ask about
 /// `api`, `route`, `consumer` (`name`, `team`), `claims` (what the verified token says) and `request` (`method`,
-/// `scheme`, `version`, `host`, `path`, `query`, `headers`, `address`, `tls`). To use what is absent is an error,
-/// and an error never lets a call pass; `has(claims.scope)` asks first.
+/// `scheme`, `version`, `host`, `path`, `query`, `headers`, `address`, `tls`), and of a call to a model about `model`
+/// (`name`, `dialect`, `stream`, `prompt`, `output`, `tools`, `images`, `audio`, `documents`, `json_schema`,
+/// `reasoning`): a rule that names it is asked when the call's body is understood, all others before. To use what is
+/// absent is an error, and an error never lets a call pass; `has(claims.scope)` asks first.
 #[derive(Clone, Debug, Default, PartialEq, Deserialize, Serialize, JsonSchema)]
 #[serde(deny_unknown_fields, rename_all = "kebab-case")]
 pub struct AuthorizeSpec {
@@ -25,14 +27,22 @@ pub struct AuthorizeSpec {
 /// The policy.
 #[derive(Debug)]
 pub struct Authorize {
-    allow: Option<Vec<Expr>>,
-    deny: Vec<Expr>,
+    allow: Option<Vec<Rule>>,
+    deny: Vec<Rule>,
+}
+
+#[derive(Debug)]
+struct Rule {
+    expr: Expr,
+    /// It asks about `model`.
+    of_model: bool,
 }
 
 impl Policy for Authorize {
     const NAME: &'static str = "authorize";
     type Spec = AuthorizeSpec;
-    type Memo = ();
+    /// Whether a rule has allowed the call, or none need to.
+    type Memo = bool;
 
     fn compile(AuthorizeSpec { allow, deny }: &AuthorizeSpec, env: &mut CompileEnv<'_>) -> Option<Authorize> {
         let before = env.errors.len();
@@ -46,7 +56,7 @@ impl Policy for Authorize {
             let mut compiled = Vec::new();
             for (at, rule) in rules.iter().enumerate() {
                 match Expr::compile(rule, Gives::Truth) {
-                    Ok(rule) => compiled.push(rule),
+                    Ok(expr) => compiled.push(Rule { of_model: expr.names_model(), expr }),
                     Err(message) => env.error(format!("authorize.{field}[{at}]"), message),
                 }
             }
@@ -57,20 +67,36 @@ impl Policy for Authorize {
         (env.errors.len() == before).then_some(Authorize { allow, deny })
     }
 
-    async fn request(&self, call: &mut Call, _: &dyn Outside) -> Result<(), Stop> {
+    async fn request(&self, call: &mut Call, _: &dyn Outside) -> Result<bool, Stop> {
+        // Of a call that is for no model, what it asks of one is as absent as any other thing.
+        let waits = |rule: &Rule| call.to_model && rule.of_model;
         let scope = Scope::of(call);
-        let holds = |rule: &Expr, otherwise: bool| {
-            rule.truth(&scope).unwrap_or_else(|error| {
-                tracing::debug!(rule = rule.text(), %error, "a rule cannot be evaluated");
-                otherwise
-            })
-        };
-        let denied = self.deny.iter().any(|rule| holds(rule, true));
-        let allowed = || match &self.allow {
-            Some(rules) => rules.iter().any(|rule| holds(rule, false)),
-            None => true,
-        };
-        if denied || !allowed() { Err(Refusal::Forbidden.into()) } else { Ok(()) }
+        if self.deny.iter().any(|rule| !waits(rule) && rule.holds(&scope, true)) {
+            return Err(Refusal::Forbidden.into());
+        }
+        let Some(allow) = &self.allow else { return Ok(true) };
+        let allowed = allow.iter().any(|rule| !waits(rule) && rule.holds(&scope, false));
+        if allowed || allow.iter().any(waits) { Ok(allowed) } else { Err(Refusal::Forbidden.into()) }
+    }
+
+    async fn understood(&self, allowed: &mut bool, call: &mut Call, _: &dyn Outside) -> Result<(), Stop> {
+        let scope = Scope::of(call);
+        let any = |rules: &[Rule], otherwise| rules.iter().any(|it| it.of_model && it.holds(&scope, otherwise));
+        let denied = any(&self.deny, true);
+        if denied || !(*allowed || any(self.allow.as_deref().unwrap_or_default(), false)) {
+            return Err(Refusal::Forbidden.into());
+        }
+        Ok(())
+    }
+}
+
+impl Rule {
+    /// `otherwise`, if that cannot be said.
+    fn holds(&self, scope: &Scope<'_>, otherwise: bool) -> bool {
+        self.expr.truth(scope).unwrap_or_else(|error| {
+            tracing::debug!(rule = self.expr.text(), %error, "a rule cannot be evaluated");
+            otherwise
+        })
     }
 }
 
@@ -84,7 +110,7 @@ mod tests {
 
     use super::*;
     use crate::Nowhere;
-    use crate::testing::{call, consumer, errors, ready};
+    use crate::testing::{call, consumer, errors, model, ready};
 
     fn check(json: &str, method: Method, known: bool, passes: bool) {
         let mut env = CompileEnv::new(Default::default(), "policies");
@@ -93,7 +119,7 @@ mod tests {
         call.head.method = method.clone();
         call.consumer = known.then(|| consumer("agent"));
         match ready(policy.request(&mut call, &Nowhere)) {
-            Ok(()) => assert!(passes, "{json} {method} {known}"),
+            Ok(_) => assert!(passes, "{json} {method} {known}"),
             Err(Stop::Refuse(Refusal::Forbidden)) => assert!(!passes, "{json} {method} {known}"),
             Err(stop) => panic!("{stop:?}"),
         }
@@ -122,6 +148,36 @@ mod tests {
         check(r#"{"deny":["consumer.name == 'other'"]}"#, Method::GET, false, false);
         check(r#"{"allow":["consumer.name != 'other'"]}"#, Method::GET, false, false);
         check(r#"{"allow":["claims.admin"]}"#, Method::GET, true, false);
+    }
+
+    #[test]
+    fn rules_about_the_model_wait_until_it_is_known() {
+        // Whether it passes before it is understood, and then, asking 10 and 1000 tokens.
+        let check = |json: &str, to_model: bool, before: bool, then: [bool; 2]| {
+            let mut env = CompileEnv::new(Default::default(), "policies");
+            let policy = Authorize::compile(&serde_json::from_str(json).unwrap(), &mut env).unwrap();
+            for (prompt, passes) in [10, 1000].into_iter().zip(then) {
+                let mut call = call(&[]);
+                call.to_model = to_model;
+                let first = ready(policy.request(&mut call, &Nowhere));
+                assert_eq!(first.is_ok(), before, "{json}");
+                let Ok(mut memo) = first else { continue };
+                call.model = model(prompt, 10, 0);
+                let second = ready(policy.understood(&mut memo, &mut call, &Nowhere));
+                assert_eq!(second.is_ok(), passes, "{json} {prompt}");
+            }
+        };
+        check(r#"{"allow":["model.prompt < 100"]}"#, true, true, [true, false]);
+        check(r#"{"deny":["model.prompt > 100"]}"#, true, true, [true, false]);
+        check(r#"{"allow":["request.method == 'GET'"],"deny":["model.prompt > 100"]}"#, true, true, [true, false]);
+        check(r#"{"allow":["request.method == 'PUT'","model.prompt > 100"]}"#, true, true, [false, true]);
+        check(r#"{"allow":["request.method == 'GET'","model.prompt > 100"]}"#, true, true, [true, true]);
+        check(r#"{"allow":["model.prompt < 100"],"deny":["request.method == 'GET'"]}"#, true, false, [false; 2]);
+        check(r#"{"allow":["request.method == 'PUT'"],"deny":["model.tools"]}"#, true, false, [false; 2]);
+        // Of a call for no model there is nothing to wait for.
+        check(r#"{"allow":["model.prompt < 100"]}"#, false, false, [false; 2]);
+        check(r#"{"deny":["model.prompt > 100"]}"#, false, false, [false; 2]);
+        check(r#"{"deny":["has(model.prompt) && model.prompt > 100"]}"#, false, true, [true, false]);
     }
 
     #[test]

@@ -19,6 +19,9 @@
 //! | `model.prompt`, `model.output` | tokens of the prompt, estimated; the most that the answer may have | int |
 //! | `response.status`, `response.headers` | only where there is an answer already | int, map of strings |
 //!
+//! `model` is there once a call to an api of models has been understood. A rule that names it waits for that, where one
+//! may; for other calls it is absent.
+//!
 //! What is absent is asked for with `has(consumer.team)` or `'x-a' in request.headers`; to use it is an error, and what
 //! an error means is the business of who asks. Of functions there are those of the CEL standard without times, those
 //! of its strings extension (`split`, `lowerAscii` …), and `request.address.within('10.0.0.0/8')`.
@@ -103,6 +106,11 @@ impl Expr {
 
     pub fn text(&self) -> &str {
         &self.text
+    }
+
+    /// It asks what a call wants of a model, which is known later than the rest of it.
+    pub fn names_model(&self) -> bool {
+        self.program.references().has_variable("model")
     }
 
     pub fn truth(&self, scope: &Scope<'_>) -> Result<bool, ExprError> {

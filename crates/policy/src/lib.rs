@@ -34,6 +34,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use base::{Call, Reply, RequestHead, StatusCode, Time};
+use ledger::Money;
 
 pub use crate::cache::{Cache, CacheSpec, QuerySpec, StaleSpec};
 pub use admit::{Admit, AdmitSpec};
@@ -49,7 +50,7 @@ pub use external::{External, ExternalHttpSpec, ExternalSpec, Fail};
 pub use filter::{Filter, Filters};
 pub use headers::{EditsSpec, HeaderEdits, HeadersSpec};
 pub use ip::{Ip, IpSpec};
-pub use limit::{BurstSpec, LimitSpec, Limits, Per, PerSpec, RuleSpec, SharedSpec, WeightSpec, WhenAway};
+pub use limit::{AmountSpec, LimitSpec, Limits, Per, PerSpec, RuleSpec, SharedSpec, WeightSpec, WhenAway};
 pub use order::{Policies, Specs};
 pub use outside::{Asked, Eval, Nowhere, Outside, OutsideError, StoreAway, Told};
 pub use passage::{Passage, Steps};
@@ -82,6 +83,19 @@ pub trait Policy: Sized {
     }
 
     fn request(&self, call: &mut Call, outside: &dyn Outside) -> impl Future<Output = Result<Self::Memo, Stop>>;
+
+    /// The second half of a request to a model (`call.to_model`), once it is known what it asks: `call.model` is there.
+    /// Asked once, after [`Policy::request`] of all, and before anybody else is.
+    ///
+    /// Nothing may be awaited between taking something and noting it in the memo.
+    fn understood(
+        &self,
+        _memo: &mut Self::Memo,
+        _call: &mut Call,
+        _outside: &dyn Outside,
+    ) -> impl Future<Output = Result<(), Stop>> {
+        std::future::ready(Ok(()))
+    }
 
     /// Asked once, when all have let the call pass and it goes to its upstream; not if an answer is known already.
     fn forward(&self, _memo: &mut Self::Memo, _call: &Call, _outside: &dyn Outside) -> Result<(), Refusal> {
@@ -124,6 +138,18 @@ pub struct Usage {
     pub finished: Time,
     /// How its upstream did; `None` if none was asked, or there was no connection to it.
     pub upstream: Option<Waited>,
+    /// Of a call to a model; `None` if none was asked.
+    pub model: Option<Spent>,
+}
+
+/// What a call to a model came to, with all its attempts.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Spent {
+    /// Tokens of prompts.
+    pub prompt: u64,
+    /// Tokens of answers.
+    pub completion: u64,
+    pub money: Money,
 }
 
 /// How long an upstream took to answer.

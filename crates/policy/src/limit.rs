@@ -23,7 +23,7 @@ use crate::{CompileEnv, Outside, Policy, Refusal, Stop, Usage};
 use gcra::{Left, Wait};
 pub(crate) use key::network;
 use rule::{Charge, Charged, Rule, Wanted};
-pub use spec::{BurstSpec, LimitSpec, Per, PerSpec, RuleSpec, SharedSpec, WeightSpec, WhenAway};
+pub use spec::{AmountSpec, LimitSpec, Per, PerSpec, RuleSpec, SharedSpec, WeightSpec, WhenAway};
 
 /// The policy.
 #[derive(Debug)]
@@ -51,6 +51,8 @@ struct Rules {
     settle: bool,
     /// Whether any is counted together with other nodes.
     shared: bool,
+    /// Whether any waits for some calls to be understood.
+    waits: bool,
 }
 
 // === impl Limits ===
@@ -72,6 +74,43 @@ impl Limits {
             charged.push(rule.lend(wanted, &self.route, call, outside).await?);
         }
         Ok(charged)
+    }
+
+    /// Takes of all rules what the call wants, or of none.
+    #[expect(clippy::type_complexity, reason = "it has one caller's use")]
+    fn take(
+        &self,
+        wanted: &[Wanted],
+        charged: &[Charged],
+        now: u64,
+    ) -> Result<(SmallVec<[Charge; 4]>, SmallVec<[Left; 4]>), Stop> {
+        let rules = &self.rules.rules;
+        // Asking all before taking of any: a call that is refused anyway does not stand in others' way.
+        if rules.len() > 1 {
+            let waits = rules.iter().zip(wanted.iter().zip(charged));
+            let waits = waits.filter_map(|(rule, (wanted, charged))| rule.wait(wanted, *charged, now));
+            if let Some(wait) = waits.max_by_key(|Wait(nanos)| *nanos) {
+                return Err(refuse(wait));
+            }
+        }
+        let mut charges: SmallVec<[Charge; 4]> = SmallVec::new();
+        let mut left = SmallVec::new();
+        for (rule, (wanted, charged)) in rules.iter().zip(wanted.iter().zip(charged)) {
+            match rule.take(wanted, *charged, now) {
+                Ok((charge, rest)) => {
+                    charges.push(charge);
+                    left.push(rest);
+                }
+                Err(wait) => {
+                    // Another call was faster since we asked.
+                    for (rule, charge) in rules.iter().zip(charges) {
+                        rule.give_back(charge, now);
+                    }
+                    return Err(refuse(wait));
+                }
+            }
+        }
+        Ok((charges, left))
     }
 }
 
@@ -109,7 +148,8 @@ impl Policy for Limits {
         let policy = rules.iter().map(Rule::policy_item).collect::<Vec<_>>().join(", ");
         let settle = rules.iter().any(Rule::settles);
         let shared = rules.iter().any(Rule::is_shared);
-        let rules = Arc::new(Rules { scope: env.scope.clone(), rules, policy, settle, shared });
+        let waits = rules.iter().any(Rule::may_wait);
+        let rules = Arc::new(Rules { scope: env.scope.clone(), rules, policy, settle, shared, waits });
         Some(Limits { rules, route: route_of(&env.scope) })
     }
 
@@ -122,41 +162,46 @@ impl Policy for Limits {
     }
 
     async fn request(&self, call: &mut Call, outside: &dyn Outside) -> Result<Memo, Stop> {
-        let now = call.now.nanos();
-        let rules = &self.rules.rules;
         let wanted = self.wanted(call);
         let charged = match self.rules.shared {
-            false => SmallVec::from_elem(Charged::Here, rules.len()),
+            false => SmallVec::from_elem(Charged::Here, wanted.len()),
             // In a box, so that calls which ask nobody have no room for it. Nothing is taken here.
             true => Box::pin(self.lend(call, &wanted, outside)).await?,
         };
-        // Asking all before taking of any: a call that is refused anyway does not stand in others' way.
-        if rules.len() > 1 {
-            let waits = rules.iter().zip(wanted.iter().zip(&charged));
-            let waits = waits.filter_map(|(rule, (wanted, charged))| rule.wait(wanted, *charged, now));
-            if let Some(wait) = waits.max_by_key(|Wait(nanos)| *nanos) {
-                return Err(refuse(wait));
-            }
-        }
-        let mut charges: SmallVec<[Charge; 4]> = SmallVec::new();
-        let mut left = SmallVec::new();
-        for (rule, (wanted, charged)) in rules.iter().zip(wanted.iter().zip(&charged)) {
-            match rule.take(wanted, *charged, now) {
-                Ok((charge, rest)) => {
-                    charges.push(charge);
-                    left.push(rest);
-                }
-                Err(wait) => {
-                    // Another call was faster since we asked.
-                    for (rule, charge) in rules.iter().zip(charges) {
-                        rule.give_back(charge, now);
-                    }
-                    return Err(refuse(wait));
-                }
-            }
-        }
+        let (charges, left) = self.take(&wanted, &charged, call.now.nanos())?;
         let charges = self.rules.settle.then(|| charges.as_slice().into());
         Ok(Memo { left, charges })
+    }
+
+    /// The turn of the rules that have waited for this.
+    async fn understood(&self, memo: &mut Memo, call: &mut Call, outside: &dyn Outside) -> Result<(), Stop> {
+        if !self.rules.waits {
+            return Ok(());
+        }
+        let wanted = self.wanted(call);
+        let now = call.now.nanos();
+        let taken = match self.lend(call, &wanted, outside).await {
+            Ok(charged) => self.take(&wanted, &charged, now),
+            Err(stop) => Err(stop),
+        };
+        let waited = self.rules.rules.iter().enumerate().filter(|(_, rule)| rule.waits(call));
+        match taken {
+            Ok((charges, left)) => {
+                for (at, _) in waited {
+                    memo.left[at] = left[at];
+                    if let Some(noted) = &mut memo.charges {
+                        noted[at] = charges[at];
+                    }
+                }
+                Ok(())
+            }
+            Err(stop) => {
+                for (at, rule) in waited {
+                    memo.left[at] = rule.left(&wanted[at], now);
+                }
+                Err(stop)
+            }
+        }
     }
 
     fn refused(&self, call: &Call) -> Option<Memo> {
@@ -171,7 +216,7 @@ impl Policy for Limits {
         for (rule, Left { units, full_in }) in self.rules.rules.iter().zip(&memo.left) {
             let comma = if field.is_empty() { "" } else { ", " };
             // Writing to a string cannot fail.
-            let _ = write!(field, "{comma}\"{}\";r={}", rule.name, (*units).min(LARGEST));
+            let _ = write!(field, "{comma}\"{}\";r={}", rule.name, rule.shown(*units));
             if rule.is_over_time() {
                 let _ = write!(field, ";t={full_in}");
             }
@@ -202,9 +247,10 @@ fn route_of(scope: &str) -> [u8; 8] {
 mod tests {
     use super::*;
     use crate::Nowhere;
-    use crate::testing::{call, compile, consumer, errors, ready};
-    use crate::{Policies, Specs};
+    use crate::testing::{call, compile, consumer, errors, model, ready};
+    use crate::{Policies, Specs, Spent};
     use base::{Consumer, StatusCode, Time};
+    use ledger::Money;
 
     fn limits(rules: &str) -> Arc<Limits> {
         compile(&format!(r#"{{"limit":{rules}}}"#)).limit.unwrap()
@@ -298,7 +344,7 @@ mod tests {
 
     fn finished(bytes_in: u64, bytes_out: u64, at: u64) -> Usage {
         let status = Some(StatusCode::OK);
-        Usage { bytes_in, bytes_out, status, finished: Time::from_nanos(at), upstream: None }
+        Usage { bytes_in, bytes_out, status, finished: Time::from_nanos(at), upstream: None, model: None }
     }
 
     fn at(nanos: u64) -> Call {
@@ -332,6 +378,95 @@ mod tests {
         // 2150 are owed; the call itself counts one.
         assert_eq!(retry_after, Duration::from_millis(1151));
         assert!(request(Some(0), 3 * SECOND).is_ok());
+    }
+
+    /// A call that has been let this far, and is understood now.
+    fn understands(limits: &Limits, [prompt, output, cost]: [u64; 3], now: u64) -> (Memo, Result<(), Stop>) {
+        let mut call = at(now);
+        call.to_model = true;
+        let mut memo = ready(limits.request(&mut call, &Nowhere)).unwrap();
+        call.model = model(prompt, output, cost);
+        let understood = ready(limits.understood(&mut memo, &mut call, &Nowhere));
+        (memo, understood)
+    }
+
+    fn came_to(prompt: u64, completion: u64, money: &str, at: u64) -> Usage {
+        let model = Some(Spent { prompt, completion, money: money.parse::<Money>().unwrap() });
+        Usage { model, ..finished(0, 0, at) }
+    }
+
+    fn left(limits: &Limits, now: u64) -> u64 {
+        let rule = &limits.rules.rules[0];
+        rule.shown(limits.refused(&at(now)).unwrap().left[0].units)
+    }
+
+    #[test]
+    fn tokens_are_taken_as_they_may_be_and_put_right_in_the_end() {
+        let limits = limits(r#"[{"per":"all","tokens":"10k/m"}]"#);
+        let (mut first, understood) = understands(&limits, [1000, 5000, 0], SECOND);
+        assert!(understood.is_ok());
+        let mut reply = Reply::new(StatusCode::OK);
+        limits.response(&mut first, &mut reply);
+        assert_eq!(reply.headers.get_str("ratelimit-policy"), Some(r#""all-tokens";q=10000;qu="tokens";w=60"#));
+        assert_eq!(reply.headers.get_str("ratelimit"), Some(r#""all-tokens";r=4000;t=36"#));
+        // There is room for the prompt alone, but not for the answer that it may have.
+        let (mut refused, understood) = understands(&limits, [1000, 5000, 0], SECOND);
+        let Err(Stop::Refuse(Refusal::RateLimited { retry_after })) = understood else { panic!() };
+        assert_eq!(retry_after, Duration::from_secs(12));
+        let mut reply = Reply::new(StatusCode::OK);
+        limits.response(&mut refused, &mut reply);
+        assert_eq!(reply.headers.get_str("ratelimit"), Some(r#""all-tokens";r=4000;t=36"#));
+        limits.settle(refused, finished(0, 0, SECOND));
+        assert_eq!(left(&limits, SECOND), 4000, "what is refused gives nothing back");
+        limits.settle(first, came_to(900, 100, "0 USD", SECOND));
+        assert_eq!(left(&limits, SECOND), 9000);
+        // Nobody was asked, or the caller left before that.
+        let (second, _) = understands(&limits, [1000, 5000, 0], SECOND);
+        assert_eq!(left(&limits, SECOND), 3000);
+        limits.settle(second, finished(0, 0, SECOND));
+        assert_eq!(left(&limits, SECOND), 9000);
+        // A call for no model takes nothing.
+        let memo = ready(limits.request(&mut at(SECOND), &Nowhere)).unwrap();
+        limits.settle(memo, finished(10, 10, SECOND));
+        assert_eq!(left(&limits, SECOND), 9000);
+    }
+
+    #[test]
+    fn tokens_of_prompts_and_of_answers_and_money_are_told_apart() {
+        let check = |rule: &str, between: u64, then: u64| {
+            let limits = limits(&format!(r#"[{{"per":"all",{rule}}}]"#));
+            // 0.02 USD at most.
+            let (memo, understood) = understands(&limits, [100, 500, 20_000_000_000], 1);
+            assert!(understood.is_ok());
+            assert_eq!(left(&limits, 1), between, "{rule}");
+            limits.settle(memo, came_to(90, 20, "0.0012345 USD", 1));
+            assert_eq!(left(&limits, 1), then, "{rule}");
+        };
+        check(r#""tokens":"1k/h""#, 400, 890);
+        check(r#""tokens-in":"1k/h""#, 900, 910);
+        check(r#""tokens-out":"1k/h""#, 500, 980);
+        check(r#""tokens-out":"1k/h","estimate":50"#, 950, 980);
+        check(r#""tokens-out":"1k/h","estimate":9000"#, 500, 980);
+        check(r#""tokens":"1k/h","burst":2000"#, 1400, 1890);
+        check(r#""money":"5 USD/m""#, 4_980_000, 4_998_765);
+        check(r#""money":"5 USD/m","burst":"10 USD","estimate":"0.01 USD""#, 9_990_000, 9_998_765);
+        check(r#""rate":"100/h","weight":"model.tools ? 7 : 1""#, 93, 93);
+    }
+
+    #[test]
+    fn a_call_that_waits_takes_of_all_its_rules_or_of_none_of_those() {
+        let rules = r#"[{"per":"all","rate":"10/h"},{"per":"all","tokens":"1k/h"},{"per":"all","money":"1 USD/h"}]"#;
+        let limits = limits(rules);
+        let units = || limits.refused(&at(1)).unwrap().left.iter().map(|it| it.units).collect::<Vec<_>>();
+        let (memo, understood) = understands(&limits, [100, 100, 2_000_000_000_000], 1);
+        assert!(understood.is_ok(), "one that counts more than all waits until nothing is owed");
+        assert_eq!(units(), [9, 800, 0]);
+        let (refused, understood) = understands(&limits, [100, 100, 1_000_000_000], 1);
+        assert!(understood.is_err());
+        limits.settle(refused, Usage { finished: Time::from_nanos(1), ..Usage::default() });
+        assert_eq!(units(), [8, 800, 0]);
+        limits.settle(memo, came_to(10, 10, "0.25 USD", 1));
+        assert_eq!(units(), [8, 980, 750_000_000_000]);
     }
 
     #[test]
@@ -542,6 +677,12 @@ mod tests {
         check(r#"[{"per":"all","rate":"1/s","burst":"1MiB"}]"#, &["limit[0].burst"]);
         check(r#"[{"per":"all","bytes":"1MiB/s","weight":2}]"#, &["limit[0].weight"]);
         check(r#"[{"per":"all","rate":"1/s","estimate":"1MiB"}]"#, &["limit[0].estimate"]);
+        check(r#"[{"per":"all","tokens":"1k/m","burst":"1MiB"}]"#, &["limit[0].burst"]);
+        check(r#"[{"per":"all","tokens":"1k/m","money":"1 USD/m"}]"#, &["limit[0]"]);
+        check(r#"[{"per":"all","tokens-in":"1k/m","estimate":"1 USD"}]"#, &["limit[0].estimate"]);
+        check(r#"[{"per":"all","money":"1 USD/m","burst":5}]"#, &["limit[0].burst"]);
+        check(r#"[{"per":"all","money":"1 USD/m","burst":"0 USD"}]"#, &["limit[0].burst"]);
+        check(r#"[{"per":"all","money":"1 USD/m","weight":"1"}]"#, &["limit[0].weight"]);
         check(r#"[{"per":"all","rate":"1/s","weight":"request.path"}]"#, &["limit[0].weight"]);
         check(r#"[{"per":"all","rate":"1/s","weight":"respons.status"}]"#, &["limit[0].weight"]);
         check(r#"[{"per":[],"rate":"1/s"}]"#, &["limit[0].per"]);
@@ -554,6 +695,8 @@ mod tests {
     #[test]
     fn rules_are_written_back_as_they_were() {
         let rules = r#"[{"per":"all","rate":"1/s","burst":5,"weight":"1 + 1","keys":65536},
+            {"per":"all","tokens":"1000/m","burst":5,"estimate":7,"keys":65536},
+            {"per":"all","money":"0.5 USD/m","burst":"5 USD","keys":65536},
             {"per":["team",{"header":"x"}],"bytes-out":"1MiB/s","burst":"2MiB","estimate":"1KiB","keys":65536}]"#;
         let spec: LimitSpec = serde_json::from_str(rules).unwrap();
         let back = serde_json::to_value(&spec).unwrap();

@@ -7,7 +7,7 @@ use base::{Call, Reply, RequestHead};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use crate::passage::{Steps, enter, filter, forward, leave, settle};
+use crate::passage::{Steps, enter, filter, forward, leave, settle, understand};
 use crate::policies::{CompileEnv, compile, pick};
 use crate::specs::Setting;
 use crate::{
@@ -139,6 +139,17 @@ macro_rules! policies {
                 steps: &mut Steps,
             ) -> Result<(), Stop> {
                 $(enter(&self.$name, &mut memos.$name, call, outside, steps).await?;)+
+                Ok(())
+            }
+
+            /// Inwards once more, when it is known what a call asks of a model. Who stops it is named.
+            pub(crate) async fn understood(
+                &self,
+                memos: &mut Memos,
+                call: &mut Call,
+                outside: &dyn Outside,
+            ) -> Result<(), (&'static str, Stop)> {
+                $(understand(&self.$name, &mut memos.$name, call, outside).await?;)+
                 Ok(())
             }
 

@@ -7,11 +7,10 @@ use base::{Call, Reply, RequestHead};
 use crate::order::{Memos, POLICIES};
 use crate::{Filter, Filters, Outside, Policies, Policy, Refusal, Stop, Usage};
 
-/// Settles when dropped, so that what was reserved comes back wherever the call ends.
+/// Settles when dropped, unless it was settled before, so that what was reserved comes back wherever the call ends.
 pub struct Passage {
     policies: Arc<Policies>,
     memos: Memos,
-    usage: Usage,
 }
 
 /// Which policies a call has met, and whether they let it pass. For observers; never read to decide.
@@ -25,12 +24,17 @@ pub struct Steps {
 
 impl Passage {
     pub fn new(policies: Arc<Policies>) -> Passage {
-        Passage { policies, memos: Memos::default(), usage: Usage::default() }
+        Passage { policies, memos: Memos::default() }
     }
 
     /// Inwards, through one policy after another, as far as the call is let.
     pub async fn request(&mut self, call: &mut Call, outside: &dyn Outside, steps: &mut Steps) -> Result<(), Stop> {
         self.policies.request(&mut self.memos, call, outside, steps).await
+    }
+
+    /// Inwards once more, when it is known what the call asks of a model; asked once. Who stops it is named.
+    pub async fn understood(&mut self, call: &mut Call, outside: &dyn Outside) -> Result<(), (&'static str, Stop)> {
+        self.policies.understood(&mut self.memos, call, outside).await
     }
 
     /// The call goes to its upstream, and not to an answer that is known; asked once.
@@ -53,14 +57,15 @@ impl Passage {
         Filters::new(self.policies.response_body(&mut self.memos, reply))
     }
 
-    pub fn set_usage(&mut self, usage: Usage) {
-        self.usage = usage;
+    /// The call is over, and this is what it came to.
+    pub fn settle(&mut self, usage: Usage) {
+        self.policies.settle(&mut self.memos, usage);
     }
 }
 
 impl Drop for Passage {
     fn drop(&mut self) {
-        self.policies.settle(&mut self.memos, self.usage);
+        self.policies.settle(&mut self.memos, Usage::default());
     }
 }
 
@@ -84,6 +89,18 @@ pub(crate) async fn enter<P: Policy>(
             *memo = policy.refused(call);
             Err(stop)
         }
+    }
+}
+
+pub(crate) async fn understand<P: Policy>(
+    policy: &Option<Arc<P>>,
+    memo: &mut Option<P::Memo>,
+    call: &mut Call,
+    outside: &dyn Outside,
+) -> Result<(), (&'static str, Stop)> {
+    match (policy, memo) {
+        (Some(policy), Some(memo)) => policy.understood(memo, call, outside).await.map_err(|stop| (P::NAME, stop)),
+        _ => Ok(()),
     }
 }
 

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
 use std::time::SystemTime;
 
-use base::{Call, Client, Consumer, Headers, Method, Peer, RequestHead, Scheme, Time, Version};
+use base::{Call, Client, Consumer, Headers, Method, ModelCall, Peer, RequestHead, Scheme, Time, Version};
 
 use crate::{CompileEnv, Credentials, Key, Keys, Policies};
 
@@ -46,6 +46,24 @@ pub(crate) fn call(headers: &[(&str, &str)]) -> Call {
         Time::from_nanos(1),
         SystemTime::UNIX_EPOCH,
     )
+}
+
+/// What it asks of a model, once that is understood.
+pub(crate) fn model(prompt: u64, output: u64, cost: u64) -> Option<Box<ModelCall>> {
+    Some(Box::new(ModelCall {
+        dialect: "anthropic",
+        model: "smart".into(),
+        stream: true,
+        prompt,
+        output,
+        cost,
+        tools: true,
+        images: false,
+        audio: false,
+        documents: false,
+        json_schema: false,
+        reasoning: false,
+    }))
 }
 
 /// The policies of a document's `policies`, which must be right.

@@ -1,6 +1,6 @@
 //! Calls to models: the stages between the policies and the answer.
 //!
-//! understand → reserve → one candidate after another → stream or whole answer → settle.
+//! understand → policies once more → reserve → one candidate after another → stream or whole answer → settle.
 //!
 //! A candidate is left for the next one as long as nothing of its answer has reached the caller. What goes wrong after
 //! that ends the stream with an error in the caller's own words. Wherever it ends, the books are settled ([`books`]).
@@ -31,6 +31,7 @@ use crate::trip::Trip;
 use crate::worker::{Local, LocalListener, Worker};
 use books::Account;
 use send::Tried;
+use understand::Asked;
 use words::Failure;
 
 /// Where a call to a model is served.
@@ -54,18 +55,14 @@ pub async fn serve(
     if target.operation == Operation::Models {
         return list::answer(place.llm, target).map_err(|failure| failure.halt(target.dialect, trip));
     }
-    let served = walk(place, target, call, body, trip).await;
+    let asked = understand::understand(place.llm, target, call, body).await;
+    let asked = asked.map_err(|failure| failure.halt(target.dialect, trip))?;
+    trip.understood(call).await?;
+    let served = walk(place, asked, call, trip).await;
     served.map_err(|failure| failure.halt(target.dialect, trip))
 }
 
-async fn walk(
-    place: Place<'_>,
-    target: &Target,
-    call: &mut Call,
-    body: &mut Body,
-    trip: &mut Trip,
-) -> Result<Response, Failure> {
-    let asked = understand::understand(place.llm, target, call, body).await?;
+async fn walk(place: Place<'_>, asked: Asked, call: &mut Call, trip: &mut Trip) -> Result<Response, Failure> {
     let candidates = choose::order(&place, &asked, call)?;
     let mut account = Account::open(&place, &asked, &candidates, call, trip)?;
     let mut last = None;

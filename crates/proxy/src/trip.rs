@@ -8,8 +8,8 @@ use std::sync::Arc;
 use awareness::{Attempt, Cached, Ending, Exchange, ModelUse, Outcome, Stamp, Step, StepEnd, Timeline};
 use base::{Call, StatusCode, Time};
 use config::Route;
-use llm::{Dialect, Target};
-use policy::{Filter as _, Passage, Steps, Stop, Usage, Waited};
+use llm::{Dialect, Operation, Target};
+use policy::{Filter as _, Passage, Spent, Steps, Stop, Usage, Waited};
 use transport::{Body, Response};
 
 use crate::count::Bytes;
@@ -20,6 +20,12 @@ use crate::refusal::Refusal;
 use crate::tap::Patience;
 use crate::upstream::Seat;
 use crate::worker::Worker;
+
+/// What a call to a model came to.
+pub struct Came {
+    pub told: ModelUse,
+    pub spent: Spent,
+}
 
 pub struct Trip {
     worker: Rc<Worker>,
@@ -41,7 +47,7 @@ pub struct Trip {
     pub target: Option<Box<Target>>,
     pub dialect: Option<Dialect>,
     /// What a call to a model comes to, once that is known.
-    pub model: Option<Rc<Cell<Option<Box<ModelUse>>>>>,
+    pub model: Option<Rc<Cell<Option<Box<Came>>>>>,
 }
 
 impl Trip {
@@ -108,9 +114,10 @@ impl Trip {
     }
 
     /// It is a call to an api of models.
-    pub fn asks(&mut self, call: &Call) {
+    pub fn asks(&mut self, call: &mut Call) {
         self.target = llm::target(call.head.method.as_str(), &call.head.target).map(Box::new);
         self.dialect = self.target.as_ref().map(|it| it.dialect);
+        call.to_model = self.target.as_ref().is_some_and(|it| it.operation != Operation::Models);
     }
 
     pub async fn inwards(&mut self, call: &mut Call) -> Result<(), Stop> {
@@ -128,6 +135,19 @@ impl Trip {
                 .collect();
         });
         verdict
+    }
+
+    /// It is known what the call asks of a model.
+    pub async fn understood(&mut self, call: &mut Call) -> Result<(), Stop> {
+        let Some(passage) = &mut self.passage else { return Ok(()) };
+        let verdict = passage.understood(call, &self.worker.outside).await;
+        verdict.map_err(|(by, stop)| {
+            let end = if matches!(stop, Stop::Answer(..)) { StepEnd::Answered } else { StepEnd::Refused };
+            self.note(|exchange| {
+                exchange.steps.iter_mut().filter(|step| step.policy == by).for_each(|step| step.end = end);
+            });
+            stop
+        })
     }
 
     /// The call goes to its upstream.
@@ -272,7 +292,9 @@ impl Drop for Trip {
         self.busy = None;
         let Some(mut exchange) = self.exchange.take() else { return };
         exchange.finished = Time::now();
-        exchange.model = self.model.as_ref().and_then(|model| model.take());
+        let came = self.model.as_ref().and_then(|model| model.take());
+        let spent = came.as_ref().map(|came| came.spent);
+        exchange.model = came.map(|came| Box::new(came.told));
         exchange.cpu = self.meter.take().map(|meter| meter.stands_for()).unwrap_or_default();
         exchange.bytes_in = self.bytes_in.as_ref().map_or(0, |bytes| bytes.get());
         if !self.complete {
@@ -291,7 +313,7 @@ impl Drop for Trip {
         if let Some(passage) = &mut self.passage {
             let Exchange { bytes_in, bytes_out, status, .. } = *exchange;
             let upstream = exchange.attempts.last().and_then(|attempt| waited(attempt, bytes_in > 0, finished));
-            passage.set_usage(Usage { bytes_in, bytes_out, status, finished, upstream });
+            passage.settle(Usage { bytes_in, bytes_out, status, finished, upstream, model: spent });
         }
         self.worker.ended(exchange);
     }

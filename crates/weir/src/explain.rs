@@ -253,6 +253,8 @@ fn others(snapshot: &Snapshot, considered: Vec<Considered>) -> Vec<Other> {
 fn taken(route: &Arc<Route>, found: &Found, question: &Question) -> Taken {
     let mut call = question.call();
     call.place = Some(route.place.clone());
+    // What is decided by what a call asks of a model is decided by its body, which a question has not.
+    call.to_model = matches!(route.action, Action::Models(_));
     let before = call.head.headers.clone();
     let mut passage = Passage::new(route.policies.clone());
     let mut steps = Steps::new();

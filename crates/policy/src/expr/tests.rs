@@ -1,6 +1,6 @@
 use std::sync::Arc;
 
-use base::{Consumer, ModelCall, Peer, Place, Reply, StatusCode, TlsInfo};
+use base::{Consumer, Peer, Place, Reply, StatusCode, TlsInfo};
 
 use super::*;
 use crate::testing;
@@ -32,19 +32,7 @@ fn truth(text: &str, call: &Call) -> Result<bool, String> {
 fn expressions_see_what_is_asked_of_a_model() {
     let mut call = call();
     assert!(truth("model.prompt < 10", &call).is_err(), "not before it is understood");
-    call.model = Some(Box::new(ModelCall {
-        dialect: "anthropic",
-        model: "smart".into(),
-        stream: true,
-        prompt: 1200,
-        output: 512,
-        tools: true,
-        images: false,
-        audio: false,
-        documents: false,
-        json_schema: false,
-        reasoning: false,
-    }));
+    call.model = testing::model(1200, 512, 0);
     for text in [
         "model.name == 'smart' && model.dialect == 'anthropic'",
         "model.prompt + model.output < 2000 && model.stream && model.tools && !model.images",

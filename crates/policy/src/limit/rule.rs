@@ -3,8 +3,12 @@
 use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
 use std::sync::atomic::Ordering::Relaxed;
+use std::time::Duration;
 
-use base::{ByteRate, Call, Size};
+use base::{ByteRate, Call, Rate, Size};
+use ledger::{Money, MoneyRate};
+
+use smallvec::SmallVec;
 
 use super::LARGEST;
 use super::cells::{Cells, KeyHash};
@@ -12,7 +16,7 @@ use super::flying::{self, Flying, Took};
 use super::gcra::{Gcra, Left, SECOND, Taken, Wait};
 use super::key;
 use super::shared::{Lent, Shared};
-use super::spec::{BurstSpec, DEFAULT_KEYS, Per, RuleSpec, WeightSpec, WhenAway};
+use super::spec::{AmountSpec, DEFAULT_KEYS, Per, RuleSpec, WeightSpec, WhenAway};
 use crate::{CompileEnv, Expr, Gives, Outside, Refusal, Scope, Stop, Usage};
 
 #[derive(Debug)]
@@ -20,7 +24,7 @@ pub(super) struct Rule {
     pub(super) spec: RuleSpec,
     pub(super) name: String,
     counts: Counts,
-    /// As `RateLimit-Policy` has it.
+    /// In what it counts.
     quota: u64,
 }
 
@@ -37,12 +41,23 @@ enum Measure {
     Calls {
         cost: u64,
     },
-    Weighed(Expr),
+    Weighed {
+        weight: Expr,
+        of_model: bool,
+    },
     Bytes {
         requests: bool,
         answers: bool,
         estimate: Option<u64>,
         means: Arc<Means>,
+    },
+    Tokens {
+        prompts: bool,
+        answers: bool,
+        estimate: Option<u64>,
+    },
+    Money {
+        estimate: Option<u64>,
     },
 }
 
@@ -141,14 +156,29 @@ impl Rule {
         Some(Rule { spec: spec.clone(), name, counts, quota })
     }
 
+    /// Nothing, if it is not this rule's turn: some wait until it is known what a call asks of a model.
     pub(super) fn wanted(&self, route: &[u8; 8], call: &Call) -> Wanted {
         let write = |to: &mut dyn FnMut(&[u8])| key::write(&self.spec.per.0, route, call, to);
         match &self.counts {
             Counts::OverTime { gcra, cells, measure, .. } => {
-                Wanted { key: cells.hash(write), cost: measure.estimate(*gcra, call) }
+                let turn = measure.waits(call) == call.model.is_some();
+                Wanted { key: cells.hash(write), cost: if turn { measure.estimate(*gcra, call) } else { 0 } }
             }
-            Counts::AtATime { flying, .. } => Wanted { key: flying.hash(write), cost: 1 },
+            Counts::AtATime { flying, .. } => Wanted { key: flying.hash(write), cost: u64::from(call.model.is_none()) },
         }
+    }
+
+    /// Whether there are calls for which it waits until they are understood.
+    pub(super) fn may_wait(&self) -> bool {
+        use Measure::{Money, Tokens, Weighed};
+        matches!(
+            &self.counts,
+            Counts::OverTime { measure: Tokens { .. } | Money { .. } | Weighed { of_model: true, .. }, .. }
+        )
+    }
+
+    pub(super) fn waits(&self, call: &Call) -> bool {
+        matches!(&self.counts, Counts::OverTime { measure, .. } if measure.waits(call))
     }
 
     /// Where the call's charge is to go. Asks the store for credit, if the rule has one.
@@ -282,8 +312,8 @@ impl Rule {
     /// Whether it wants to hear of the end of calls.
     pub(super) fn settles(&self) -> bool {
         match &self.counts {
-            Counts::OverTime { measure: Measure::Calls { .. } | Measure::Weighed(_), .. } => false,
-            Counts::OverTime { measure: Measure::Bytes { .. }, .. } | Counts::AtATime { .. } => true,
+            Counts::OverTime { measure: Measure::Calls { .. } | Measure::Weighed { .. }, .. } => false,
+            Counts::OverTime { .. } | Counts::AtATime { .. } => true,
         }
     }
 
@@ -298,7 +328,16 @@ impl Rule {
             Counts::AtATime { .. } => (";qu=\"concurrent-requests\"", None),
         };
         let window = window.map(|seconds| format!(";w={seconds}")).unwrap_or_default();
-        format!("\"{}\";q={}{unit}{window}", self.name, self.quota.min(LARGEST))
+        format!("\"{}\";q={}{unit}{window}", self.name, self.shown(self.quota))
+    }
+
+    /// What it counts, in the units that callers are told.
+    pub(super) fn shown(&self, units: u64) -> u64 {
+        let units = match &self.counts {
+            Counts::OverTime { measure: Measure::Money { .. }, .. } => units / MICRODOLLAR,
+            _ => units,
+        };
+        units.min(LARGEST)
     }
 }
 
@@ -313,11 +352,20 @@ fn correct(gcra: Gcra, cells: &Cells, key: KeyHash, taken: Taken, cost: u64, now
 // === impl Measure ===
 
 impl Measure {
+    /// Whether this call is counted only when it is known what it asks of a model.
+    fn waits(&self, call: &Call) -> bool {
+        match self {
+            Measure::Calls { .. } | Measure::Bytes { .. } => false,
+            Measure::Weighed { of_model, .. } => *of_model && call.to_model,
+            Measure::Tokens { .. } | Measure::Money { .. } => true,
+        }
+    }
+
     /// What a call is held to owe before it is known.
     fn estimate(&self, gcra: Gcra, call: &Call) -> u64 {
         match self {
             Measure::Calls { cost } => *cost,
-            Measure::Weighed(weight) => match weight.number(&Scope::of(call)) {
+            Measure::Weighed { weight, .. } => match weight.number(&Scope::of(call)) {
                 Ok(units) if units >= 0.0 && units.is_finite() => gcra.cost_of_part(units),
                 // To get it wrong must not be a way to pay less.
                 other => {
@@ -336,13 +384,23 @@ impl Measure {
                 // Not nothing, even of nothing: who owes too much already must not come in.
                 gcra.cost(units.max(1))
             }
+            Measure::Tokens { prompts, answers, estimate } => {
+                let (prompt, output) = call.model.as_deref().map_or((0, 0), |it| (it.prompt, it.output));
+                let answer = estimate.map_or(output, |estimate| estimate.min(output));
+                let units = if *prompts { prompt } else { 0 }.saturating_add(if *answers { answer } else { 0 });
+                gcra.cost(units.max(1))
+            }
+            Measure::Money { estimate } => {
+                let cost = call.model.as_deref().map_or(0, |it| it.cost);
+                gcra.cost(estimate.map_or(cost, |estimate| estimate.min(cost)).max(1))
+            }
         }
     }
 
     /// What it came to, if that was not known.
     fn fact(&self, usage: &Usage) -> Option<u64> {
         match self {
-            Measure::Calls { .. } | Measure::Weighed(_) => None,
+            Measure::Calls { .. } | Measure::Weighed { .. } => None,
             Measure::Bytes { requests, answers, means, .. } => {
                 let mut units = 0u64;
                 for (counted, bytes, mean) in
@@ -357,14 +415,26 @@ impl Measure {
                 }
                 Some(units)
             }
+            Measure::Tokens { prompts, answers, .. } => {
+                let spent = usage.model.unwrap_or_default();
+                let prompt = if *prompts { spent.prompt } else { 0 };
+                Some(prompt.saturating_add(if *answers { spent.completion } else { 0 }))
+            }
+            Measure::Money { .. } => {
+                let spent = usage.model.unwrap_or_default().money.units();
+                Some(u64::try_from(spent.max(0)).unwrap_or(u64::MAX))
+            }
         }
     }
 
     fn unit(&self) -> &'static str {
         match self {
             // The default.
-            Measure::Calls { .. } | Measure::Weighed(_) => "",
+            Measure::Calls { .. } | Measure::Weighed { .. } => "",
             Measure::Bytes { .. } => ";qu=\"content-bytes\"",
+            // The draft has no units for these.
+            Measure::Tokens { .. } => ";qu=\"tokens\"",
+            Measure::Money { .. } => ";qu=\"microdollars\"",
         }
     }
 }
@@ -380,8 +450,7 @@ enum Parts {
 fn check(spec: &RuleSpec, at: usize, env: &mut CompileEnv<'_>) -> Option<(Parts, u64)> {
     let before = env.errors.len();
     let path = |field: &str| format!("limit[{at}].{field}");
-    let RuleSpec { per, rate, bytes, bytes_in, bytes_out, concurrency, burst, weight, estimate, shared, name, keys } =
-        spec;
+    let RuleSpec { per, concurrency, weight, shared, name, keys, .. } = spec;
     if per.0.is_empty() {
         env.error(path("per"), "says nothing; expected one such as `consumer`, or `all`");
     }
@@ -412,94 +481,129 @@ fn check(spec: &RuleSpec, at: usize, env: &mut CompileEnv<'_>) -> Option<(Parts,
             env.error(path("shared.store"), format!("there is no store `{}` in `stores`", shared.store));
         }
     }
-    let of_bytes = [(bytes, true, true), (bytes_in, true, false), (bytes_out, false, true)];
-    let kinds = of_bytes.iter().filter(|it| it.0.is_some()).count()
-        + usize::from(rate.is_some())
-        + usize::from(concurrency.is_some());
-    if kinds != 1 {
-        let what = if kinds == 0 { "says not how much" } else { "says how much in several ways" };
-        let message = format!("{what}; expected one of `rate`, `bytes`, `bytes-in`, `bytes-out` and `concurrency`");
-        env.error(format!("limit[{at}]"), message);
-        return None;
-    }
-    let is_of_bytes = of_bytes.iter().any(|it| it.0.is_some());
-    if weight.is_some() && rate.is_none() {
+    let what = match spec.counted()[..] {
+        [what] => what,
+        ref several => {
+            let what = if several.is_empty() { "says not how much" } else { "says how much in several ways" };
+            let message = format!(
+                "{what}; expected one of `rate`, `bytes`, `bytes-in`, `bytes-out`, `tokens`, `tokens-in`, \
+                 `tokens-out`, `money` and `concurrency`"
+            );
+            env.error(format!("limit[{at}]"), message);
+            return None;
+        }
+    };
+    if weight.is_some() && !matches!(what, Counted::Calls(_)) {
         env.error(path("weight"), "is for `rate`; leave it out");
     }
-    if estimate.is_some() && !is_of_bytes {
-        env.error(path("estimate"), "is for `bytes`, `bytes-in` and `bytes-out`; leave it out");
+    let burst = what.amount(&spec.burst, &path("burst"), env);
+    if burst == Some(0) {
+        env.error(path("burst"), "nothing would pass; expected 1 or more");
     }
-    let at_once = match (burst, concurrency) {
-        (Some(_), Some(_)) => {
-            env.error(path("burst"), "is for what is counted over time; leave it out");
+    let estimate = match what {
+        Counted::Calls(_) | Counted::AtATime(_) if spec.estimate.is_some() => {
+            env.error(path("estimate"), "is for bytes, tokens and money; leave it out");
             None
         }
-        (Some(BurstSpec::Calls(_)), None) if is_of_bytes => {
-            env.error(path("burst"), "bytes come at once as a size, such as `20MiB`");
-            None
-        }
-        (Some(BurstSpec::Bytes(_)), None) if rate.is_some() => {
-            env.error(path("burst"), "calls come at once as a number, such as 200");
-            None
-        }
-        (Some(BurstSpec::Calls(0) | BurstSpec::Bytes(Size(0))), _) => {
-            env.error(path("burst"), "nothing would pass; expected 1 or more");
-            None
-        }
-        (Some(BurstSpec::Calls(units) | BurstSpec::Bytes(Size(units))), _) => Some(*units),
-        (None, _) => None,
+        _ => what.amount(&spec.estimate, &path("estimate"), env),
     };
-    let too_long =
-        |rate: &dyn std::fmt::Display| format!("would take more than a century to come back at {rate}; expected less");
-    let mut parts = None;
-    if let Some(most) = *concurrency {
-        if !(1..=flying::MOST).contains(&most) {
-            env.error(path("concurrency"), format!("expected a number from 1 to {}", flying::MOST));
-        }
-        parts = Some((Parts::AtATime(most), most));
-    }
-    if let Some(rate) = rate {
-        let burst = at_once.unwrap_or(rate.amount);
-        let gcra = Gcra::new(*rate, burst);
-        if gcra.is_none() {
-            env.error(path("burst"), too_long(rate));
-        }
-        let measure = match weight {
-            Some(WeightSpec::Expression(text)) => match Expr::compile(text, Gives::Number) {
-                Ok(weight) => Some(Measure::Weighed(weight)),
-                Err(message) => {
-                    env.error(path("weight"), message);
-                    None
-                }
-            },
-            Some(WeightSpec::Fixed(0)) => {
-                env.error(path("weight"), "a call that counts nothing is not limited; expected 1 or more");
-                None
+    let (rate, gcra, burst) = match what {
+        Counted::AtATime(most) => {
+            if !(1..=flying::MOST).contains(&most) {
+                env.error(path("concurrency"), format!("expected a number from 1 to {}", flying::MOST));
             }
-            Some(WeightSpec::Fixed(weight)) if *weight > burst => {
-                env.error(path("weight"), format!("one call counts {weight} of a burst of {burst}; expected no more"));
-                None
-            }
-            Some(WeightSpec::Fixed(weight)) => gcra.map(|gcra| Measure::Calls { cost: gcra.cost(*weight) }),
-            None => gcra.map(|gcra| Measure::Calls { cost: gcra.cost(1) }),
-        };
-        parts = gcra.zip(measure).map(|(gcra, measure)| (Parts::OverTime(gcra, measure), burst));
-    }
-    for (rate, requests, answers) in of_bytes {
-        let Some(rate @ ByteRate { bytes, per }) = rate else { continue };
-        let burst = at_once.unwrap_or(*bytes);
-        let nanos = u64::try_from(per.as_nanos()).ok();
-        let Some(gcra) = nanos.and_then(|nanos| Gcra::exact(nanos, *bytes, burst)) else {
-            env.error(path("burst"), too_long(rate));
-            continue;
-        };
-        let estimate = estimate.map(|size| size.0);
-        let measure = Measure::Bytes { requests, answers, estimate, means: Arc::default() };
-        parts = Some((Parts::OverTime(gcra, measure), burst));
-    }
-    parts.filter(|_| env.errors.len() == before)
+            return (env.errors.len() == before).then_some((Parts::AtATime(most), most));
+        }
+        Counted::Calls(rate) => {
+            let burst = burst.unwrap_or(rate.amount);
+            (rate.to_string(), Gcra::new(rate, burst), burst)
+        }
+        Counted::Bytes(rate @ ByteRate { bytes, per }, ..) => {
+            let burst = burst.unwrap_or(bytes);
+            (rate.to_string(), Gcra::exact(nanos(per), bytes, burst), burst)
+        }
+        Counted::Tokens(rate @ Rate { amount, per }, ..) => {
+            let burst = burst.unwrap_or(amount);
+            (rate.to_string(), Gcra::exact(nanos(per), amount, burst), burst)
+        }
+        Counted::Money(rate @ MoneyRate { money, per }) => {
+            let burst = burst.unwrap_or_else(|| units(money));
+            (rate.to_string(), Gcra::exact(nanos(per), units(money), burst), burst)
+        }
+    };
+    let Some(gcra) = gcra else {
+        let message = format!("would take more than a century to come back at {rate}; expected less");
+        env.error(path("burst"), message);
+        return None;
+    };
+    let measure = match what {
+        Counted::Calls(_) => weigh(weight.as_ref(), gcra, burst, &path("weight"), env)?,
+        Counted::Bytes(_, requests, answers) => Measure::Bytes { requests, answers, estimate, means: Arc::default() },
+        Counted::Tokens(_, prompts, answers) => Measure::Tokens { prompts, answers, estimate },
+        Counted::Money(_) => Measure::Money { estimate },
+        Counted::AtATime(_) => return None,
+    };
+    (env.errors.len() == before).then_some((Parts::OverTime(gcra, measure), burst))
 }
 
+fn weigh(weight: Option<&WeightSpec>, gcra: Gcra, burst: u64, at: &str, env: &mut CompileEnv<'_>) -> Option<Measure> {
+    let wrong = match weight {
+        None => return Some(Measure::Calls { cost: gcra.cost(1) }),
+        Some(WeightSpec::Fixed(0)) => "a call that counts nothing is not limited; expected 1 or more".to_owned(),
+        Some(WeightSpec::Fixed(weight)) if *weight > burst => {
+            format!("one call counts {weight} of a burst of {burst}; expected no more")
+        }
+        Some(WeightSpec::Fixed(weight)) => return Some(Measure::Calls { cost: gcra.cost(*weight) }),
+        Some(WeightSpec::Expression(text)) => match Expr::compile(text, Gives::Number) {
+            Ok(weight) => return Some(Measure::Weighed { of_model: weight.names_model(), weight }),
+            Err(message) => message,
+        },
+    };
+    env.error(at, wrong);
+    None
+}
+
+/// What a rule counts, as it is written.
+#[derive(Clone, Copy)]
+enum Counted {
+    Calls(Rate),
+    /// Of requests, of answers.
+    Bytes(ByteRate, bool, bool),
+    /// Of prompts, of answers.
+    Tokens(Rate, bool, bool),
+    Money(MoneyRate),
+    AtATime(u64),
+}
+
+impl Counted {
+    /// An amount of what is counted, if it is given.
+    fn amount(self, given: &Option<AmountSpec>, at: &str, env: &mut CompileEnv<'_>) -> Option<u64> {
+        let wrong = match (self, (*given)?) {
+            (Counted::Calls(_) | Counted::Tokens(..), AmountSpec::Number(number)) => return Some(number),
+            (Counted::Bytes(..), AmountSpec::Bytes(Size(bytes))) => return Some(bytes),
+            (Counted::Money(_), AmountSpec::Money(money)) => return Some(units(money)),
+            (Counted::AtATime(_), _) => "is for what is counted over time; leave it out",
+            (Counted::Calls(_), _) => "calls come as a number, such as 200",
+            (Counted::Tokens(..), _) => "tokens come as a number, such as 20000",
+            (Counted::Bytes(..), _) => "bytes come as a size, such as `20MiB`",
+            (Counted::Money(_), _) => "money comes with its currency, such as `10 USD`",
+        };
+        env.error(at, wrong);
+        None
+    }
+}
+
+fn nanos(per: Duration) -> u64 {
+    u64::try_from(per.as_nanos()).unwrap_or(u64::MAX)
+}
+
+/// What is not negative, as it is counted.
+fn units(money: Money) -> u64 {
+    u64::try_from(money.units().max(0)).unwrap_or(u64::MAX)
+}
+
+/// In units of money.
+const MICRODOLLAR: u64 = 1_000_000;
 const MAX_KEYS: u64 = 1 << 24;
 
 // === impl RuleSpec ===
@@ -510,14 +614,27 @@ impl RuleSpec {
         RuleSpec { per: per.into(), keys: DEFAULT_KEYS, ..RuleSpec::default() }
     }
 
+    /// All that it says how much of; it should be one.
+    fn counted(&self) -> SmallVec<[Counted; 1]> {
+        let RuleSpec { rate, bytes, bytes_in, bytes_out, tokens, tokens_in, tokens_out, money, concurrency, .. } = self;
+        let of_bytes = [(bytes, true, true), (bytes_in, true, false), (bytes_out, false, true)];
+        let of_tokens = [(tokens, true, true), (tokens_in, true, false), (tokens_out, false, true)];
+        let bytes = of_bytes.into_iter().filter_map(|(rate, a, b)| rate.map(|rate| Counted::Bytes(rate, a, b)));
+        let tokens = of_tokens.into_iter().filter_map(|(rate, a, b)| rate.map(|rate| Counted::Tokens(rate, a, b)));
+        let others = [rate.map(Counted::Calls), money.map(Counted::Money), concurrency.map(Counted::AtATime)];
+        bytes.chain(tokens).chain(others.into_iter().flatten()).collect()
+    }
+
     pub(super) fn name(&self, earlier: &[Rule]) -> String {
         if let Some(name) = &self.name {
             return name.clone();
         }
-        let kind = match (self.concurrency, self.rate) {
-            (Some(_), _) => "-concurrency",
-            (None, None) => "-bytes",
-            (None, Some(_)) => "",
+        let kind = match self.counted().first() {
+            Some(Counted::Calls(_)) => "",
+            Some(Counted::Tokens(..)) => "-tokens",
+            Some(Counted::Money(_)) => "-money",
+            Some(Counted::AtATime(_)) => "-concurrency",
+            Some(Counted::Bytes(..)) | None => "-bytes",
         };
         let parts: Vec<&str> = self.per.0.iter().map(Per::word).collect();
         let name = format!("{}{kind}", parts.join("-"));

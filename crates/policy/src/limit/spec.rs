@@ -4,6 +4,7 @@ use std::borrow::Cow;
 use std::fmt;
 
 use base::{ByteRate, Rate, Size};
+use ledger::{Money, MoneyRate};
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::de::value::{MapAccessDeserializer, StrDeserializer};
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
@@ -15,12 +16,15 @@ use crate::Spec;
 #[serde(transparent)]
 pub struct LimitSpec(pub Vec<RuleSpec>);
 
-/// So much over time, or at a time, for each of something. A rule has one of `rate`, `bytes`, `bytes-in`, `bytes-out`
-/// and `concurrency`.
+/// So much over time, or at a time, for each of something. A rule has one of `rate`, `bytes`, `bytes-in`, `bytes-out`,
+/// `tokens`, `tokens-in`, `tokens-out`, `money` and `concurrency`.
 ///
-/// What a call comes to in bytes is known when it is over. It is let through on what can be known before: the length
-/// that the request announces, and for what is not announced the `estimate`; at its end the count is put right. So a
-/// caller may come to owe more than `burst`, and waits the longer for its next call.
+/// What a call comes to in bytes, tokens or money is known when it is over. It is let through on what can be known
+/// before: the length that the request announces, the tokens of its prompt and the most that its answer may have, and
+/// for what is not announced the `estimate`; at its end the count is put right. So a caller may come to owe more than
+/// `burst`, and waits the longer for its next call.
+///
+/// Tokens and money count for calls to models, and nothing for others; all attempts that a call took are in its count.
 #[derive(Clone, Debug, Default, PartialEq, Deserialize, Serialize, JsonSchema)]
 #[serde(deny_unknown_fields, rename_all = "kebab-case")]
 pub struct RuleSpec {
@@ -39,22 +43,38 @@ pub struct RuleSpec {
     /// How many bytes of answers' bodies.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub bytes_out: Option<ByteRate>,
+    /// How many tokens, of prompts and answers together: `100k/m`. A call is let through on its prompt, counted about, and
+    /// the most that its answer may have, as the caller bounds it or else the model; the count at its end is the provider's.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub tokens: Option<Rate>,
+    /// How many tokens of prompts.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub tokens_in: Option<Rate>,
+    /// How many tokens of answers.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub tokens_out: Option<Rate>,
+    /// How much calls to models may cost: `5 USD/m`. A call is let through on what as many tokens cost. What nobody knows
+    /// the price of costs nothing here.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub money: Option<MoneyRate>,
     /// How many calls may be in flight at a time, each until the last byte of its answer. Counted by each node alone.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub concurrency: Option<u64>,
-    /// How much may come at once after a rest: a number of calls, or a size such as `20MiB`; the amount of the rate if
-    /// it is not given. A call that counts more waits until nothing is owed, and then owes all of it.
+    /// How much may come at once after a rest: a number of calls or tokens, a size such as `20MiB`, or money such as
+    /// `10 USD`; the amount of the rate if it is not given. A call that counts more waits until nothing is owed, and then owes all of it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub burst: Option<BurstSpec>,
+    pub burst: Option<AmountSpec>,
     /// How much one call counts under `rate`, 1 if it is not given: a number, or an expression in CEL that gives one, such
     /// as `"request.path.startsWith('/search') ? 10 : 1"`. What gives 0 is not limited by the rule. What cannot be
-    /// evaluated, is negative or no number counts as much as the whole `burst`.
+    /// evaluated, is negative or no number counts as much as the whole `burst`. One that names `model` is evaluated when
+    /// a call to a model is understood.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub weight: Option<WeightSpec>,
-    /// What a body is taken to come to whose length is not known beforehand; if it is not given, the mean of what calls
-    /// under the rule have come to lately.
+    /// What is taken for what is not known beforehand. Of a body whose length is not announced: a size; if it is not
+    /// given, the mean of what calls under the rule have come to lately. Of an answer in tokens, a number, and of what a
+    /// call to a model costs, money such as `0.01 USD`: if it is not given, the most that the call allows.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub estimate: Option<Size>,
+    pub estimate: Option<AmountSpec>,
     /// Count together with the other nodes, in a store of the document's `stores`; each node counts alone if it is not
     /// given. Not for `concurrency`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -121,11 +141,13 @@ pub enum Per {
     Claim(String),
 }
 
-/// How much may come at once.
+/// How much of what a rule counts.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum BurstSpec {
-    Calls(u64),
+pub enum AmountSpec {
+    /// Of calls or tokens.
+    Number(u64),
     Bytes(Size),
+    Money(Money),
 }
 
 /// How much a call counts.
@@ -210,25 +232,30 @@ impl JsonSchema for PerSpec {
     }
 }
 
-// === impl BurstSpec ===
+// === impl AmountSpec ===
 
-impl<'de> Deserialize<'de> for BurstSpec {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<BurstSpec, D::Error> {
+impl<'de> Deserialize<'de> for AmountSpec {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<AmountSpec, D::Error> {
         struct Visitor;
 
         impl de::Visitor<'_> for Visitor {
-            type Value = BurstSpec;
+            type Value = AmountSpec;
 
             fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                f.write_str("a number of calls such as 200, or a size such as `20MiB`")
+                f.write_str(
+                    "a number of calls or tokens such as 200, a size such as `20MiB`, or money such as `10 USD`",
+                )
             }
 
-            fn visit_u64<E: de::Error>(self, number: u64) -> Result<BurstSpec, E> {
-                Ok(BurstSpec::Calls(number))
+            fn visit_u64<E: de::Error>(self, number: u64) -> Result<AmountSpec, E> {
+                Ok(AmountSpec::Number(number))
             }
 
-            fn visit_str<E: de::Error>(self, text: &str) -> Result<BurstSpec, E> {
-                text.parse().map(BurstSpec::Bytes).map_err(E::custom)
+            fn visit_str<E: de::Error>(self, text: &str) -> Result<AmountSpec, E> {
+                match text.trim_end().ends_with("USD") {
+                    true => text.parse().map(AmountSpec::Money).map_err(E::custom),
+                    false => text.parse().map(AmountSpec::Bytes).map_err(E::custom),
+                }
             }
         }
 
@@ -236,26 +263,28 @@ impl<'de> Deserialize<'de> for BurstSpec {
     }
 }
 
-impl Serialize for BurstSpec {
+impl Serialize for AmountSpec {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         match self {
-            BurstSpec::Calls(number) => serializer.serialize_u64(*number),
-            BurstSpec::Bytes(size) => size.serialize(serializer),
+            AmountSpec::Number(number) => serializer.serialize_u64(*number),
+            AmountSpec::Bytes(size) => size.serialize(serializer),
+            AmountSpec::Money(money) => money.serialize(serializer),
         }
     }
 }
 
-impl JsonSchema for BurstSpec {
+impl JsonSchema for AmountSpec {
     fn inline_schema() -> bool {
         true
     }
 
     fn schema_name() -> Cow<'static, str> {
-        "BurstSpec".into()
+        "AmountSpec".into()
     }
 
     fn json_schema(generator: &mut SchemaGenerator) -> Schema {
-        json_schema!({ "anyOf": [{ "type": "integer", "minimum": 1 }, generator.subschema_for::<Size>()] })
+        let (size, money) = (generator.subschema_for::<Size>(), generator.subschema_for::<Money>());
+        json_schema!({ "anyOf": [{ "type": "integer", "minimum": 1 }, size, money] })
     }
 }
 

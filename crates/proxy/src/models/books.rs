@@ -12,6 +12,7 @@ use ledger::{
     CacheUse, Class, Crossed, Demand, Entry, Hold, Moment, Money, Opened, Outcome, Price, ServiceTier, Standing, Used,
 };
 use llm::stream::Seen;
+use policy::Spent;
 use smallvec::SmallVec;
 
 use super::Place;
@@ -19,7 +20,7 @@ use super::choose::Chosen;
 use super::state::CandidateState;
 use super::understand::{self, Asked};
 use super::words::Failure;
-use crate::trip::Trip;
+use crate::trip::{Came, Trip};
 use crate::worker::Worker;
 
 /// What a call owes. Settles when dropped, as far as it is known then.
@@ -36,7 +37,7 @@ struct Open {
     attempt: Option<Attempt>,
     prompt: u64,
     /// For whoever observes the call.
-    told: Rc<Cell<Option<Box<ModelUse>>>>,
+    told: Rc<Cell<Option<Box<Came>>>>,
 }
 
 /// An attempt whose end is not known.
@@ -62,6 +63,13 @@ const BYTES_PER_TOKEN: u64 = 4;
 /// The most that a call can cost at a candidate; `None` if nobody knows its price.
 pub fn worst_case(candidate: &Candidate, asked: &Asked) -> Option<Money> {
     candidate.price.as_ref().map(|price| price.worst_case(&demand(candidate, asked)))
+}
+
+/// What a call may cost at a candidate by what is known of it, in units of money; nothing if nobody knows its price.
+pub fn estimate(candidate: &Candidate, prompt: u64, output: u64) -> u64 {
+    let demand = Demand { input: prompt, output, cache: CacheUse::None, ..Demand::default() };
+    let cost = candidate.price.as_ref().map_or(Money::ZERO, |price| price.worst_case(&demand));
+    u64::try_from(cost.units()).unwrap_or(u64::MAX)
 }
 
 fn demand(candidate: &Candidate, asked: &Asked) -> Demand {
@@ -291,14 +299,15 @@ impl Open {
         if let Some(last) = self.entries.last() {
             let prompt = self.entries.iter().map(|it| it.usage.prompt()).sum();
             let completion = self.entries.iter().map(|it| it.usage.completion()).sum();
-            self.told.set(Some(Box::new(ModelUse {
+            let told = ModelUse {
                 asked: last.model_asked.clone(),
                 served: format!("{}/{}", last.provider, last.model_served),
                 prompt,
                 completion,
                 estimated: self.entries.iter().any(|it| it.estimated),
                 cost: used.money.plain(),
-            })));
+            };
+            self.told.set(Some(Box::new(Came { told, spent: Spent { prompt, completion, money: used.money } })));
         }
         if let Some(hold) = self.hold.take() {
             for Crossed { share, standing } in hold.settle(&used) {

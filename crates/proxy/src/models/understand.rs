@@ -5,9 +5,10 @@ use std::sync::Arc;
 use base::{Call, ModelCall};
 use bytes::{Bytes, BytesMut};
 use config::{Llm, Model};
-use llm::{Peek, Target};
+use llm::{Operation, Peek, Target};
 use transport::{Body, Frame};
 
+use super::books;
 use super::words::Failure;
 
 /// A call to a model, understood.
@@ -39,13 +40,16 @@ pub async fn understand(llm: &Llm, target: &Target, call: &mut Call, body: &mut 
     };
     let (model, rest) = llm.model(&name).ok_or_else(|| Failure::UnknownModel(name.to_string()))?;
     let stream = target.stream || peek.stream;
+    let (prompt, output) = (estimate(&peek), output(target, &peek, model));
+    let cost = model.candidates.iter().map(|it| books::estimate(it, prompt, output)).max().unwrap_or(0);
     let (model, rest, name) = (model.clone(), rest.to_owned(), Arc::<str>::from(&*name));
     call.model = Some(Box::new(ModelCall {
         dialect: target.dialect.name(),
         model: name.clone(),
         stream,
-        prompt: estimate(&peek),
-        output: output(&peek, &model),
+        prompt,
+        output,
+        cost,
         tools: peek.wants.tools,
         images: peek.wants.images,
         audio: peek.wants.audio,
@@ -74,7 +78,10 @@ pub fn most_of_prompt(peek: &Peek) -> u64 {
 }
 
 /// The most tokens of all the answers that the call asks for.
-fn output(peek: &Peek, model: &Model) -> u64 {
+fn output(target: &Target, peek: &Peek, model: &Model) -> u64 {
+    if target.operation != Operation::Generate {
+        return 0;
+    }
     let most = model.candidates.iter().map(|it| it.max_output).max().unwrap_or(0);
     peek.max_output.map_or(most, |wanted| if most == 0 { wanted } else { wanted.min(most) }) * peek.choices.max(1)
 }

@@ -208,6 +208,127 @@ models: { m: openai/gpt-4o }";
     assert_eq!(provider.books().len(), 3);
 }
 
+/// What the rule of this name says is left.
+fn left(answer: &testkit::Answer, rule: &str) -> u64 {
+    let field = answer.header("ratelimit").unwrap_or_else(|| panic!("{answer:?}"));
+    let rest = field.split(&format!("\"{rule}\";r=")).nth(1).unwrap_or_else(|| panic!("{field}"));
+    rest.split([';', ',']).next().unwrap().parse().unwrap()
+}
+
+#[test]
+fn tokens_and_money_are_limited_by_what_calls_may_come_to_and_then_by_what_they_came_to() {
+    let provider = Simulator::start(Options::provider("models")).unwrap();
+    let more = "
+models: { m: openai/gpt-4o }
+policies:
+  limit:
+    - { per: all, tokens: 10k/h }
+    - { per: all, money: 1 USD/h, name: money }";
+    let gateway = Gateway::start_in(&folder(), &document(&provider, more));
+    let ask = |most: u64, stream: bool, path: &str| {
+        let mut ask = chat("m", "tokens=40 input=60");
+        ask["max_tokens"] = most.into();
+        ask["stream"] = stream.into();
+        post(&gateway, path, &ask)
+    };
+    for (stream, path) in [(false, "/v1/chat/completions"), (true, "/v1/messages")] {
+        let answer = ask(8000, stream, path);
+        assert_eq!(answer.status, 200, "{}", answer.text());
+        assert_eq!(
+            answer.header("ratelimit-policy"),
+            Some(r#""all-tokens";q=10000;qu="tokens";w=3600, "money";q=1000000;qu="microdollars";w=3600"#)
+        );
+        // The prompt is guessed, the answer is taken at its longest.
+        assert!((1700..2000).contains(&left(&answer, "all-tokens")), "{answer:?}");
+        // 8,000 tokens at 10 USD a million.
+        assert!((919_000..920_000).contains(&left(&answer, "money")), "{answer:?}");
+    }
+    // Twice 100 tokens are owed now, and no more, give or take what comes back in the meantime; money as well.
+    let answer = ask(100, false, "/v1/chat/completions");
+    assert!((9600..9750).contains(&left(&answer, "all-tokens")), "{answer:?}");
+    // Of 40 and 60 tokens each: 550 millionths.
+    assert!((997_500..999_500).contains(&left(&answer, "money")), "{answer:?}");
+    assert_eq!(ask(9800, false, "/v1/chat/completions").status, 429);
+    for (path, pointer, kind) in [
+        ("/v1/chat/completions", "/error/type", "rate_limit_error"),
+        ("/v1/messages", "/error/type", "rate_limit_error"),
+        ("/v1beta/models/m:generateContent", "/error/status", "RESOURCE_EXHAUSTED"),
+    ] {
+        let body = match path.starts_with("/v1beta") {
+            false => {
+                serde_json::to_value(json!({ "model": "m", "max_tokens": 9990, "messages": chat("m", "")["messages"] }))
+            }
+            true => serde_json::to_value(json!({
+                "contents": [{ "role": "user", "parts": [{ "text": "Hi" }] }],
+                "generationConfig": { "maxOutputTokens": 9990 }
+            })),
+        };
+        let refused = post(&gateway, path, &body.unwrap());
+        assert_eq!(refused.status, 429, "{}", refused.text());
+        assert_eq!(refused.json().pointer(pointer), Some(&kind.into()), "{}", refused.text());
+        let wait: u64 = refused.header("retry-after").unwrap().parse().unwrap();
+        assert!((1..600).contains(&wait), "{refused:?}");
+        assert!((9500..9750).contains(&left(&refused, "all-tokens")), "{refused:?}");
+    }
+    assert_eq!(provider.books().len(), 3, "who is refused is not asked for");
+}
+
+#[test]
+fn tokens_come_back_from_callers_that_leave_and_providers_that_fail() {
+    let provider = Simulator::start(Options::provider("models")).unwrap();
+    let more = "
+models: { m: openai/gpt-4o }
+policies: { limit: [{ per: all, tokens: 10k/h }] }";
+    let gateway = Gateway::start_in(&folder(), &document(&provider, more));
+    let mut ask = chat("m", "tokens=1000 every=10ms input=20");
+    (ask["stream"], ask["max_tokens"]) = (true.into(), 9000.into());
+    let body = ask.to_string();
+    let mut caller = Raw::connect(gateway.web());
+    caller.send(format!(
+        "POST /v1/chat/completions HTTP/1.1\r\nhost: weir\r\ncontent-type: application/json\r\ncontent-length: {}\r\n\r\n{body}",
+        body.len()
+    ));
+    assert_eq!(caller.head().unwrap().status, 200);
+    let mut small = chat("m", "tokens=1 input=1");
+    small["max_tokens"] = 2000.into();
+    assert_eq!(post(&gateway, "/v1/chat/completions", &small).status, 429);
+    drop(caller);
+    eventually("what it did not use is there again", || post(&gateway, "/v1/chat/completions", &small).status == 200);
+    provider.inject(simulator::Fault::Status(http::StatusCode::SERVICE_UNAVAILABLE), 1);
+    let mut large = chat("m", "");
+    large["max_tokens"] = 7000.into();
+    assert_eq!(post(&gateway, "/v1/chat/completions", &large).status, 503);
+    assert_eq!(post(&gateway, "/v1/chat/completions", &large).status, 200, "a call that failed has used nothing");
+}
+
+#[test]
+fn rules_decide_by_what_is_asked_of_a_model() {
+    let provider = Simulator::start(Options::provider("models")).unwrap();
+    let more = "
+models: { m: openai/gpt-4o, large: openai/gpt-4o }
+policies:
+  authorize:
+    allow: [\"model.name == 'm' && model.output <= 500\", \"request.path.startsWith('/v1/models')\"]
+    deny: [\"has(model.stream) && model.stream\", \"request.headers.exists(name, name == 'x-no')\"]";
+    let gateway = Gateway::start_in(&folder(), &document(&provider, more));
+    let check = |model: &str, most: u64, stream: bool, status: u16| {
+        let mut ask = chat(model, "");
+        (ask["max_tokens"], ask["stream"]) = (most.into(), stream.into());
+        let answer = post(&gateway, "/v1/messages", &ask);
+        assert_eq!(answer.status, status, "{}", answer.text());
+        if status == 403 {
+            assert_eq!(answer.json()["error"]["type"], "permission_error");
+        }
+    };
+    check("m", 500, false, 200);
+    check("m", 501, false, 403);
+    check("m", 500, true, 403);
+    check("large", 500, false, 403);
+    assert_eq!(Raw::connect(gateway.web()).get("/v1/models", "").status, 200);
+    assert_eq!(Raw::connect(gateway.web()).get("/v1/models", "x-no: 1\r\n").status, 403);
+    assert_eq!(provider.books().len(), 1);
+}
+
 #[test]
 fn a_caller_that_leaves_is_booked_and_the_provider_hears_of_it() {
     let provider = Simulator::start(Options::provider("models")).unwrap();
