@@ -52,7 +52,7 @@ pub use headers::{EditsSpec, HeaderEdits, HeadersSpec};
 pub use ip::{Ip, IpSpec};
 pub use limit::{AmountSpec, LimitSpec, Limits, Per, PerSpec, RuleSpec, SharedSpec, WeightSpec, WhenAway};
 pub use order::{Policies, Specs};
-pub use outside::{Asked, Eval, Nowhere, Outside, OutsideError, StoreAway, Told};
+pub use outside::{Asked, Errand, Eval, Nowhere, Outside, OutsideError, StoreAway, Told};
 pub use passage::{Passage, Steps};
 pub use policies::CompileEnv;
 pub use size::{SizeSpec, Sizes};

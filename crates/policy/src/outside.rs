@@ -15,9 +15,9 @@ pub trait Outside {
     /// Sends a request and reads the whole answer.
     fn ask(&self, asked: Asked) -> Local<'_, Result<Told, OutsideError>>;
 
-    /// The same for what no call waits for and no call's end interrupts: `then` is told what came. Of too much of it,
-    /// some is left undone, and `then` dropped.
-    fn ask_aside(&self, asked: Asked, then: Box<dyn FnOnce(Result<Told, OutsideError>)>);
+    /// The same for what no call waits for and no call's end interrupts. Of too much of it, some is left undone, and
+    /// `then` dropped.
+    fn ask_aside(&self, errand: Errand);
 
     /// Does something that no call waits for and that no call's end interrupts. Of too much of it, some is left undone.
     fn aside(&self, task: Local<'static, ()>);
@@ -48,6 +48,13 @@ pub struct Asked {
     pub prior_knowledge: bool,
     /// Whom a server's certificate must lead to, in PEM; the system's authorities unless given.
     pub authorities: Option<Arc<[u8]>>,
+}
+
+/// A question, and who is told what came; who may have another one then. Each one's `within` counts from the beginning
+/// of the first.
+pub struct Errand {
+    pub asked: Asked,
+    pub then: Box<dyn FnOnce(Result<Told, OutsideError>) -> Option<Errand>>,
 }
 
 /// A script for a store. Of Redis and Valkey, in Lua.
@@ -97,8 +104,11 @@ impl Outside for Nowhere {
         Box::pin(std::future::ready(Err(OutsideError::Nobody)))
     }
 
-    fn ask_aside(&self, _: Asked, then: Box<dyn FnOnce(Result<Told, OutsideError>)>) {
-        then(Err(OutsideError::Nobody));
+    fn ask_aside(&self, errand: Errand) {
+        let mut next = Some(errand);
+        while let Some(errand) = next {
+            next = (errand.then)(Err(OutsideError::Nobody));
+        }
     }
 
     fn aside(&self, _: Local<'static, ()>) {}

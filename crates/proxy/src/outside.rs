@@ -12,7 +12,7 @@ use awareness::Timeline;
 use base::{RequestHead, Scheme, Time, Version};
 use bytes::Bytes;
 use config::SharedStore;
-use policy::{Asked, Eval, Outside, OutsideError, StoreAway, Told};
+use policy::{Asked, Errand, Eval, Outside, OutsideError, StoreAway, Told};
 use rustls::ClientConfig;
 use rustls_pki_types::ServerName;
 use tokio::task::JoinSet;
@@ -248,9 +248,15 @@ impl Outside for World {
         Box::pin(self.asker.ask(asked))
     }
 
-    fn ask_aside(&self, asked: Asked, then: Box<dyn FnOnce(Result<Told, OutsideError>)>) {
-        let asker = self.asker.clone();
-        World::aside(self, async move { then(asker.ask(asked).await) });
+    fn ask_aside(&self, errand: Errand) {
+        let (asker, began) = (self.asker.clone(), tokio::time::Instant::now());
+        World::aside(self, async move {
+            let mut next = Some(errand);
+            while let Some(Errand { mut asked, then }) = next {
+                asked.within = asked.within.saturating_sub(began.elapsed());
+                next = then(asker.ask(asked).await);
+            }
+        });
     }
 
     fn aside(&self, task: std::pin::Pin<Box<dyn Future<Output = ()>>>) {

@@ -1,5 +1,6 @@
 //! Tokens that an issuer has signed (RFC 7519), verified after RFC 8725.
 
+mod discovery;
 mod jwks;
 mod jws;
 mod seen;
@@ -15,7 +16,7 @@ use serde_json::Value;
 
 use super::{Credentials, Rejected, bearer, check_header};
 use crate::{CompileEnv, Outside};
-use jwks::{NoKeys, Remote};
+use jwks::{NoKeys, Place, Remote};
 pub use jws::Algorithm;
 use jws::{KeySet, Parts, Unsigned, looks_like_one};
 use seen::{Seen, TokenHash, Verified};
@@ -30,10 +31,14 @@ pub struct JwtSpec {
     pub audience: Vec<String>,
     /// Where the issuer's public keys are, as a JWK set: `https://…` or `file:…`. Over `http://` whoever is on the way
     /// can put in keys of their own. Fetched keys are kept as long as `Cache-Control` says, between a minute and an
-    /// hour, and renewed before that; a key that is not known is looked for at most once in five seconds.
+    /// hour, and renewed before that; a key that is not known is looked for at most once in five seconds. Without this
+    /// and without `secret` the issuer is asked where they are, each time they are fetched: it must be a URL, and
+    /// `ISSUER/.well-known/openid-configuration` (OpenID Connect Discovery), or if there is none
+    /// `/.well-known/oauth-authorization-server` with the issuer's path behind it (RFC 8414), must name the same issuer
+    /// and the keys, as `jwks_uri`, at `https://…`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub jwks: Option<String>,
-    /// Whom to trust when the keys are fetched over `https://`: authorities in PEM, the system's unless given.
+    /// Whom to trust when something is fetched over `https://`: authorities in PEM, the system's unless given.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub authorities: Option<SecretRef>,
     /// Instead of `jwks`: what the issuer and Weir share, for `HS256` and its like. At least 32 bytes.
@@ -421,7 +426,8 @@ impl JwtSpec {
                 "only callers that are none of the consumers get a team by it; expected `unknown: allow` beside it",
             );
         }
-        if authorities.is_some() && !jwks.as_ref().is_some_and(|jwks| jwks.starts_with("https://")) {
+        let asked = jwks.as_ref().or(secret.is_none().then_some(issuer));
+        if authorities.is_some() && !asked.is_some_and(|url| url.starts_with("https://")) {
             env.error(format!("{at}.authorities"), "nothing is fetched over TLS; expected `jwks: https://…` beside it");
         }
         let stale = stale.map_or(Duration::from_secs(24 * 3600), |it| it.0);
@@ -459,7 +465,13 @@ impl JwtSpec {
         let or = |default: &[Algorithm]| if algorithms.is_empty() { default.to_vec() } else { algorithms.to_vec() };
         let wrong = |symmetric: bool| algorithms.iter().position(|it| it.is_symmetric() != symmetric);
         match (jwks, secret) {
-            (Some(jwks), None) => {
+            (_, None) => {
+                if jwks.is_none()
+                    && let Err(expected) = discovery::check(&self.issuer)
+                {
+                    env.error(at, expected);
+                    return None;
+                }
                 let algorithms = or(&Algorithm::ASYMMETRIC);
                 if let Some(wrong) = wrong(false) {
                     let message = "needs a secret, which a public set of keys has not; expected one such as `RS256`";
@@ -472,21 +484,28 @@ impl JwtSpec {
                         None
                     }
                 });
-                if jwks.starts_with("https://") || jwks.starts_with("http://") {
+                let place = match jwks {
+                    None => Some(Place::SaidBy(self.issuer.clone())),
+                    Some(url) if url.starts_with("https://") || url.starts_with("http://") => {
+                        Some(Place::At(url.to_owned()))
+                    }
+                    Some(_) => None,
+                };
+                if let Some(place) = place {
                     let mut known = previous.into_iter().flat_map(Tokens::remotes);
                     let same = |it: &&Arc<Remote>| {
-                        it.url == jwks
+                        it.place == place
                             && it.authorities == authorities
                             && it.algorithms == algorithms
                             && it.stale == stale
                     };
                     let remote = known.find(same).cloned();
-                    let new = || Remote::new(jwks.to_owned(), authorities.clone(), algorithms.clone(), stale);
+                    let new = || Remote::new(place.clone(), authorities.clone(), algorithms.clone(), stale);
                     let remote = remote.unwrap_or_else(|| Arc::new(new()));
                     return Some((Keys::Fetched(remote), algorithms));
                 }
-                let read = match jwks.parse() {
-                    Ok(reference @ SecretRef::File(_)) => (env.read)(&reference),
+                let read = match jwks.map(str::parse) {
+                    Some(Ok(reference @ SecretRef::File(_))) => (env.read)(&reference),
                     _ => Err("expected `https://…` or `file:…`".into()),
                 };
                 match read.and_then(|json| KeySet::parse(&json, &algorithms)) {
@@ -521,10 +540,6 @@ impl JwtSpec {
             }
             (Some(_), Some(_)) => {
                 env.error(at, "expected one of `jwks` and `secret`, not both");
-                None
-            }
-            (None, None) => {
-                env.error(at, "has no keys; expected `jwks: https://…`, `jwks: file:…` or `secret`");
                 None
             }
         }

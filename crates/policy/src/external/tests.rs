@@ -6,7 +6,7 @@ use prost::Message as _;
 use super::*;
 use crate::outside::Local;
 use crate::testing::{call, compile, consumer, errors, ready};
-use crate::{Eval, OutsideError, StoreAway};
+use crate::{Errand, Eval, OutsideError, StoreAway};
 
 /// Answers every question so, and keeps it.
 struct World(Result<Told, OutsideError>, RefCell<Vec<Asked>>);
@@ -17,7 +17,7 @@ impl Outside for World {
         Box::pin(std::future::ready(self.0.clone()))
     }
 
-    fn ask_aside(&self, _: Asked, _: Box<dyn FnOnce(Result<Told, OutsideError>)>) {}
+    fn ask_aside(&self, _: Errand) {}
 
     fn aside(&self, _: Local<'static, ()>) {}
 

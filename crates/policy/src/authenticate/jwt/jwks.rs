@@ -15,14 +15,15 @@ use aws_lc_rs::digest;
 use base::{Headers, Method, StatusCode, Time};
 use bytes::Bytes;
 
+use super::discovery;
 use super::jws::{Algorithm, KeySet};
-use crate::outside::{Asked, Outside, OutsideError, Told};
+use crate::outside::{Asked, Errand, Outside, OutsideError, Told};
 
 /// Between the beginnings of two fetches.
 pub const PAUSE: Duration = Duration::from_secs(5);
-/// For one fetch.
+/// For one fetch, with all the questions that it takes.
 const PATIENCE: Duration = Duration::from_secs(5);
-/// Bytes of a set of keys.
+/// Bytes of a set of keys, or of what tells where it is.
 const MOST: usize = 256 * 1024;
 /// How long an answer counts as fresh, by its `Cache-Control`, and if it says nothing.
 const LEAST_FRESH: Duration = Duration::from_secs(60);
@@ -31,7 +32,7 @@ const FRESH: Duration = Duration::from_secs(600);
 
 #[derive(Debug)]
 pub struct Remote {
-    pub url: String,
+    pub place: Place,
     /// Whom to trust there, in PEM; the system's authorities if absent.
     pub authorities: Option<Arc<[u8]>>,
     pub algorithms: Vec<Algorithm>,
@@ -45,6 +46,14 @@ pub struct Remote {
     rounds: AtomicU64,
     /// Those who wait for the fetch. Held only where there are no keys.
     waiting: Mutex<Vec<Waker>>,
+}
+
+/// Where an issuer's keys are.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Place {
+    At(String),
+    /// Where this issuer says. It is asked for each fetch, so that it may move them.
+    SaidBy(String),
 }
 
 /// A set of keys, and until when it is good.
@@ -65,9 +74,9 @@ pub struct NoKeys {
 }
 
 impl Remote {
-    pub fn new(url: String, authorities: Option<Arc<[u8]>>, algorithms: Vec<Algorithm>, stale: Duration) -> Remote {
+    pub fn new(place: Place, authorities: Option<Arc<[u8]>>, algorithms: Vec<Algorithm>, stale: Duration) -> Remote {
         Remote {
-            url,
+            place,
             authorities,
             algorithms,
             stale,
@@ -118,27 +127,32 @@ impl Remote {
         }
         let fetch = Fetch(self.clone());
         self.tried.store(now.nanos().max(1), Relaxed);
-        let asked = Asked {
+        // If it is left undone, this is dropped, and whoever waits is told.
+        outside.ask_aside(match &self.place {
+            Place::At(url) => fetch.keys(url.clone(), now),
+            Place::SaidBy(issuer) => {
+                let [usual, other] = discovery::places(issuer);
+                fetch.place(issuer.clone(), usual, Some(other), now)
+            }
+        });
+    }
+
+    fn question(&self, url: &str, accept: &'static str) -> Asked {
+        Asked {
             method: Method::GET,
-            url: self.url.clone(),
-            headers: Headers::from_iter([("accept", "application/jwk-set+json, application/json")]),
+            url: url.to_owned(),
+            headers: Headers::from_iter([("accept", accept)]),
             body: Bytes::new(),
             within: PATIENCE,
             most: MOST,
             prior_knowledge: false,
             authorities: self.authorities.clone(),
-        };
-        // If it is left undone, this is dropped, and whoever waits is told.
-        outside.ask_aside(asked, Box::new(move |told| fetch.0.take(told, now)));
+        }
     }
 
-    fn take(&self, told: Result<Told, OutsideError>, now: Time) {
-        let read = told.map_err(|error| error.to_string()).and_then(|told| {
-            if told.status != StatusCode::OK {
-                return Err(format!("the answer was {}", told.status.as_u16()));
-            }
-            Ok((KeySet::parse(&told.body, &self.algorithms)?, fresh(&told.headers), told.body))
-        });
+    fn take(&self, url: &str, told: Result<Told, OutsideError>, now: Time) {
+        let read = good(told)
+            .and_then(|told| Ok((KeySet::parse(&told.body, &self.algorithms)?, fresh(&told.headers), told.body)));
         match read {
             Ok((keys, fresh, body)) => {
                 let hash = digest::digest(&digest::SHA256, &body).as_ref().to_vec();
@@ -152,7 +166,7 @@ impl Remote {
                     Fetched { keys, generation, hash, renew: after(fresh / 4 * 3), until: after(fresh + self.stale) };
                 self.fetched.store(Some(Arc::new(fetched)));
             }
-            Err(error) => tracing::warn!(url = self.url, error, "an issuer's keys cannot be had"),
+            Err(error) => tracing::warn!(url, error, "an issuer's keys cannot be had"),
         }
     }
 
@@ -184,6 +198,35 @@ impl Remote {
 /// A fetch under way; however it ends, those who wait go on.
 struct Fetch(Arc<Remote>);
 
+impl Fetch {
+    fn keys(self, url: String, now: Time) -> Errand {
+        let asked = self.0.question(&url, "application/jwk-set+json, application/json");
+        let then = move |told| {
+            self.0.take(&url, told, now);
+            None
+        };
+        Errand { asked, then: Box::new(then) }
+    }
+
+    /// Asks the issuer where its keys are, and fetches them. `other` is where to ask if there is nothing at `url`.
+    fn place(self, issuer: String, url: String, other: Option<String>, now: Time) -> Errand {
+        let asked = self.0.question(&url, "application/json");
+        let then = move |told: Result<Told, OutsideError>| {
+            if let (Ok(Told { status: StatusCode::NOT_FOUND, .. }), Some(other)) = (&told, other) {
+                return Some(self.place(issuer, other, None, now));
+            }
+            match good(told).and_then(|told| discovery::keys_of(&issuer, &told.body)) {
+                Ok(keys) => Some(self.keys(keys, now)),
+                Err(error) => {
+                    tracing::warn!(url, error, "an issuer does not say where its keys are");
+                    None
+                }
+            }
+        };
+        Errand { asked, then: Box::new(then) }
+    }
+}
+
 impl Drop for Fetch {
     fn drop(&mut self) {
         let Fetch(remote) = self;
@@ -194,6 +237,14 @@ impl Drop for Fetch {
             std::mem::take(&mut *waiting)
         };
         waiting.into_iter().for_each(Waker::wake);
+    }
+}
+
+fn good(told: Result<Told, OutsideError>) -> Result<Told, String> {
+    let told = told.map_err(|error| error.to_string())?;
+    match told.status {
+        StatusCode::OK => Ok(told),
+        other => Err(format!("the answer was {}", other.as_u16())),
     }
 }
 

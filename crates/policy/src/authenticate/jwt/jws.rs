@@ -93,6 +93,8 @@ struct JwkSet {
 
 /// Keys that one set may have. More would only be searched through.
 const MOST_KEYS: usize = 100;
+/// Keys of one name that are tried.
+const MOST_OF_A_NAME: usize = 4;
 
 // === impl Parts ===
 
@@ -221,33 +223,35 @@ impl KeySet {
     /// Whether a key of the set has signed it. `algorithm` is the one the token names, and is allowed.
     pub fn verify(&self, parts: &Parts<'_>, algorithm: Algorithm) -> Result<(), Unsigned> {
         let fitting = |key: &&JwsKey| key.verifier(algorithm).is_some();
-        let named = parts.header.kid.as_ref().map(|kid| {
-            let mut named = self.0.iter().filter(move |key| key.id.as_ref() == Some(kid)).peekable();
-            let any = named.peek().is_some();
-            (any, named.find(fitting))
-        });
-        let key = match named {
-            Some((true, key)) => key.ok_or(Unsigned::NoKey)?,
+        let kid = parts.header.kid.as_ref();
+        let named = |key: &&JwsKey| kid.is_some() && key.id.as_ref() == kid;
+        let signed = if self.0.iter().any(|key| named(&key)) {
+            // One name for several should not be, and is where keys change over carelessly.
+            let mut keys = self.0.iter().filter(named).filter(fitting).take(MOST_OF_A_NAME).peekable();
+            keys.peek().ok_or(Unsigned::NoKey)?;
+            keys.any(|key| key.has_signed(parts, algorithm))
+        } else {
             // Which key it was is not said by the token, or not by the set: there must be no choice.
-            _ => {
-                let mut fitting = self.0.iter().filter(|key| key.id.is_none() || named.is_none()).filter(fitting);
-                match (fitting.next(), fitting.next(), named) {
-                    (Some(only), None, _) => only,
-                    (_, _, Some(_)) => return Err(Unsigned::UnknownKey),
-                    _ => return Err(Unsigned::NoKey),
-                }
+            let mut keys = self.0.iter().filter(|key| key.id.is_none() || kid.is_none()).filter(fitting);
+            match (keys.next(), keys.next()) {
+                (Some(only), None) => only.has_signed(parts, algorithm),
+                _ if kid.is_some() => return Err(Unsigned::UnknownKey),
+                _ => return Err(Unsigned::NoKey),
             }
         };
-        let verified = match key.verifier(algorithm) {
-            Some(Verifier::Public(key)) => key.verify_sig(parts.signed, &parts.signature).is_ok(),
-            Some(Verifier::Secret(key)) => hmac::verify(key, parts.signed, &parts.signature).is_ok(),
-            None => false,
-        };
-        if verified { Ok(()) } else { Err(Unsigned::Signature) }
+        if signed { Ok(()) } else { Err(Unsigned::Signature) }
     }
 }
 
 impl JwsKey {
+    fn has_signed(&self, parts: &Parts<'_>, algorithm: Algorithm) -> bool {
+        match self.verifier(algorithm) {
+            Some(Verifier::Public(key)) => key.verify_sig(parts.signed, &parts.signature).is_ok(),
+            Some(Verifier::Secret(key)) => hmac::verify(key, parts.signed, &parts.signature).is_ok(),
+            None => false,
+        }
+    }
+
     fn verifier(&self, algorithm: Algorithm) -> Option<&Verifier> {
         self.verifiers.iter().find(|(it, _)| *it == algorithm).map(|(_, verifier)| verifier)
     }
@@ -274,7 +278,7 @@ impl Jwk {
             return None;
         }
         let (able, key): (&[Algorithm], Vec<u8>) = match (&*self.kty, self.crv.as_deref()) {
-            ("RSA", _) => (&[RS256, RS384, RS512, PS256, PS384, PS512], rsa(&part(&self.n)?, &part(&self.e)?)),
+            ("RSA", _) => (&[RS256, RS384, RS512, PS256, PS384, PS512], rsa(&part(&self.n)?, &part(&self.e)?)?),
             ("EC", Some("P-256")) => (&[ES256], self.point(32)?),
             ("EC", Some("P-384")) => (&[ES384], self.point(48)?),
             ("EC", Some("P-521")) => (&[ES512], self.point(66)?),
@@ -303,8 +307,9 @@ fn part(text: &Option<String>) -> Option<Vec<u8>> {
     URL_SAFE_NO_PAD.decode(text.as_ref()?).ok()
 }
 
-/// An RSAPublicKey in DER (RFC 8017, A.1.1).
-fn rsa(n: &[u8], e: &[u8]) -> Vec<u8> {
+/// An RSAPublicKey in DER (RFC 8017, A.1.1). `None` of one that is too short to be safe (RFC 7518, 3.3), or so long that
+/// it would keep us busy: no signature of it is taken, so it must not stand in the way of another.
+fn rsa(n: &[u8], e: &[u8]) -> Option<Vec<u8>> {
     fn tagged(tag: u8, content: &[u8]) -> Vec<u8> {
         let length = content.len();
         let mut der = vec![tag];
@@ -324,5 +329,7 @@ fn rsa(n: &[u8], e: &[u8]) -> Vec<u8> {
         }
         tagged(2, &content)
     };
-    tagged(0x30, &[integer(n), integer(e)].concat())
+    let zeros = n.iter().take_while(|byte| **byte == 0).count();
+    let bits = n.get(zeros).map_or(0, |first| (n.len() - zeros) * 8 - first.leading_zeros() as usize);
+    (2048..=8192).contains(&bits).then(|| tagged(0x30, &[integer(n), integer(e)].concat()))
 }

@@ -16,7 +16,7 @@ use serde_json::json;
 
 use super::*;
 use crate::testing::{KEY, call, keys};
-use crate::{Asked, Authenticate, Eval, Nowhere, OutsideError, Policy, Refusal, Stop, StoreAway, Told};
+use crate::{Asked, Authenticate, Errand, Eval, Nowhere, OutsideError, Policy, Refusal, Stop, StoreAway, Told};
 
 const ISSUER: &str = "https://idp.test/";
 const NOW: u64 = 1_800_000_000;
@@ -107,9 +107,7 @@ fn set(keys: &[Value]) -> Vec<u8> {
 
 /// Keeps what is asked until the test answers.
 #[derive(Default)]
-struct World(RefCell<Vec<Question>>, RefCell<usize>);
-
-type Question = (Asked, Box<dyn FnOnce(Result<Told, OutsideError>)>);
+struct World(RefCell<Vec<Errand>>, RefCell<usize>);
 
 impl World {
     fn asked(&self) -> usize {
@@ -117,14 +115,20 @@ impl World {
     }
 
     fn answer(&self, told: Result<(u16, Vec<u8>), OutsideError>) {
-        let (asked, then) = self.0.borrow_mut().pop().expect("nothing is asked");
+        let Errand { asked, then } = self.0.borrow_mut().pop().expect("nothing is asked");
         assert!(asked.within <= Duration::from_secs(5) && asked.most <= 1 << 20, "bounded: {asked:?}");
-        then(told.map(|(status, body)| Told {
+        let next = then(told.map(|(status, body)| Told {
             status: StatusCode::from_u16(status).unwrap(),
             headers: Headers::from_iter([("cache-control", "max-age=600")]),
             body: Bytes::from(body),
             trailers: None,
         }));
+        self.0.borrow_mut().extend(next);
+    }
+
+    /// The address of the question that is open.
+    fn url(&self) -> String {
+        self.0.borrow().last().map(|it| it.asked.url.clone()).unwrap_or_default()
     }
 }
 
@@ -133,9 +137,9 @@ impl Outside for World {
         panic!("a call waits for an answer of its own")
     }
 
-    fn ask_aside(&self, asked: Asked, then: Box<dyn FnOnce(Result<Told, OutsideError>)>) {
+    fn ask_aside(&self, errand: Errand) {
         *self.1.borrow_mut() += 1;
-        self.0.borrow_mut().push((asked, then));
+        self.0.borrow_mut().push(errand);
     }
 
     fn aside(&self, _: Pin<Box<dyn Future<Output = ()>>>) {}
@@ -623,6 +627,87 @@ fn an_unknown_key_is_looked_for_once_in_a_while() {
 }
 
 #[test]
+fn an_issuer_is_asked_where_its_keys_are_each_time() {
+    let (old, new) = (Signer::rsa(), Signer::rsa());
+    let policy = compile(jwt(json!({ "jwks": null, "stale": "1h" })), &[]).unwrap();
+    let world = World::default();
+    let at = |signer: &Signer, kid: &str, seconds: u64| {
+        let token = signer.sign(&json!({ "alg": "RS256", "kid": kid }), &claims());
+        poll(&policy, &mut bearer_call(&token, seconds), &world)
+    };
+    let says = |issuer: &str, keys: &str| json!({ "issuer": issuer, "jwks_uri": keys }).to_string().into_bytes();
+    let good = Some(Ok(Some("agent".to_owned())));
+    assert_eq!(at(&old, "old", 0), None);
+    assert_eq!(world.url(), "https://idp.test/.well-known/openid-configuration");
+    world.answer(Ok((404, Vec::new())));
+    assert_eq!(world.url(), "https://idp.test/.well-known/oauth-authorization-server");
+    world.answer(Ok((200, says(ISSUER, "https://idp.test/1"))));
+    assert_eq!(world.url(), "https://idp.test/1");
+    assert_eq!(at(&old, "old", 0), None, "they wait until the keys are there");
+    world.answer(Ok((200, set(&[old.jwk("old")]))));
+    assert_eq!((at(&old, "old", 0), world.asked()), (good.clone(), 1));
+
+    // They move.
+    assert!(at(&new, "new", 6).unwrap().is_err());
+    world.answer(Ok((200, says(ISSUER, "https://elsewhere.test/2"))));
+    assert_eq!(world.url(), "https://elsewhere.test/2");
+    world.answer(Ok((200, set(&[old.jwk("old"), new.jwk("new")]))));
+    assert_eq!((at(&new, "new", 6), world.asked()), (good.clone(), 2));
+
+    // Whatever it says afterwards, what is there stays, and no other place is asked.
+    for (round, wrong) in [
+        Ok((404, Vec::new())),
+        Ok((500, says(ISSUER, "https://idp.test/1"))),
+        Ok((302, Vec::new())),
+        Ok((200, b"<html>".to_vec())),
+        Ok((200, says("https://other.test/", "https://idp.test/1"))),
+        Ok((200, says(ISSUER, "http://idp.test/1"))),
+        Err(OutsideError::Late),
+    ]
+    .into_iter()
+    .enumerate()
+    {
+        let seconds = 12 + 6 * round as u64;
+        assert!(at(&new, "made-up", seconds).unwrap().is_err());
+        let gone = wrong.as_ref().is_ok_and(|(status, _)| *status == 404);
+        world.answer(wrong);
+        if gone {
+            world.answer(Ok((404, Vec::new())));
+        }
+        assert_eq!(world.url(), "", "{round}");
+        assert_eq!((at(&new, "new", seconds), world.asked()), (good.clone(), 3 + round));
+    }
+}
+
+#[test]
+fn keys_of_one_name_are_tried_each_and_others_passed_over() {
+    let (first, second, third) = (Signer::rsa(), Signer::rsa(), Signer::ec());
+    let junk = json!({ "kty": "RSA", "kid": "r", "n": base64([0xc5; 128]), "e": "AQAB" });
+    let keys = set(&[json!(1), json!({}), junk, first.jwk("r"), second.jwk("r"), third.jwk("r")]);
+    let policy = compile(jwt(json!({})), &[("file:keys", keys)]).unwrap();
+    for (signer, alg) in [(&first, "RS256"), (&second, "RS256"), (&third, "ES256")] {
+        check(&policy, &signer.sign(&json!({ "alg": alg, "kid": "r" }), &claims()), Ok("agent"));
+    }
+    check(&policy, &Signer::rsa().sign(&json!({ "alg": "RS256", "kid": "r" }), &claims()), UNVERIFIED);
+    // More than a few of one name are not gone through for every token.
+    let crowd: Vec<_> = (0..8).map(|_| Signer::ed()).collect();
+    let keys = set(&crowd.iter().map(|it| it.jwk("d")).collect::<Vec<_>>());
+    let policy = compile(jwt(json!({})), &[("file:keys", keys)]).unwrap();
+    let taken = crowd.iter().filter(|it| {
+        let token = it.sign(&json!({ "alg": "EdDSA", "kid": "d" }), &claims());
+        poll(&policy, &mut bearer_call(&token, 0), &Nowhere).unwrap().is_ok()
+    });
+    assert_eq!(taken.count(), 4);
+    // What a key says of itself holds: another use, another algorithm.
+    let rsa = Signer::rsa();
+    for more in [json!({ "use": "enc" }), json!({ "alg": "RS512" }), json!({ "key_ops": ["sign"] })] {
+        let keys = set(&[with(rsa.jwk("r"), more), Signer::ec().jwk("e")]);
+        let policy = compile(jwt(json!({})), &[("file:keys", keys)]).unwrap();
+        check(&policy, &rsa.sign(&json!({ "alg": "RS256", "kid": "r" }), &claims()), UNVERIFIED);
+    }
+}
+
+#[test]
 fn a_reload_keeps_the_keys_where_the_settings_stay() {
     let rsa = Signer::rsa();
     let token = rsa.sign(&json!({ "alg": "RS256", "kid": "r" }), &claims());
@@ -663,7 +748,8 @@ fn wrong_settings_are_told() {
     };
     check(json!({ "issuer": "" }), ".issuer", "expected");
     check(json!({ "audience": [] }), ".audience", "at least one");
-    check(json!({ "jwks": null }), "", "has no keys");
+    check(json!({ "jwks": null, "issuer": "idp" }), "", "`issuer` is no URL");
+    check(json!({ "jwks": null, "issuer": "http://idp", "authorities": "file:junk" }), ".authorities", "over TLS");
     check(json!({ "secret": "env:X" }), "", "not both");
     check(json!({ "jwks": "ftp://x" }), ".jwks", "expected `https://…` or `file:…`");
     check(json!({ "jwks": "file:absent" }), ".jwks", "no such file");
