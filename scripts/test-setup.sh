@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # What the tests need besides Rust: a C compiler, clients and servers that are not ours, a Python venv with gRPC,
-# WebSocket, signed tokens and the SDKs of model providers, and those of Node. Debian or Ubuntu; installs only what is missing. Arguments are further packages, such as
+# WebSocket, signed tokens and the SDKs of model providers; those of Node, and an OpenID provider. Debian or Ubuntu; installs only what is missing. Arguments are further packages, such as
 # `valgrind`, or a command and its package, such as `node:nodejs`.
 set -euo pipefail
 cd "$(dirname "$0")/.."
@@ -43,7 +43,7 @@ if [ "$(cat "$venv/pins" 2>/dev/null)" != "$pins" ]; then
 fi
 
 modules=target/test-node
-pins="openai@7.57.0 @anthropic-ai/sdk@1.12.0 @copilotkit/aimock@1.43.0"
+pins="openai@7.57.0 @anthropic-ai/sdk@1.12.0 @copilotkit/aimock@1.43.0 oidc-provider@9.13.3"
 if [ "$(cat "$modules/pins" 2>/dev/null)" != "$pins" ]; then
     rm -rf "$modules"
     mkdir -p "$modules"

@@ -103,16 +103,16 @@ impl Idp {
     }
 }
 
-fn now() -> u64 {
+pub fn now() -> u64 {
     SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap().as_secs()
 }
 
-fn jwks(keys: &[(&str, &Ed25519KeyPair)]) -> String {
+pub fn jwks(keys: &[(&str, &Ed25519KeyPair)]) -> String {
     let key = |(kid, pair): &(&str, &Ed25519KeyPair)| json!({ "kty": "OKP", "crv": "Ed25519", "kid": kid, "x": URL_SAFE_NO_PAD.encode(pair.public_key()) });
     json!({ "keys": keys.iter().map(key).collect::<Vec<_>>() }).to_string()
 }
 
-fn token(kid: &str, pair: &Ed25519KeyPair, more: Value) -> String {
+pub fn token(kid: &str, pair: &Ed25519KeyPair, more: Value) -> String {
     let mut claims = json!({ "iss": "https://idp.test", "aud": "a", "sub": "alice", "exp": now() + 600 });
     claims.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
     let part = |it: &Value| URL_SAFE_NO_PAD.encode(it.to_string());
@@ -121,7 +121,7 @@ fn token(kid: &str, pair: &Ed25519KeyPair, more: Value) -> String {
     format!("{signed}.{signature}")
 }
 
-fn with_token(gateway: &Gateway, path: &str, token: &str) -> (u16, String) {
+pub fn with_token(gateway: &Gateway, path: &str, token: &str) -> (u16, String) {
     ask(gateway, path, &["-H", &format!("authorization: Bearer {token}")])
 }
 

@@ -28,7 +28,8 @@ pub fn run(script: &str, urls: &str, model: &str, left_out: &[&str]) -> bool {
     true
 }
 
-fn interpreter(script: &str) -> Option<Command> {
+/// What runs a script, where `scripts/test-setup.sh` has installed what it stands on.
+pub fn interpreter(script: &str) -> Option<Command> {
     let target = Path::new(ROOT).join("target");
     if script.ends_with(".py") {
         let python = target.join("test-venv/bin/python3");
