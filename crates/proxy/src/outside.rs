@@ -271,11 +271,8 @@ impl Outside for World {
         World::aside(self, async move {
             then(match store.eval(&script, &keys, &args).await {
                 Ok(value) => numbers(value).ok_or(StoreAway),
-                Err(redis::StoreError::Away) => Err(StoreAway),
-                Err(error) => {
-                    tracing::warn!(%error, "a store did not do what it was asked for");
-                    Err(StoreAway)
-                }
+                // It has told the log.
+                Err(_) => Err(StoreAway),
             });
         });
     }

@@ -6,7 +6,7 @@
 
 mod resp;
 
-use std::cell::{Cell, RefCell};
+use std::cell::Cell;
 use std::collections::VecDeque;
 use std::io;
 use std::rc::Rc;
@@ -67,7 +67,8 @@ struct Shared {
     away: Cell<bool>,
     /// The connection is to be given up.
     condemned: Notify,
-    told: RefCell<Option<String>>,
+    /// That something is wrong.
+    told: Cell<bool>,
 }
 
 struct Question {
@@ -95,7 +96,7 @@ impl Store {
     pub fn new(settings: Settings) -> Store {
         let (questions, asked) = mpsc::unbounded_channel();
         let shared =
-            Rc::new(Shared { settings, away: Cell::new(false), condemned: Notify::new(), told: RefCell::default() });
+            Rc::new(Shared { settings, away: Cell::new(false), condemned: Notify::new(), told: Cell::new(false) });
         let driver = tokio::task::spawn_local(drive(shared.clone(), asked));
         Store { shared, questions, driver }
     }
@@ -107,9 +108,19 @@ impl Store {
             let rest = keys.iter().chain(args).map(Vec::as_slice);
             resp::command(head.into_iter().chain(rest))
         };
-        match self.ask(ask("EVALSHA", &script.hash)).await? {
-            Value::Error(error) if error.starts_with("NOSCRIPT") => told(self.ask(ask("EVAL", script.text)).await?),
-            value => told(value),
+        let answer = match self.ask(ask("EVALSHA", &script.hash)).await? {
+            Value::Error(error) if error.starts_with("NOSCRIPT") => self.ask(ask("EVAL", script.text)).await?,
+            value => value,
+        };
+        match answer {
+            Value::Error(error) => {
+                self.shared.tell(&format!("the store does not do what it is asked for: {error}"));
+                Err(StoreError::Refused(error))
+            }
+            value => {
+                self.shared.is_back();
+                Ok(value)
+            }
         }
     }
 
@@ -136,27 +147,21 @@ impl Drop for Store {
     }
 }
 
-fn told(value: Value) -> Result<Value, StoreError> {
-    match value {
-        Value::Error(error) => Err(StoreError::Refused(error)),
-        value => Ok(value),
-    }
-}
-
 impl Shared {
-    /// Said once for each time that it goes.
     fn is_away(&self, why: &str) {
         self.away.set(true);
-        let mut told = self.told.borrow_mut();
-        if told.is_none() {
-            tracing::warn!(store = %self.settings.name, "the store is away: {why}");
-            *told = Some(why.to_owned());
+        self.tell(&format!("the store is away: {why}"));
+    }
+
+    /// Once, until all is well again.
+    fn tell(&self, what: &str) {
+        if !self.told.replace(true) {
+            tracing::warn!(store = %self.settings.name, "{what}");
         }
     }
 
     fn is_back(&self) {
-        self.away.set(false);
-        if self.told.borrow_mut().take().is_some() {
+        if self.told.replace(false) {
             tracing::info!(store = %self.settings.name, "the store is back");
         }
     }
@@ -167,16 +172,16 @@ async fn drive(shared: Rc<Shared>, mut asked: mpsc::UnboundedReceiver<Question>)
     loop {
         match timeout(shared.settings.timeout.max(Duration::from_millis(200)), connect(&shared.settings)).await {
             Ok(Ok(connection)) => {
-                shared.is_back();
+                shared.away.set(false);
                 tokio::select! {
                     () = shared.condemned.notified() => {}
                     ended = talk(connection, &mut asked) => match ended {
                         Ok(()) => return,
-                        Err(error) => shared.is_away(&error.to_string()),
+                        Err(error) => shared.is_away(&whole(&error)),
                     },
                 }
             }
-            Ok(Err(error)) => shared.is_away(&error.to_string()),
+            Ok(Err(error)) => shared.is_away(&whole(&error)),
             Err(_) => shared.is_away("does not answer in time"),
         }
         // Who asked meanwhile hears that it is away.
@@ -186,6 +191,12 @@ async fn drive(shared: Rc<Shared>, mut asked: mpsc::UnboundedReceiver<Question>)
         }
         sleep(PAUSE).await;
     }
+}
+
+/// With what is behind it: of TLS the reason.
+fn whole(error: &io::Error) -> String {
+    let causes = std::iter::successors(std::error::Error::source(error), |error| error.source());
+    causes.fold(error.to_string(), |text, cause| format!("{text}: {cause}"))
 }
 
 async fn connect(settings: &Settings) -> io::Result<Box<dyn Io>> {

@@ -9,6 +9,8 @@ use std::time::{Duration, Instant};
 
 use testkit::{Folder, Gateway, PATIENCE, Raw, eventually};
 
+use crate::weir::Running;
+
 const NODES: usize = 8;
 
 /// A server of its own, with nothing of what it holds on disk.
@@ -16,23 +18,29 @@ struct Redis {
     address: SocketAddr,
     child: Child,
     folder: Folder,
+    more: Vec<String>,
 }
 
 impl Redis {
     fn start() -> Redis {
+        Redis::start_with(Folder::new(), "--port", &[])
+    }
+
+    /// `port` is the word for the port that it listens on: `--port` or `--tls-port`.
+    fn start_with(folder: Folder, port: &str, more: &[&str]) -> Redis {
         let address = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
-        let folder = Folder::new();
-        let child = Redis::run(address, &folder);
-        let redis = Redis { address, child, folder };
+        let own = [port.to_owned(), address.port().to_string()];
+        let more: Vec<String> = own.into_iter().chain(more.iter().map(|it| (*it).to_owned())).collect();
+        let child = Redis::run(&folder, &more);
+        let redis = Redis { address, child, folder, more };
         redis.wait();
         redis
     }
 
-    fn run(address: SocketAddr, folder: &Folder) -> Child {
-        let port = address.port().to_string();
+    fn run(folder: &Folder, more: &[String]) -> Child {
         let mut command = Command::new("redis-server");
-        command.args(["--port", &port, "--bind", "127.0.0.1", "--save", "", "--appendonly", "no", "--dir"]);
-        command.arg(folder.base()).stdout(Stdio::null()).stderr(Stdio::null());
+        command.args(["--bind", "127.0.0.1", "--save", "", "--appendonly", "no", "--dir"]);
+        command.arg(folder.base()).args(more).stdout(Stdio::null()).stderr(Stdio::null());
         command.spawn().expect("redis-server; scripts/test-setup.sh installs it")
     }
 
@@ -52,7 +60,7 @@ impl Redis {
 
     fn restart(&mut self) {
         self.stop();
-        self.child = Redis::run(self.address, &self.folder);
+        self.child = Redis::run(&self.folder, &self.more);
         self.wait();
     }
 }
@@ -172,4 +180,100 @@ fn a_store_that_hangs_holds_nobody_up() {
         std::thread::sleep(Duration::from_millis(20));
         left < 995
     });
+}
+
+// === Who may ask ===
+
+/// With TLS, a user `weir` that may run scripts over its own keys, one that may do nothing, and nobody else. Its folder
+/// has the authorities `ca`, which it has its certificate of, and `other`.
+fn guarded(clients: &str) -> Redis {
+    let folder = Folder::new();
+    let authority = folder.authority("ca");
+    authority.issue("store", &["127.0.0.1"]);
+    folder.authority("other");
+    folder.write("right", "secret-of-weir\n");
+    folder.write("wrong", "guessed");
+    folder.write(
+        "users.acl",
+        "user default off\nuser weir on >secret-of-weir ~weir:* -@all +ping +select +eval +evalsha +time +get +set +zadd \
+         +zremrangebyscore +zcard +pexpire\n\
+         user idle on >secret-of-weir ~* -@all +ping\n",
+    );
+    let path = |name: &str| folder.path(name).display().to_string();
+    let (cert, key, ca, users) = (path("store.crt"), path("store.key"), path("ca.crt"), path("users.acl"));
+    let more = [
+        "--port",
+        "0",
+        "--tls-cert-file",
+        &cert,
+        "--tls-key-file",
+        &key,
+        "--tls-ca-cert-file",
+        &ca,
+        "--tls-auth-clients",
+        clients,
+        "--aclfile",
+        &users,
+    ];
+    Redis::start_with(folder, "--tls-port", &more)
+}
+
+/// A gateway as a process, since its log is looked at; what it answers, and the line of its log with `part`.
+#[track_caller]
+fn through(store: &Redis, settings: &str, away: &str, part: Option<&str>) -> Vec<u16> {
+    let address = store.address;
+    store.folder.write(
+        "weir.yaml",
+        format!(
+            "version: 1\nnode: {{ workers: 1 }}\nadmin: {{ address: none }}\nlisteners: {{ web: {{ address: '127.0.0.1:0' }} }}\n\
+             stores: {{ counts: {{ url: 'rediss://{address}', timeout: 5s, {settings} }} }}\napis:\n  a:\n    policies: {{ \
+             limit: [{{ per: all, rate: 4/h, shared: {{ store: counts, when-away: {away} }} }}] }}\n    routes: [{{ \
+             respond: {{ body: ok }} }}]\n"
+        ),
+    );
+    let gateway = Running::start(store.folder.base(), &["run"]);
+    let line = gateway.line("listening");
+    let web = line.split_whitespace().find_map(|word| word.strip_prefix("address=")).unwrap();
+    let mut raw = Raw::connect(web.parse().unwrap());
+    let statuses = (0..6).map(|_| raw.get("/", "").status).collect();
+    if let Some(part) = part {
+        let line = gateway.line(part);
+        assert!(line.contains("counts"), "it does not say which store: {line}");
+        assert!(!line.contains("secret-of-weir") && !line.contains("guessed"), "{line}");
+    }
+    statuses
+}
+
+const WEIR: &str = "user: weir, password: 'file:right', authorities: 'file:ca.crt'";
+const COUNTED: [u16; 6] = [200, 200, 200, 200, 429, 429];
+
+#[test]
+fn a_store_with_tls_and_users_counts_for_who_may_ask() {
+    let mut store = guarded("no");
+    assert_eq!(through(&store, WEIR, "closed", None), COUNTED);
+    // It was the store that counted: another node finds nothing left, until the store forgets.
+    assert_eq!(through(&store, WEIR, "closed", None), [429; 6]);
+    store.restart();
+    assert_eq!(through(&store, WEIR, "closed", None), COUNTED);
+}
+
+#[test]
+fn a_store_that_does_not_let_us_in_is_away_and_says_why() {
+    let store = guarded("no");
+    let refused = |settings: &str, part: &str| {
+        assert_eq!(through(&store, settings, "closed", Some(part)), [503; 6], "{settings}");
+        assert_eq!(through(&store, settings, "open", Some(part)), [200; 6], "{settings}");
+        assert_eq!(through(&store, settings, "local", Some(part)), COUNTED, "{settings}");
+    };
+    let ca = "authorities: 'file:ca.crt'";
+    refused(&format!("user: weir, password: 'file:wrong', {ca}"), "WRONGPASS");
+    refused(&format!("user: nobody, password: 'file:right', {ca}"), "WRONGPASS");
+    refused(ca, "NOAUTH");
+    refused(&format!("user: idle, password: 'file:right', {ca}"), "no permissions");
+    // Whom we do not trust hears nothing of the password.
+    refused("user: weir, password: 'file:right', authorities: 'file:other.crt'", "UnknownIssuer");
+    refused("user: weir, password: 'file:right'", "UnknownIssuer");
+    // One that wants certificates of its clients, which there is no word for.
+    let strict = guarded("yes");
+    assert_eq!(through(&strict, WEIR, "closed", Some("CertificateRequired")), [503; 6]);
 }
