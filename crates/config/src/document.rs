@@ -134,6 +134,9 @@ section! {
         token: Option<SecretRef>,
         /// Names by which an IP address may be called, beside `localhost` and addresses.
         hosts: Vec<String>,
+        /// Speak TLS at an IP address. As a listener's, but without `acme`; a certificate of a client does not spare it
+        /// the token.
+        tls: Option<ListenerTls>,
     }
 }
 

@@ -125,6 +125,7 @@ pub struct Admin {
     pub token: Option<Secret>,
     /// Names an IP address may be called by, beside `localhost` and addresses; in lower case.
     pub hosts: Vec<String>,
+    pub tls: Option<ServerTls>,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]

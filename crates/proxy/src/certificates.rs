@@ -11,6 +11,7 @@ use crate::status::Upstreams;
 
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct CertificateStatus {
+    /// Its name, or `admin`.
     pub listener: Arc<str>,
     /// `listeners.web.tls.certificates[0]`.
     pub at: String,
@@ -38,21 +39,15 @@ impl Upstreams {
         let generation = self.generation();
         let mut all = Vec::new();
         for (listener, issued) in generation.snapshot.listeners.iter().zip(&generation.certificates) {
-            for written in listener.tls.iter().flat_map(|tls| &tls.certificates) {
-                let Some((names, validity)) = tls::covers(&written.chain) else { continue };
-                all.push(CertificateStatus {
-                    listener: listener.name.clone(),
-                    at: written.at.clone(),
-                    names,
-                    not_before: Some(validity.not_before),
-                    not_after: Some(validity.not_after),
-                    issue: None,
-                });
-            }
+            let written = listener.tls.iter().flat_map(|tls| &tls.certificates);
+            all.extend(written.filter_map(|written| CertificateStatus::written(&listener.name, written)));
             if let Some(issued) = issued {
                 all.push(CertificateStatus::issued(&listener.name, issued));
             }
         }
+        let admin: Arc<str> = "admin".into();
+        let written = generation.snapshot.admin.tls.iter().flat_map(|tls| &tls.certificates);
+        all.extend(written.filter_map(|written| CertificateStatus::written(&admin, written)));
         all
     }
 
@@ -83,6 +78,18 @@ impl Upstreams {
 }
 
 impl CertificateStatus {
+    fn written(listener: &Arc<str>, written: &config::Certificate) -> Option<CertificateStatus> {
+        let (names, validity) = tls::covers(&written.chain)?;
+        Some(CertificateStatus {
+            listener: listener.clone(),
+            at: written.at.clone(),
+            names,
+            not_before: Some(validity.not_before),
+            not_after: Some(validity.not_after),
+            issue: None,
+        })
+    }
+
     fn issued(listener: &Arc<str>, certificate: &Certificate) -> CertificateStatus {
         let validity = certificate.live.validity();
         let told = certificate.told().clone();

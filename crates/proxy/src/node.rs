@@ -10,7 +10,7 @@ use std::sync::Arc;
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
-use arc_swap::ArcSwap;
+use arc_swap::{ArcSwap, ArcSwapOption};
 use cache::{Purge, Store};
 use config::{Address, Snapshot, Upstream};
 use journal::Journal;
@@ -57,6 +57,8 @@ pub struct Node {
     journal: Option<Journal>,
     /// The generation in force, for whoever reads what models have served.
     served: Arc<ArcSwap<Generation>>,
+    /// Where the node is operated. It listens elsewhere; what can fail of it fails here.
+    admin_tls: Arc<ArcSwapOption<ServerConfig>>,
 }
 
 struct WorkerHandle {
@@ -94,6 +96,7 @@ struct Prepared {
     sockets: Vec<(Arc<str>, Arc<Listening>)>,
     bound: HashMap<Arc<str>, Bound>,
     telemetry: telemetry::Settings,
+    admin_tls: Option<Arc<ServerConfig>>,
 }
 
 impl Node {
@@ -141,6 +144,7 @@ impl Node {
             board,
             journal,
             served,
+            admin_tls: Arc::default(),
         };
         node.commit(prepared);
         let upstreams = node.upstreams.clone();
@@ -208,6 +212,11 @@ impl Node {
     /// Forgets stored answers; says how many. What is on its way meanwhile is not kept.
     pub fn purge(&self, purge: &Purge) -> usize {
         self.store.purge(purge)
+    }
+
+    /// TLS of the admin API as it is in force, for as long as the node is there; changes with the document.
+    pub fn admin_tls(&self) -> &Arc<ArcSwapOption<ServerConfig>> {
+        &self.admin_tls
     }
 
     pub fn telemetry(&self) -> &Telemetry {
@@ -314,8 +323,9 @@ impl Node {
 
     /// The second half: nothing here can fail.
     fn commit(&mut self, prepared: Prepared) {
-        let Prepared { generation, sockets, bound, telemetry: _ } = prepared;
+        let Prepared { generation, sockets, bound, telemetry: _, admin_tls } = prepared;
         put_in_force(&generation);
+        self.admin_tls.store(admin_tls);
         let acks: Vec<_> = self
             .workers
             .iter()
@@ -370,6 +380,7 @@ pub fn check(snapshot: &Snapshot) -> Vec<Problem> {
     let mut problems = Vec::new();
     server_tls(snapshot, None, &[], &mut problems);
     client_tls(snapshot, &mut problems);
+    admin_tls(snapshot, &mut problems);
     settings(snapshot, &mut problems);
     problems
 }
@@ -388,6 +399,7 @@ fn prepare(
     let certificates = certificates(snapshot, acme);
     let server_configs = server_tls(snapshot, old, &certificates, &mut problems);
     let client_tls = client_tls(snapshot, &mut problems);
+    let admin_tls = admin_tls(snapshot, &mut problems);
     let telemetry = settings(snapshot, &mut problems);
     let mut sockets = Vec::new();
     let mut now_bound = HashMap::new();
@@ -465,7 +477,7 @@ fn prepare(
         server_tls,
         crowds,
     });
-    Ok(Prepared { generation, sockets, bound: now_bound, telemetry })
+    Ok(Prepared { generation, sockets, bound: now_bound, telemetry, admin_tls })
 }
 
 /// Those of listeners that stay go on counting.
@@ -525,25 +537,36 @@ fn server_tls(
         if same.is_some() {
             return same;
         }
-        let certificates = wanted.certificates.iter();
-        let input = tls::ServerTls {
-            certificates: certificates.map(identity).collect(),
-            live: match (issued.get(at), &wanted.acme) {
-                (Some(Some(issued)), _) => vec![issued.live.clone()],
-                // Only looked at.
-                (_, Some(_)) => vec![Arc::default()],
-                (_, None) => Vec::new(),
-            },
-            client: wanted.client.as_ref().map(|client| tls::ClientCertificates {
-                authorities: &client.authorities,
-                revoked: &client.revoked,
-                required: client.required,
-            }),
-            tls12: wanted.tls12,
+        let live = match (issued.get(at), &wanted.acme) {
+            (Some(Some(issued)), _) => vec![issued.live.clone()],
+            // Only looked at.
+            (_, Some(_)) => vec![Arc::default()],
+            (_, None) => Vec::new(),
         };
-        built(input.build(&provider()), &wanted.at, problems)
+        built(server_input(wanted, live).build(&provider()), &wanted.at, problems)
     });
     configs.collect()
+}
+
+fn server_input(wanted: &config::ServerTls, live: Vec<Arc<tls::Live>>) -> tls::ServerTls<'_> {
+    tls::ServerTls {
+        certificates: wanted.certificates.iter().map(identity).collect(),
+        live,
+        client: wanted.client.as_ref().map(|client| tls::ClientCertificates {
+            authorities: &client.authorities,
+            revoked: &client.revoked,
+            required: client.required,
+        }),
+        tls12: wanted.tls12,
+    }
+}
+
+fn admin_tls(snapshot: &Snapshot, problems: &mut Vec<Problem>) -> Option<Arc<ServerConfig>> {
+    let wanted = snapshot.admin.tls.as_ref()?;
+    let mut config = built(server_input(wanted, Vec::new()).build(&provider()), &wanted.at, problems)?;
+    // It speaks nothing else.
+    Arc::make_mut(&mut config).alpn_protocols = vec![b"http/1.1".to_vec()];
+    Some(config)
 }
 
 fn client_tls(snapshot: &Snapshot, problems: &mut Vec<Problem>) -> Vec<Option<Arc<ClientConfig>>> {

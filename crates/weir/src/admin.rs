@@ -2,7 +2,7 @@
 //! runtime of its own, so that no worker ever waits for it.
 //!
 //! It is never open by accident: a socket that only the node's user may open unless the document says otherwise,
-//! and a token for every IP address.
+//! and a token for every IP address, over TLS where that is written.
 
 mod answer;
 mod cache;
@@ -55,11 +55,12 @@ pub fn start(running: &Arc<Running>, follows: bool) -> Result<Option<Admin>, Str
             }
         },
     };
-    match bind(&address, follows).and_then(|listening| spawn(running, listening)) {
+    let scheme = if settings.tls.is_some() { "https" } else { "http" };
+    match bind(&address, follows).and_then(|listening| spawn(running, listening, scheme)) {
         Ok(admin) => Ok(Some(admin)),
-        Err(error) if must => Err(format!("cannot listen for the admin API on {}: {error}", shown(&address))),
+        Err(error) if must => Err(format!("cannot listen for the admin API on {}: {error}", shown(&address, scheme))),
         Err(error) => {
-            tracing::warn!(%error, "no admin socket at {}", shown(&address));
+            tracing::warn!(%error, "no admin socket at {}", shown(&address, scheme));
             Ok(None)
         }
     }
@@ -83,9 +84,9 @@ fn bind(address: &listen::Address, follows: bool) -> std::io::Result<Listening> 
     Ok(listening)
 }
 
-fn spawn(running: &Arc<Running>, listening: Listening) -> std::io::Result<Admin> {
+fn spawn(running: &Arc<Running>, listening: Listening, scheme: &str) -> std::io::Result<Admin> {
     let (stop, stopped) = oneshot::channel();
-    tracing::info!(address = %shown(listening.local_addr()), "admin API");
+    tracing::info!(address = %shown(listening.local_addr(), scheme), "admin API");
     let running = running.clone();
     let thread = std::thread::Builder::new().name("weir-admin".into()).spawn(move || {
         let mut runtime = tokio::runtime::Builder::new_current_thread();
@@ -101,9 +102,9 @@ fn spawn(running: &Arc<Running>, listening: Listening) -> std::io::Result<Admin>
     Ok(Admin { stop: Some(stop), thread: Some(thread) })
 }
 
-fn shown(address: &listen::Address) -> String {
+fn shown(address: &listen::Address, scheme: &str) -> String {
     match address {
-        listen::Address::Ip(address) => format!("http://{address}"),
+        listen::Address::Ip(address) => format!("{scheme}://{address}"),
         listen::Address::Unix(path) => format!("unix:{}", Path::display(path)),
     }
 }

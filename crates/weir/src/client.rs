@@ -4,11 +4,16 @@ use std::fmt::Write as _;
 use std::io::{self, Read, Write};
 use std::net::TcpStream;
 use std::os::unix::net::UnixStream;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::Duration;
 
+use rustls::crypto::{CryptoProvider, aws_lc_rs};
+use rustls::pki_types::ServerName;
+use rustls::{ClientConfig, ClientConnection, StreamOwned};
 use serde::de::DeserializeOwned;
 use serde_json::Value;
+use transport::tls;
 
 use crate::admin::place;
 use crate::terminal::complain;
@@ -16,12 +21,21 @@ use crate::terminal::complain;
 /// Which node, and what to show it.
 #[derive(clap::Args)]
 pub struct NodeArgs {
-    /// The node: unix:PATH or http://ADDRESS. Default: WEIR_ADMIN, or else the only one of this machine
+    /// The node: unix:PATH, https://ADDRESS or http://ADDRESS. Default: WEIR_ADMIN, or else the only one of this machine
     #[arg(long, value_name = "ADDR")]
     node: Option<String>,
     /// Its token, as env:NAME or file:PATH. Default: WEIR_ADMIN_TOKEN
     #[arg(long, value_name = "REF")]
     token: Option<String>,
+    /// With https: whom to trust, authorities in PEM. Default: WEIR_ADMIN_AUTHORITIES, or else the system's
+    #[arg(long, value_name = "FILE")]
+    authorities: Option<PathBuf>,
+    /// With https: a certificate to show, in PEM
+    #[arg(long, value_name = "FILE", requires = "key")]
+    cert: Option<PathBuf>,
+    /// Its key
+    #[arg(long, value_name = "FILE", requires = "cert")]
+    key: Option<PathBuf>,
 }
 
 /// A node that can be asked.
@@ -30,11 +44,24 @@ pub struct Client {
     token: Option<String>,
 }
 
-#[derive(Clone, Debug, PartialEq, Eq)]
 enum Place {
     Unix(PathBuf),
     /// Host and port.
     Ip(String),
+    /// The same, and how its certificate is verified.
+    Tls(String, Box<Trust>),
+}
+
+struct Trust {
+    config: Arc<ClientConfig>,
+    name: ServerName<'static>,
+}
+
+/// As it is written.
+#[derive(Debug, PartialEq, Eq)]
+enum Named<'a> {
+    Unix(&'a str),
+    Ip { https: bool, address: &'a str },
 }
 
 /// What went wrong, and what to do next.
@@ -57,7 +84,16 @@ impl Client {
     pub fn new(args: &NodeArgs) -> Result<Client, Complaint> {
         let set = |name: &str| std::env::var(name).ok().filter(|value| !value.is_empty());
         let place = match args.node.clone().or_else(|| set("WEIR_ADMIN")) {
-            Some(text) => parse(&text)?,
+            Some(text) => match parse(&text)? {
+                Named::Unix(path) => Place::Unix(path.into()),
+                Named::Ip { https: false, address } => Place::Ip(address.to_owned()),
+                Named::Ip { https: true, address } => {
+                    let authorities = args.authorities.clone();
+                    let authorities = authorities.or_else(|| set("WEIR_ADMIN_AUTHORITIES").map(PathBuf::from));
+                    let shown = args.cert.as_deref().zip(args.key.as_deref());
+                    Place::Tls(address.to_owned(), Box::new(trust(address, authorities.as_deref(), shown)?))
+                }
+            },
             None => only()?,
         };
         let token = match &args.token {
@@ -100,7 +136,14 @@ impl Client {
     }
 
     fn unreachable(&self, error: &io::Error) -> Complaint {
+        let place = &self.place;
+        if let Some(wrong) = error.get_ref().and_then(|inner| inner.downcast_ref::<rustls::Error>()) {
+            return Complaint::new(format!("{place} is not trusted, or does not trust us: {wrong}"), cure(wrong));
+        }
         let help = match error.kind() {
+            io::ErrorKind::InvalidData if matches!(place, Place::Ip(_)) => {
+                "see that a node listens there; one with `admin.tls` is named by https://"
+            }
             io::ErrorKind::PermissionDenied => "ask as the user that runs the node, or as root",
             io::ErrorKind::TimedOut | io::ErrorKind::WouldBlock => "see whether the machine is overloaded",
             _ => "start a node with `weir run`, or name another with --node",
@@ -118,6 +161,13 @@ impl Client {
             Place::Ip(address) => {
                 let stream = TcpStream::connect(address)?;
                 stream.set_read_timeout(Some(PATIENCE))?;
+                self.talk(stream, address, method, path, body)
+            }
+            Place::Tls(address, trust) => {
+                let stream = TcpStream::connect(address)?;
+                stream.set_read_timeout(Some(PATIENCE))?;
+                let session = ClientConnection::new(trust.config.clone(), trust.name.clone());
+                let stream = StreamOwned::new(session.map_err(io::Error::other)?, stream);
                 self.talk(stream, address, method, path, body)
             }
         }
@@ -142,7 +192,11 @@ impl Client {
         let _ = write!(request, "content-length: {}\r\n\r\n{body}", body.len());
         stream.write_all(request.as_bytes())?;
         let mut answer = Vec::new();
-        stream.read_to_end(&mut answer)?;
+        match stream.read_to_end(&mut answer) {
+            // TLS that ends without a word: the length says whether something is missing.
+            Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => {}
+            read => drop(read?),
+        }
         read(&answer).ok_or_else(|| io::Error::new(io::ErrorKind::InvalidData, "what answers there is no node"))
     }
 }
@@ -152,7 +206,49 @@ fn read(answer: &[u8]) -> Option<Raw> {
     let end = answer.windows(4).position(|window| window == b"\r\n\r\n")?;
     let head = std::str::from_utf8(&answer[..end]).ok()?;
     let status = head.strip_prefix("HTTP/1.1 ")?.get(..3)?.parse().ok()?;
-    Some(Raw { status, body: answer[end + 4..].to_vec() })
+    let body = answer[end + 4..].to_vec();
+    let length = head.lines().filter_map(|line| line.split_once(':')).find_map(|(name, value)| {
+        name.eq_ignore_ascii_case("content-length").then(|| value.trim().parse::<usize>().ok())?
+    });
+    length.is_none_or(|length| length == body.len()).then_some(Raw { status, body })
+}
+
+/// How a node with TLS is verified, and what it is shown.
+fn trust(address: &str, authorities: Option<&Path>, shown: Option<(&Path, &Path)>) -> Result<Trust, Complaint> {
+    let read = |path: &Path| {
+        let message = |error: io::Error| format!("cannot read {}: {error}", path.display());
+        std::fs::read(path).map_err(|error| Complaint::new(message(error), "give files in PEM"))
+    };
+    let authorities = authorities.map(read).transpose()?;
+    let shown = shown.map(|(cert, key)| Ok((read(cert)?, read(key)?))).transpose()?;
+    let certificate = shown.as_ref().map(|(chain, key)| tls::Identity { chain, key });
+    let input = tls::ClientTls { authorities: authorities.as_deref(), certificate, verify: true, alpn: &[] };
+    let provider = CryptoProvider::get_default().cloned().unwrap_or_else(|| Arc::new(aws_lc_rs::default_provider()));
+    let built = input.build(&provider).map_err(|errors| {
+        let all: Vec<_> = errors.iter().map(ToString::to_string).collect();
+        Complaint::new(all.join("; "), "give files in PEM with --authorities, --cert and --key")
+    })?;
+    let host = address.rsplit_once(':').map_or(address, |(host, _)| host);
+    let name =
+        tls::server_name(host).map_err(|error| Complaint::new(error.to_string(), "name a host or an address"))?;
+    Ok(Trust { config: built.config, name })
+}
+
+/// What would help against an error of TLS.
+fn cure(error: &rustls::Error) -> &'static str {
+    use rustls::{AlertDescription, CertificateError, Error};
+    match error {
+        Error::InvalidCertificate(CertificateError::UnknownIssuer) => {
+            "give the authority that issued its certificate with --authorities FILE, or in WEIR_ADMIN_AUTHORITIES"
+        }
+        Error::InvalidCertificate(
+            CertificateError::NotValidForName | CertificateError::NotValidForNameContext { .. },
+        ) => "name the node by a name or an address that its certificate is for",
+        Error::InvalidMessage(_) => "it may speak without TLS: name it by http://",
+        Error::AlertReceived(AlertDescription::CertificateRequired) => "show it a certificate with --cert and --key",
+        Error::AlertReceived(_) => "see that the certificate of --cert is of an authority that the node trusts",
+        _ => "see the certificate of `admin.tls`",
+    }
 }
 
 /// As a segment of a path.
@@ -161,17 +257,21 @@ pub fn encoded(text: &str) -> String {
     text.bytes().map(|byte| if plain(byte) { char::from(byte).to_string() } else { format!("%{byte:02X}") }).collect()
 }
 
-fn parse(text: &str) -> Result<Place, Complaint> {
+fn parse(text: &str) -> Result<Named<'_>, Complaint> {
     if let Some(path) = text.strip_prefix("unix:").filter(|path| !path.is_empty()) {
-        return Ok(Place::Unix(path.into()));
+        return Ok(Named::Unix(path));
     }
-    let address = text.strip_prefix("http://").unwrap_or(text).trim_end_matches('/');
+    let (https, rest) = match text.strip_prefix("https://") {
+        Some(rest) => (true, rest),
+        None => (false, text.strip_prefix("http://").unwrap_or(text)),
+    };
+    let address = rest.trim_end_matches('/');
     match address.rsplit_once(':') {
         Some((host, port)) if !host.is_empty() && port.parse::<u16>().is_ok() && !address.contains('/') => {
-            Ok(Place::Ip(address.to_owned()))
+            Ok(Named::Ip { https, address })
         }
         _ => {
-            let help = "give one such as http://127.0.0.1:9901 or unix:/run/weir/1.sock";
+            let help = "give one such as https://weir.internal:9901, http://127.0.0.1:9901 or unix:/run/weir/1.sock";
             Err(Complaint::new(format!("`{text}` is not where a node could be"), help))
         }
     }
@@ -229,6 +329,7 @@ impl std::fmt::Display for Place {
         match self {
             Place::Unix(path) => write!(f, "unix:{}", path.display()),
             Place::Ip(address) => write!(f, "http://{address}"),
+            Place::Tls(address, _) => write!(f, "https://{address}"),
         }
     }
 }
@@ -251,11 +352,12 @@ mod tests {
 
     #[test]
     fn a_node_is_named_by_socket_or_address() {
-        let ip = |text: &str| Some(Place::Ip(text.into()));
+        let ip = |https, address| Some(Named::Ip { https, address });
         for (text, expected) in [
-            ("unix:/run/weir/1.sock", Some(Place::Unix("/run/weir/1.sock".into()))),
-            ("http://127.0.0.1:9901/", ip("127.0.0.1:9901")),
-            ("[::1]:9901", ip("[::1]:9901")),
+            ("unix:/run/weir/1.sock", Some(Named::Unix("/run/weir/1.sock"))),
+            ("http://127.0.0.1:9901/", ip(false, "127.0.0.1:9901")),
+            ("[::1]:9901", ip(false, "[::1]:9901")),
+            ("https://weir.internal:9901/", ip(true, "weir.internal:9901")),
             ("unix:", None),
             ("127.0.0.1", None),
             ("https://a:1/x", None),
@@ -270,5 +372,7 @@ mod tests {
         let raw = read(b"HTTP/1.1 404 Not Found\r\na: b\r\n\r\n{}\r\n\r\n").unwrap();
         assert_eq!((raw.status, &raw.body[..]), (404, &b"{}\r\n\r\n"[..]));
         assert!(read(b"SSH-2.0\r\n\r\n").is_none());
+        assert!(read(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n{}").is_some());
+        assert!(read(b"HTTP/1.1 200 OK\r\ncontent-length: 3\r\n\r\n{}").is_none());
     }
 }

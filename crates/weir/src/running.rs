@@ -4,8 +4,10 @@
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
+use arc_swap::ArcSwapOption;
 use config::{Address, Admin, Diagnostic, Snapshot, Source};
 use proxy::{Node, Sockets};
+use rustls::ServerConfig;
 use telemetry::Observer;
 
 use crate::document::{self, Document, Loaded, Reading};
@@ -163,6 +165,11 @@ impl Running {
 
     pub fn admin(&self) -> Option<Admin> {
         self.with(|node| node.snapshot().admin.clone())
+    }
+
+    /// TLS of the admin API, as it changes.
+    pub fn admin_tls(&self) -> Option<Arc<ArcSwapOption<ServerConfig>>> {
+        self.with(|node| node.admin_tls().clone())
     }
 
     pub fn reopen_logs(&self) {

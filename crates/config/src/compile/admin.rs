@@ -17,7 +17,7 @@ impl Context<'_> {
         listeners: &[Arc<Listener>],
         metrics: Option<SocketAddr>,
     ) -> Admin {
-        let document::Admin { address, token, hosts } = written;
+        let document::Admin { address, token, hosts, tls } = written;
         let at = "admin.address";
         let place = match address.as_deref() {
             None => AdminPlace::Usual,
@@ -43,6 +43,14 @@ impl Context<'_> {
             }
             Secret::new(token)
         });
+        let tls = tls.map(|tls| self.server_tls("admin.tls", tls));
+        if tls.as_ref().is_some_and(|tls| tls.acme.is_some()) {
+            let message = "an authority proves names at listeners; expected `certificates: [...]` here";
+            self.error("admin.tls.acme", message);
+        }
+        if tls.is_some() && !matches!(place, AdminPlace::At(Address::Ip(_))) && !self.broken(at) {
+            self.error("admin.tls", "a socket needs none; expected `address: 127.0.0.1:9901` or its like beside it");
+        }
         if let AdminPlace::At(Address::Ip(address)) = &place {
             if !has_token && !self.broken("admin.token") {
                 let help = "add `token: file:admin.token`, or leave the address out for a socket of your own user";
@@ -52,8 +60,11 @@ impl Context<'_> {
                     Some(help.into()),
                 );
             }
-            if !address.ip().is_loopback() {
-                self.warn(at, "the token crosses the network in clear: let nobody but you reach this address");
+            if !address.ip().is_loopback() && tls.is_none() {
+                self.warn(
+                    at,
+                    "the token crosses the network in clear: add `tls`, or let nobody but you reach this address",
+                );
             }
             let taken = listeners.iter().find(|it| address.port() != 0 && it.address == Address::Ip(*address));
             if let Some(listener) = taken {
@@ -63,7 +74,7 @@ impl Context<'_> {
                 self.error(at, "`telemetry.metrics` has this address already");
             }
         }
-        Admin { place, token, hosts: hosts.into_iter().map(|host| host.to_ascii_lowercase()).collect() }
+        Admin { place, token, hosts: hosts.into_iter().map(|host| host.to_ascii_lowercase()).collect(), tls }
     }
 }
 

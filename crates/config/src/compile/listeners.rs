@@ -66,7 +66,7 @@ impl Context<'_> {
         })
     }
 
-    fn server_tls(&mut self, at: &str, tls: document::ListenerTls) -> ServerTls {
+    pub(super) fn server_tls(&mut self, at: &str, tls: document::ListenerTls) -> ServerTls {
         let document::ListenerTls { certificates, acme, client, minimum } = tls;
         if certificates.is_empty()
             && acme.is_none()

@@ -16,6 +16,7 @@ pub struct Certificates {
 
 #[derive(Debug, Serialize, Deserialize, JsonSchema)]
 pub struct Certificate {
+    /// Its name; `admin` of the admin API's own.
     pub listener: String,
     /// Where the document says it: `listeners.web.tls.certificates[0]`, `listeners.web.tls.acme`.
     pub at: String,

@@ -4,15 +4,17 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 
+use arc_swap::{ArcSwap, ArcSwapOption};
 use awareness::Arrival;
 use base::{Method, Peer, RequestHead, ResponseHead, StatusCode, Time};
 use bytes::{Bytes, BytesMut};
 use config::Admin;
+use rustls::ServerConfig;
 use subtle::ConstantTimeEq;
 use tokio::sync::oneshot;
 use tokio::task::JoinSet;
 use transport::listen::{Listening, Stream};
-use transport::{Body, Drain, Frame, Handler, Pace, Request, Response, drain, h1};
+use transport::{Body, Drain, Frame, Handler, Io, Pace, Request, Response, drain, h1};
 
 use super::answer::{Answer, Asked, Problem};
 use super::registry::{Registry, Resource};
@@ -25,6 +27,7 @@ pub async fn serve(running: Arc<Running>, listening: Listening, mut stopped: one
         Ok(None) => return,
         Err(error) => return tracing::error!(%error, "no admin API"),
     };
+    let tls = running.admin_tls().unwrap_or_default();
     let (_drainer, drain) = drain();
     let mut connections: JoinSet<()> = JoinSet::new();
     let registry = Rc::new(Registry::new());
@@ -33,7 +36,7 @@ pub async fn serve(running: Arc<Running>, listening: Listening, mut stopped: one
             _ = &mut stopped => break,
             stream = acceptor.accept(), if connections.len() < CONNECTIONS => {
                 let door = Door { running: running.clone(), registry: registry.clone() };
-                connections.spawn_local(connection(door, stream, drain.clone()));
+                connections.spawn_local(accepted(door, stream, tls.clone(), drain.clone()));
             }
             Some(_) = connections.join_next(), if !connections.is_empty() => {}
         }
@@ -41,10 +44,25 @@ pub async fn serve(running: Arc<Running>, listening: Listening, mut stopped: one
     connections.shutdown().await;
 }
 
-async fn connection(door: Door, stream: Stream, drain: Drain) {
-    let peer = Arc::new(Peer { remote: stream.peer_addr(), local: stream.local_addr(), tls: None });
+/// Shakes hands by what is in force now; a Unix socket needs no TLS.
+async fn accepted(door: Door, stream: Stream, tls: Arc<ArcSwapOption<ServerConfig>>, drain: Drain) {
+    let (remote, local) = (stream.peer_addr(), stream.local_addr());
+    let peer = |tls| Arc::new(Peer { remote, local, tls });
+    let Some(config) = tls.load_full().filter(|_| remote.is_some()) else {
+        return connection(door, stream, peer(None), drain).await;
+    };
+    match transport::tls::accept(stream, &ArcSwap::new(config), PATIENCE).await {
+        Ok((stream, info)) => connection(door, stream, peer(Some(info)), drain).await,
+        Err(error) => {
+            let cause = std::error::Error::source(&error).map(ToString::to_string).unwrap_or_default();
+            tracing::info!(remote = ?remote, %error, cause, "nobody came in to the admin API");
+        }
+    }
+}
+
+async fn connection<I: Io + 'static>(door: Door, io: I, peer: Arc<Peer>, drain: Drain) {
     let arrival = Arrival { accepted: Time::now(), first: true, ..Arrival::default() };
-    let accepted = h1::Accepted { io: stream, read: BytesMut::new(), peer, arrival };
+    let accepted = h1::Accepted { io, read: BytesMut::new(), peer, arrival };
     let settings = h1::Settings {
         limits: h1::HeadLimits::new(32 * 1024, 64),
         head_timeout: PATIENCE,
@@ -270,6 +288,7 @@ mod tests {
             place: AdminPlace::Usual,
             token: token.then(|| Secret::new(TOKEN.as_bytes())),
             hosts: vec!["weir.internal".into()],
+            tls: None,
         };
         admit(&admin, &head, &Peer { remote, local: None, tls: None }).map_or_else(|it| it.problem.status, |()| 200)
     }

@@ -376,3 +376,100 @@ fn the_description_holds_against_whatever_is_asked() {
 
 const CHECKS: &str = "not_a_server_error,status_code_conformance,content_type_conformance,\
     response_headers_conformance,response_schema_conformance,unsupported_method";
+
+// === TLS ===
+
+/// A node whose admin API speaks TLS, and the folder with the authority `ca`, which issued `admin` and `me`.
+fn over_tls(client: &str) -> (testkit::Folder, Running, String) {
+    let folder = testkit::Folder::new();
+    let authority = folder.authority("ca");
+    authority.issue("admin", &["127.0.0.1"]);
+    authority.issue("me", &["me.test"]);
+    folder.authority("other").issue("stranger", &["127.0.0.1"]);
+    folder.write("admin.token", TOKEN);
+    let admin = format!(
+        "{{ address: '127.0.0.1:0', token: 'file:admin.token', tls: {{ certificates: [{{ cert: file:admin.crt, key: file:admin.key }}]{client} }} }}"
+    );
+    write(folder.base(), &DOCUMENT.replace("ADMIN", &admin));
+    let weir = Running::start(folder.base(), &["run"]);
+    let line = weir.line("admin API");
+    let url = line.split_whitespace().find_map(|word| word.strip_prefix("address=")).unwrap().to_owned();
+    assert!(url.starts_with("https://127.0.0.1:"), "{line}");
+    (folder, weir, url)
+}
+
+#[test]
+fn over_tls_a_node_is_operated_by_whoever_trusts_it() {
+    let (folder, running, url) = over_tls("");
+    let top = |more: &[&str]| {
+        let args = [&["top", "--once", "--json", "--node", &url, "--token", "file:admin.token"], more].concat();
+        weir(folder.base(), &args)
+    };
+    let said = top(&["--authorities", "ca.crt"]);
+    assert_eq!(said.code, Some(0), "{}", said.err);
+    let said =
+        weir(folder.base(), &["reload", "--node", &url, "--token", "file:admin.token", "--authorities", "ca.crt"]);
+    assert_eq!(said.code, Some(0), "{}", said.err);
+    // Whom nobody has told of the authority.
+    for more in [&[][..], &["--authorities", "other.crt"]] {
+        let said = top(more);
+        assert_eq!(said.code, Some(1), "{}", said.err);
+        assert!(said.err.contains("UnknownIssuer") && said.err.contains("--authorities FILE"), "{}", said.err);
+    }
+    let said = top(&["--authorities", "absent.crt"]);
+    assert!(said.err.contains("cannot read absent.crt"), "{}", said.err);
+    // By another name than the certificate's, and without TLS.
+    let localhost = url.replace("127.0.0.1", "localhost");
+    let said = weir(folder.base(), &["top", "--once", "--node", &localhost, "--authorities", "ca.crt"]);
+    assert!(said.err.contains("that its certificate is for"), "{}", said.err);
+    let plain = url.replace("https", "http");
+    let said = weir(folder.base(), &["top", "--once", "--node", &plain, "--token", "file:admin.token"]);
+    assert_eq!(said.code, Some(1));
+    assert!(said.err.contains("https://"), "{}", said.err);
+    // Still the token opens, and nothing else.
+    let said = weir(folder.base(), &["top", "--once", "--node", &url, "--authorities", "ca.crt"]);
+    assert!(said.err.contains("token"), "{}", said.err);
+    // curl offers HTTP/2, which is not spoken there.
+    let ca = folder.path("ca.crt").display().to_string();
+    let health = format!("{url}/v1/health");
+    let bearer = format!("authorization: Bearer {TOKEN}");
+    let said = testkit::curl(&["--cacert", &ca, "-H", &bearer, &health]);
+    assert_eq!((said.answer.status, &*said.version), (200, "1.1"), "{}", said.verbose);
+    let said = testkit::curl(&["--cacert", &ca, "-H", &bearer, &format!("{url}/v1/certificates")]);
+    let certificates = said.answer.json();
+    assert_eq!(certificates["certificates"][0]["at"], "admin.tls.certificates[0]", "{certificates}");
+
+    // A certificate that is replaced is shown from the reload on; one that is no good changes nothing.
+    std::fs::copy(folder.path("stranger.crt"), folder.path("admin.crt")).unwrap();
+    std::fs::copy(folder.path("stranger.key"), folder.path("admin.key")).unwrap();
+    running.signal("HUP");
+    eventually("the new certificate is shown", || top(&["--authorities", "other.crt"]).code == Some(0));
+    assert_eq!(top(&["--authorities", "ca.crt"]).code, Some(1));
+    folder.write("admin.key", "rubbish");
+    running.signal("HUP");
+    running.line("admin.tls.certificates[0].key");
+    assert_eq!(top(&["--authorities", "other.crt"]).code, Some(0));
+}
+
+#[test]
+fn over_tls_a_node_may_ask_for_certificates_too() {
+    let (folder, _running, url) = over_tls(", client: { authorities: file:ca.crt }");
+    let top = |more: &[&str]| {
+        let common = ["top", "--once", "--node", &url, "--token", "file:admin.token", "--authorities", "ca.crt"];
+        weir(folder.base(), &[&common, more].concat())
+    };
+    let said = top(&["--cert", "me.crt", "--key", "me.key"]);
+    assert_eq!(said.code, Some(0), "{}", said.err);
+    let said = top(&[]);
+    assert_eq!(said.code, Some(1));
+    assert!(said.err.contains("--cert and --key"), "{}", said.err);
+    let said = top(&["--cert", "stranger.crt", "--key", "stranger.key"]);
+    assert_eq!(said.code, Some(1));
+    assert!(said.err.contains("that the node trusts"), "{}", said.err);
+    // The certificate is no token.
+    let said = weir(
+        folder.base(),
+        &["top", "--once", "--node", &url, "--authorities", "ca.crt", "--cert", "me.crt", "--key", "me.key"],
+    );
+    assert!(said.err.contains("token"), "{}", said.err);
+}
