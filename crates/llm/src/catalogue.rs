@@ -4,6 +4,7 @@
 
 use crate::dialect::{Dialect, Operation, Target};
 use crate::percent;
+use crate::translate::Quirks;
 
 /// Who serves models, as far as it differs from others.
 #[derive(Clone, Copy, Debug)]
@@ -19,6 +20,7 @@ pub struct Provider {
     pub headers: &'static [(&'static str, &'static str)],
     /// It takes `stream_options.include_usage`.
     pub tells_usage: bool,
+    pub quirks: Quirks,
 }
 
 /// A dialect, and where each operation of it is.
@@ -68,8 +70,12 @@ impl Provider {
 
 /// Whether what is asked in one dialect can be asked in another.
 fn translates(caller: Dialect, provider: Dialect, operation: Operation) -> bool {
-    let embeds = |dialect| dialect == OpenAiEmbeddings;
-    operation == Generate && !embeds(caller) && !embeds(provider)
+    let embeds = |dialect| matches!(dialect, OpenAiEmbeddings | GeminiEmbeddings);
+    match operation {
+        Generate | CountTokens => !embeds(caller) && !embeds(provider),
+        Embed | EmbedOne => embeds(caller) && embeds(provider),
+        Models => false,
+    }
 }
 
 // === impl Speaks ===
@@ -89,8 +95,8 @@ impl Speaks {
     }
 }
 
-use Dialect::{Anthropic, Bedrock, Gemini, OpenAiChat, OpenAiEmbeddings, OpenAiResponses};
-use Operation::{CountTokens, Embed, Generate};
+use Dialect::{Anthropic, Bedrock, Gemini, GeminiEmbeddings, OpenAiChat, OpenAiEmbeddings, OpenAiResponses};
+use Operation::{CountTokens, Embed, EmbedOne, Generate, Models};
 
 const CHAT: Speaks = Speaks { dialect: OpenAiChat, paths: &[(Generate, "/chat/completions", "/chat/completions")] };
 const RESPONSES: Speaks = Speaks { dialect: OpenAiResponses, paths: &[(Generate, "/responses", "/responses")] };
@@ -102,7 +108,17 @@ const RESPONSES_COUNTED: Speaks = Speaks {
         (CountTokens, "/responses/input_tokens", "/responses/input_tokens"),
     ],
 };
-const EMBEDDINGS: Speaks = Speaks { dialect: OpenAiEmbeddings, paths: &[(Embed, "/embeddings", "/embeddings")] };
+const EMBEDDINGS: Speaks = Speaks {
+    dialect: OpenAiEmbeddings,
+    paths: &[(Embed, "/embeddings", "/embeddings"), (EmbedOne, "/embeddings", "/embeddings")],
+};
+const EMBED_CONTENTS: Speaks = Speaks {
+    dialect: GeminiEmbeddings,
+    paths: &[
+        (Embed, "/models/{model}:batchEmbedContents", "/models/{model}:batchEmbedContents"),
+        (EmbedOne, "/models/{model}:embedContent", "/models/{model}:embedContent"),
+    ],
+};
 const MESSAGES: Speaks = Speaks {
     dialect: Anthropic,
     paths: &[
@@ -124,12 +140,32 @@ const CONVERSE: Speaks =
 const LIKE: &[Speaks] = &[CHAT, EMBEDDINGS];
 const CHAT_ONLY: &[Speaks] = &[CHAT];
 
+const NO_QUIRKS: Quirks = Quirks { max_tokens: false, reasoning_content: false };
+
 const fn like(name: &'static str, url: &'static str) -> Provider {
-    Provider { name, url: Some(url), speaks: LIKE, key: KeyPlace::Bearer, headers: &[], tells_usage: true }
+    Provider {
+        name,
+        url: Some(url),
+        speaks: LIKE,
+        key: KeyPlace::Bearer,
+        headers: &[],
+        tells_usage: true,
+        quirks: NO_QUIRKS,
+    }
 }
 
 const fn chat(name: &'static str, url: &'static str) -> Provider {
     Provider { speaks: CHAT_ONLY, ..like(name, url) }
+}
+
+/// It knows the older name only of how long an answer may be.
+const fn older(provider: Provider) -> Provider {
+    Provider { quirks: Quirks { max_tokens: true, ..provider.quirks }, ..provider }
+}
+
+/// It wants its thoughts back with the calls of tools they led to.
+const fn thinking(provider: Provider) -> Provider {
+    Provider { quirks: Quirks { reasoning_content: true, ..provider.quirks }, ..provider }
 }
 
 static ALL: &[Provider] = &[
@@ -141,14 +177,16 @@ static ALL: &[Provider] = &[
         key: KeyPlace::Field("x-api-key"),
         headers: &[("anthropic-version", "2023-06-01")],
         tells_usage: false,
+        quirks: NO_QUIRKS,
     },
     Provider {
         name: "gemini",
         url: Some("https://generativelanguage.googleapis.com/v1beta"),
-        speaks: &[GENERATE],
+        speaks: &[GENERATE, EMBED_CONTENTS],
         key: KeyPlace::Field("x-goog-api-key"),
         headers: &[],
         tells_usage: false,
+        quirks: NO_QUIRKS,
     },
     Provider {
         name: "vertex",
@@ -159,6 +197,7 @@ static ALL: &[Provider] = &[
         key: KeyPlace::Bearer,
         headers: &[],
         tells_usage: false,
+        quirks: NO_QUIRKS,
     },
     Provider {
         name: "bedrock",
@@ -167,31 +206,32 @@ static ALL: &[Provider] = &[
         key: KeyPlace::Signature("bedrock"),
         headers: &[],
         tells_usage: false,
+        quirks: NO_QUIRKS,
     },
     Provider {
         key: KeyPlace::Field("api-key"),
         speaks: &[CHAT, RESPONSES, EMBEDDINGS],
         ..like("azure", "https://{project}.openai.azure.com/openai/v1")
     },
-    like("mistral", "https://api.mistral.ai/v1"),
+    older(like("mistral", "https://api.mistral.ai/v1")),
     chat("groq", "https://api.groq.com/openai/v1"),
-    chat("deepseek", "https://api.deepseek.com/v1"),
-    like("together_ai", "https://api.together.xyz/v1"),
-    like("openrouter", "https://openrouter.ai/api/v1"),
+    thinking(older(chat("deepseek", "https://api.deepseek.com/v1"))),
+    older(like("together_ai", "https://api.together.xyz/v1")),
+    older(like("openrouter", "https://openrouter.ai/api/v1")),
     chat("xai", "https://api.x.ai/v1"),
     like("fireworks_ai", "https://api.fireworks.ai/inference/v1"),
-    chat("perplexity", "https://api.perplexity.ai"),
+    older(chat("perplexity", "https://api.perplexity.ai")),
     chat("cerebras", "https://api.cerebras.ai/v1"),
-    like("deepinfra", "https://api.deepinfra.com/v1/openai"),
+    older(like("deepinfra", "https://api.deepinfra.com/v1/openai")),
     like("nebius", "https://api.studio.nebius.com/v1"),
-    chat("moonshot", "https://api.moonshot.ai/v1"),
-    like("cohere", "https://api.cohere.ai/compatibility/v1"),
-    like("nvidia_nim", "https://integrate.api.nvidia.com/v1"),
-    chat("sambanova", "https://api.sambanova.ai/v1"),
+    thinking(older(chat("moonshot", "https://api.moonshot.ai/v1"))),
+    older(like("cohere", "https://api.cohere.ai/compatibility/v1")),
+    older(like("nvidia_nim", "https://integrate.api.nvidia.com/v1")),
+    older(chat("sambanova", "https://api.sambanova.ai/v1")),
     like("vllm", "http://127.0.0.1:8000/v1"),
-    like("ollama", "http://127.0.0.1:11434/v1"),
-    like("lm_studio", "http://127.0.0.1:1234/v1"),
-    Provider { url: None, ..like("openai-compatible", "") },
+    older(like("ollama", "http://127.0.0.1:11434/v1")),
+    older(like("lm_studio", "http://127.0.0.1:1234/v1")),
+    older(Provider { url: None, ..like("openai-compatible", "") }),
     Provider {
         name: "anthropic-compatible",
         url: None,
@@ -199,6 +239,7 @@ static ALL: &[Provider] = &[
         key: KeyPlace::Field("x-api-key"),
         headers: &[("anthropic-version", "2023-06-01")],
         tells_usage: false,
+        quirks: NO_QUIRKS,
     },
 ];
 
@@ -217,7 +258,11 @@ mod tests {
         check("groq", OpenAiResponses, Generate, Some(OpenAiChat));
         check("anthropic", Anthropic, CountTokens, Some(Anthropic));
         check("openai", OpenAiResponses, CountTokens, Some(OpenAiResponses));
-        check("openai", Anthropic, CountTokens, None);
+        check("openai", Anthropic, CountTokens, Some(OpenAiResponses));
+        check("groq", Anthropic, CountTokens, None);
+        check("gemini", OpenAiEmbeddings, Embed, Some(GeminiEmbeddings));
+        check("gemini", GeminiEmbeddings, EmbedOne, Some(GeminiEmbeddings));
+        check("openai", GeminiEmbeddings, EmbedOne, Some(OpenAiEmbeddings));
         check("anthropic", OpenAiEmbeddings, Embed, None);
         check("groq", OpenAiEmbeddings, Embed, None);
         check("bedrock", Gemini, Generate, Some(Bedrock));

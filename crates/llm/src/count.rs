@@ -5,10 +5,12 @@
 
 use crate::dialect::Dialect;
 use crate::json::{self, Out};
+use crate::malformed::Malformed;
 
 /// The number in a provider's answer.
-pub fn read(provider: Dialect, body: &[u8]) -> Option<u64> {
-    json::find(body, &[word(provider)])?.count().ok()
+pub fn read(provider: Dialect, body: &[u8]) -> Result<u64, Malformed> {
+    let missing = || Malformed::new("an answer without a count", 0, "a number of tokens");
+    json::find(body, &[word(provider)]).ok_or_else(missing)?.count().map_err(|error| error.in_body(body))
 }
 
 /// The body of an answer.
@@ -25,7 +27,7 @@ pub fn write(caller: Dialect, tokens: u64) -> Vec<u8> {
 
 fn word(dialect: Dialect) -> &'static str {
     match dialect {
-        Dialect::Gemini => "totalTokens",
+        Dialect::Gemini | Dialect::GeminiEmbeddings => "totalTokens",
         Dialect::Bedrock => "inputTokens",
         Dialect::Anthropic | Dialect::OpenAiResponses | Dialect::OpenAiChat | Dialect::OpenAiEmbeddings => {
             "input_tokens"
@@ -39,13 +41,14 @@ mod tests {
 
     #[test]
     fn a_count_is_read_and_written() {
-        assert_eq!(read(Dialect::Anthropic, br#"{"input_tokens": 2095}"#), Some(2095));
-        assert_eq!(read(Dialect::Gemini, br#"{"totalTokens":31,"promptTokensDetails":[]}"#), Some(31));
-        assert_eq!(read(Dialect::Gemini, br#"{"totalTokens":-1}"#), None);
-        assert_eq!(read(Dialect::Anthropic, b"<html>"), None);
+        assert_eq!(read(Dialect::Anthropic, br#"{"input_tokens": 2095}"#), Ok(2095));
+        assert_eq!(read(Dialect::Gemini, br#"{"totalTokens":31,"promptTokensDetails":[]}"#), Ok(31));
+        let wrong = read(Dialect::Gemini, br#"{"totalTokens":-1}"#).unwrap_err();
+        assert_eq!(wrong.at.path, "totalTokens");
+        assert!(read(Dialect::Anthropic, b"<html>").is_err());
         assert_eq!(write(Dialect::Anthropic, 7), br#"{"input_tokens":7}"#);
         for dialect in Dialect::ALL {
-            assert_eq!(read(dialect, &write(dialect, 9)), Some(9), "{dialect}");
+            assert_eq!(read(dialect, &write(dialect, 9)), Ok(9), "{dialect}");
         }
     }
 }

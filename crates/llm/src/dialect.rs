@@ -17,6 +17,8 @@ pub enum Dialect {
     Anthropic,
     /// `POST …/models/{model}:generateContent` and `:streamGenerateContent`.
     Gemini,
+    /// `POST …/models/{model}:embedContent` and `:batchEmbedContents`.
+    GeminiEmbeddings,
     /// `POST …/model/{model}/converse` and `…/converse-stream`.
     Bedrock,
 }
@@ -28,6 +30,8 @@ pub enum Operation {
     Generate,
     /// Vectors for texts.
     Embed,
+    /// A vector for a text, where the dialect asks for that elsewhere.
+    EmbedOne,
     /// How many tokens a request would be.
     CountTokens,
     /// Which models there are, or one of them.
@@ -46,12 +50,13 @@ pub struct Target {
 }
 
 impl Dialect {
-    pub const ALL: [Dialect; 6] = [
+    pub const ALL: [Dialect; 7] = [
         Dialect::OpenAiChat,
         Dialect::OpenAiResponses,
         Dialect::OpenAiEmbeddings,
         Dialect::Anthropic,
         Dialect::Gemini,
+        Dialect::GeminiEmbeddings,
         Dialect::Bedrock,
     ];
 
@@ -63,6 +68,7 @@ impl Dialect {
             Dialect::OpenAiEmbeddings => "openai-embeddings",
             Dialect::Anthropic => "anthropic",
             Dialect::Gemini => "gemini",
+            Dialect::GeminiEmbeddings => "gemini-embeddings",
             Dialect::Bedrock => "bedrock",
         }
     }
@@ -89,8 +95,8 @@ impl fmt::Display for Dialect {
 /// Which operation of which dialect a request is for. Only the end of the path counts, since what stands before it is
 /// where somebody has put the API.
 pub fn target(method: &str, path: &str) -> Option<Target> {
-    use Dialect::{Anthropic, Bedrock, Gemini, OpenAiChat, OpenAiEmbeddings, OpenAiResponses};
-    use Operation::{CountTokens, Embed, Generate, Models};
+    use Dialect::{Anthropic, Bedrock, Gemini, GeminiEmbeddings, OpenAiChat, OpenAiEmbeddings, OpenAiResponses};
+    use Operation::{CountTokens, Embed, EmbedOne, Generate, Models};
 
     let path = path.split('?').next().unwrap_or_default().trim_end_matches('/');
     let mut steps = path.rsplit('/');
@@ -105,6 +111,8 @@ pub fn target(method: &str, path: &str) -> Option<Target> {
             "generateContent" => asks(Gemini, Generate, model, false),
             "streamGenerateContent" => asks(Gemini, Generate, model, true),
             "countTokens" => asks(Gemini, CountTokens, model, false),
+            "embedContent" => asks(GeminiEmbeddings, EmbedOne, model, false),
+            "batchEmbedContents" => asks(GeminiEmbeddings, Embed, model, false),
             _ => None,
         };
     }
@@ -124,10 +132,15 @@ pub fn target(method: &str, path: &str) -> Option<Target> {
         ("POST", _, "embeddings") => asks(OpenAiEmbeddings, Embed, deployment("/embeddings"), false),
         ("POST", _, "messages") => asks(Anthropic, Generate, None, false),
         ("POST", "messages", "count_tokens") => asks(Anthropic, CountTokens, None, false),
-        ("GET", _, "models") => asks(OpenAiChat, Models, None, false),
-        ("GET", "models", model) => asks(OpenAiChat, Models, Some(decode(model)), false),
+        ("GET", version, "models") => asks(lists(version), Models, None, false),
+        ("GET", "models", model) => asks(lists(steps.next().unwrap_or_default()), Models, Some(decode(model)), false),
         _ => None,
     }
+}
+
+/// Whose list of models it is, by the version of the API before it: Gemini's versions are no others'.
+fn lists(version: &str) -> Dialect {
+    if version.starts_with("v1beta") { Dialect::Gemini } else { Dialect::OpenAiChat }
 }
 
 /// A step of a path as it is meant.
@@ -173,7 +186,10 @@ mod tests {
         );
         check("POST", "/v1beta/models/g:streamGenerateContent?alt=sse", Some((Gemini, Generate, Some("g"), true)));
         check("POST", "/v1beta/models/g:countTokens", Some((Gemini, CountTokens, Some("g"), false)));
-        check("POST", "/v1beta/models/g:embedContent", None);
+        check("POST", "/v1beta/models/g:embedContent", Some((GeminiEmbeddings, EmbedOne, Some("g"), false)));
+        check("POST", "/v1beta/models/g:batchEmbedContents", Some((GeminiEmbeddings, Embed, Some("g"), false)));
+        check("GET", "/v1beta/models", Some((Gemini, Models, None, false)));
+        check("GET", "/brain/v1beta/models/g", Some((Gemini, Models, Some("g"), false)));
         check(
             "POST",
             "/model/anthropic.claude%3A0/converse",

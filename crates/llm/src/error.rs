@@ -108,7 +108,7 @@ pub(crate) fn event_after(
     to: &mut Vec<u8>,
 ) {
     match dialect {
-        Dialect::OpenAiChat | Dialect::OpenAiEmbeddings | Dialect::Gemini => {
+        Dialect::OpenAiChat | Dialect::OpenAiEmbeddings | Dialect::Gemini | Dialect::GeminiEmbeddings => {
             sse::write(None, to, |to| write(dialect, status, kind, message, to));
         }
         Dialect::Anthropic => sse::write(Some("error"), to, |to| write(dialect, status, kind, message, to)),
@@ -149,7 +149,7 @@ fn write(dialect: Dialect, status: u16, kind: Kind, message: &str, to: &mut Vec<
                 error.text("message", message);
             });
         }),
-        Dialect::Gemini => Out::object(to, |body| {
+        Dialect::Gemini | Dialect::GeminiEmbeddings => Out::object(to, |body| {
             body.fields("error", |error| {
                 error.number("code", status);
                 error.text("message", message);

@@ -33,6 +33,8 @@ pub struct Peek {
     /// Tokens, where the caller sends those instead of text (embeddings).
     pub tokens: usize,
     pub messages: usize,
+    /// Vectors are wanted in base64 (embeddings).
+    pub packed: bool,
     pub images: usize,
     /// The end user as the caller names him, without the quotes: `user`, `metadata.user_id`, `safety_identifier`.
     pub user: Option<Range<usize>>,
@@ -64,6 +66,8 @@ pub(crate) struct Places {
     /// The value of `stream_options`, and of `include_usage` in it.
     pub(crate) stream_options: Option<Range<usize>>,
     pub(crate) include_usage: Option<Range<usize>>,
+    /// Names of the model that stand in each of several requests, with `models/` before them.
+    pub(crate) models: Vec<Range<usize>>,
 }
 
 /// Looks at the body of a request.
@@ -81,6 +85,7 @@ fn look(dialect: Dialect, body: &[u8]) -> Result<Peek, Malformed> {
         Dialect::OpenAiEmbeddings => format::openai_embeddings::peek,
         Dialect::Anthropic => format::anthropic::peek,
         Dialect::Gemini => format::gemini::peek,
+        Dialect::GeminiEmbeddings => format::gemini_embeddings::peek,
         Dialect::Bedrock => format::bedrock::peek,
     };
     look(&mut cursor, &mut peek)?;

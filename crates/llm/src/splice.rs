@@ -26,6 +26,11 @@ pub fn splice<'b>(body: &'b [u8], peek: &Peek, change: &Splice<'_>) -> Cow<'b, [
             edits.push((at.start - 1..at.end + 1, quoted));
         }
     }
+    for at in change.model.iter().flat_map(|_| &peek.places.models) {
+        let mut quoted = Vec::with_capacity(64);
+        json::quote(&format!("models/{}", change.model.unwrap_or_default()), &mut quoted);
+        edits.push((at.start - 1..at.end + 1, quoted));
+    }
     if change.include_usage && peek.stream && !peek.usage_asked {
         edits.push(include_usage(body, peek));
     }

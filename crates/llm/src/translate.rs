@@ -8,10 +8,10 @@ use base::TokenUsage;
 
 use crate::dialect::Dialect;
 use crate::error;
-use crate::format;
+use crate::format::{self, gemini_embeddings, openai_embeddings};
 use crate::json::Value;
 use crate::malformed::Malformed;
-use crate::neutral::Losses;
+use crate::neutral::{Losses, Texts, Vectors};
 use crate::peek::peek;
 use crate::splice::{Splice, splice};
 use crate::stream::Stop;
@@ -34,6 +34,10 @@ pub struct Options<'o> {
     pub now: u64,
     /// The request is for counting its tokens, not for an answer; what comes back is read by [`crate::count`].
     pub count: bool,
+    /// Of embeddings, one vector is wanted, by itself.
+    pub one: bool,
+    /// Of embeddings, vectors are wanted in base64.
+    pub packed: bool,
     pub quirks: Quirks,
 }
 
@@ -100,19 +104,43 @@ pub fn request(from: Dialect, to: Dialect, body: &[u8], options: &Options<'_>) -
         let stream = options.stream || found.stream;
         return Ok(Translated { body: splice(body, &found, &change).into_owned(), stream, lost: Vec::new() });
     }
-    let (Some(read), Some(write)) = (format::request_reader(from), format::request_writer(to)) else {
-        return Err(Refused::Pair(from, to));
-    };
     let malformed = |error: Malformed| Refused::Malformed(error.in_body(body));
     let mut lost = Losses::default();
-    let mut request = read(Value::parse(body).map_err(malformed)?, &mut lost).map_err(malformed)?;
-    request.stream |= options.stream;
     let mut translated = Vec::with_capacity(body.len() + body.len() / 8 + 64);
-    write(&request, options, &mut lost, &mut translated);
+    let stream = match (format::request_reader(from), format::request_writer(to)) {
+        (Some(read), Some(write)) => {
+            let mut request = read(Value::parse(body).map_err(malformed)?, &mut lost).map_err(malformed)?;
+            request.stream |= options.stream;
+            write(&request, options, &mut lost, &mut translated);
+            request.stream
+        }
+        _ => {
+            let write = match to {
+                Dialect::OpenAiEmbeddings => openai_embeddings::write_request,
+                Dialect::GeminiEmbeddings => gemini_embeddings::write_request,
+                _ => return Err(Refused::Pair(from, to)),
+            };
+            let texts = texts(from, body, &mut lost).ok_or(Refused::Pair(from, to))?.map_err(malformed)?;
+            write(&texts, options, &mut translated);
+            false
+        }
+    };
     let lost = lost.named(body);
     match options.strict && !lost.is_empty() {
         true => Err(Refused::Lost(lost)),
-        false => Ok(Translated { body: translated, stream: request.stream, lost }),
+        false => Ok(Translated { body: translated, stream, lost }),
+    }
+}
+
+fn texts<'a>(from: Dialect, body: &'a [u8], lost: &mut Losses) -> Option<Result<Texts<'a>, Malformed>> {
+    match from {
+        Dialect::OpenAiEmbeddings => {
+            Some(Value::parse(body).and_then(|value| openai_embeddings::read_request(value, lost)))
+        }
+        Dialect::GeminiEmbeddings => {
+            Some(Value::parse(body).and_then(|value| gemini_embeddings::read_request(value, lost)))
+        }
+        _ => None,
     }
 }
 
@@ -123,7 +151,7 @@ pub fn answer(from: Dialect, to: Dialect, body: &[u8], options: &Options<'_>) ->
         return Ok(Answer { body: body.to_vec(), usage, stop, lost: Vec::new() });
     }
     let (Some(read), Some(write)) = (format::answer_reader(to), format::answer_writer(from)) else {
-        return Err(Malformed::new("an answer of another dialect", 0, "one that can be translated"));
+        return vectors(from, to, body, options);
     };
     let mut lost = Losses::default();
     let answer = Value::parse(body).and_then(|value| read(value, &mut lost)).map_err(|error| error.in_body(body))?;
@@ -131,6 +159,23 @@ pub fn answer(from: Dialect, to: Dialect, body: &[u8], options: &Options<'_>) ->
     write(&answer, options, &mut translated);
     let stop = answer.choices.first().and_then(|choice| choice.stop);
     Ok(Answer { body: translated, usage: answer.usage, stop, lost: lost.named(body) })
+}
+
+fn vectors(from: Dialect, to: Dialect, body: &[u8], options: &Options<'_>) -> Result<Answer, Malformed> {
+    let mut lost = Losses::default();
+    let read = |value| match to {
+        Dialect::OpenAiEmbeddings => openai_embeddings::read_answer(value, &mut lost),
+        Dialect::GeminiEmbeddings => gemini_embeddings::read_answer(value, &mut lost),
+        _ => Err(Malformed::new("an answer of another dialect", 0, "one that can be translated")),
+    };
+    let vectors: Vectors<'_> = Value::parse(body).and_then(read).map_err(|error| error.in_body(body))?;
+    let mut translated = Vec::with_capacity(body.len() + 128);
+    match from {
+        Dialect::OpenAiEmbeddings => openai_embeddings::write_answer(&vectors, options, &mut translated),
+        _ => gemini_embeddings::write_answer(&vectors, options, &mut translated),
+    }
+    let usage = vectors.tokens.map(|input| TokenUsage { input, ..TokenUsage::default() });
+    Ok(Answer { body: translated, usage, stop: Some(Stop::End), lost: lost.named(body) })
 }
 
 /// Usage and end of an answer whose body goes on as it is.

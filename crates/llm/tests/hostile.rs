@@ -71,7 +71,16 @@ proptest! {
             let spliced = splice(&body, &found, &change);
             let mut before: Value = serde_json::from_slice(&body).unwrap();
             let after: Value = serde_json::from_slice(&spliced).unwrap();
-            if found.model.is_some() {
+            if *dialect == Dialect::GeminiEmbeddings {
+                let named = Value::String(format!("models/{model}"));
+                let requests = before.as_object_mut().and_then(|it| it.get_mut("requests")).and_then(Value::as_array_mut);
+                for request in requests.into_iter().flatten().filter(|it| it.get("model").is_some()) {
+                    request["model"] = named.clone();
+                }
+                if before.get("model").is_some() {
+                    before["model"] = named;
+                }
+            } else if found.model.is_some() {
                 before["model"] = Value::String(model);
             }
             if found.stream {

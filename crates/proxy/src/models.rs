@@ -8,6 +8,7 @@
 mod answer;
 mod books;
 mod choose;
+mod count;
 mod list;
 mod send;
 mod state;
@@ -64,6 +65,9 @@ pub async fn serve(
 
 async fn walk(place: Place<'_>, asked: Asked, call: &mut Call, trip: &mut Trip) -> Result<Response, Failure> {
     let candidates = choose::order(&place, &asked, call)?;
+    if candidates.is_empty() {
+        return Ok(count::estimated(&asked, call));
+    }
     let mut account = Account::open(&place, &asked, &candidates, call, trip)?;
     let mut last = None;
     for (at, candidate) in candidates.iter().enumerate() {

@@ -3,6 +3,7 @@
 pub(crate) mod anthropic;
 pub(crate) mod bedrock;
 pub(crate) mod gemini;
+pub(crate) mod gemini_embeddings;
 pub(crate) mod openai_chat;
 pub(crate) mod openai_embeddings;
 pub(crate) mod openai_responses;
@@ -161,6 +162,7 @@ pub(crate) fn glance(dialect: Dialect, body: &[u8]) -> (Option<TokenUsage>, Opti
         Dialect::OpenAiEmbeddings => openai_embeddings::glance(body),
         Dialect::Anthropic => anthropic::glance(body),
         Dialect::Gemini => gemini::glance(body),
+        Dialect::GeminiEmbeddings => gemini_embeddings::glance(body),
         Dialect::Bedrock => bedrock::glance(body),
     }
 }

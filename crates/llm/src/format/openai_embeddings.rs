@@ -1,11 +1,15 @@
 //! OpenAI's embeddings.
 
 use base::TokenUsage;
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
 
-use crate::json::{self, Cursor, Kind};
+use crate::json::{self, Cursor, Kind, Out, Value};
 use crate::malformed::Malformed;
+use crate::neutral::{Losses, Texts, Vectors};
 use crate::peek::Peek;
 use crate::stream::Stop;
+use crate::translate::Options;
 
 pub(crate) fn peek(cursor: &mut Cursor<'_>, peek: &mut Peek) -> Result<(), Malformed> {
     // The answer is vectors, which nobody counts in tokens.
@@ -14,6 +18,7 @@ pub(crate) fn peek(cursor: &mut Cursor<'_>, peek: &mut Peek) -> Result<(), Malfo
         match &**key {
             "model" => peek.model = Some(cursor.string("the name of a model, which is a string")?.range()),
             "input" => input(cursor, peek)?,
+            "encoding_format" => peek.packed = cursor.maybe_string()?.is_some_and(|it| it.decode() == "base64"),
             "user" => peek.user = cursor.maybe_string()?.map(|text| text.range()),
             _ => cursor.skip()?,
         }
@@ -49,6 +54,83 @@ fn input(cursor: &mut Cursor<'_>, peek: &mut Peek) -> Result<(), Malformed> {
     peek.tokens += loose;
     peek.messages += usize::from(loose > 0);
     Ok(())
+}
+
+pub(crate) fn read_request<'a>(body: Value<'a>, lost: &mut Losses) -> Result<Texts<'a>, Malformed> {
+    const EXPECTED: &str = "a text or an array of texts: tokens mean something to one model only";
+    let mut fields = body.fields("an object")?;
+    fields.take("model");
+    fields.take("encoding_format");
+    let input = fields.need("input")?;
+    let texts = match input.is_array() {
+        true => input.array(EXPECTED)?.into_iter().map(|text| text.string(EXPECTED)).collect::<Result<_, _>>()?,
+        false => vec![input.string(EXPECTED)?],
+    };
+    let texts = Texts { texts, dimensions: fields.count("dimensions")? };
+    lost.rest(&fields);
+    Ok(texts)
+}
+
+pub(crate) fn write_request(texts: &Texts<'_>, options: &Options<'_>, to: &mut Vec<u8>) {
+    Out::object(to, |out| {
+        out.text("model", options.model);
+        out.items("input", &texts.texts, |text, to| json::quote(text, to));
+        if let Some(dimensions) = texts.dimensions {
+            out.number("dimensions", dimensions);
+        }
+        out.text("encoding_format", "float");
+    });
+}
+
+pub(crate) fn read_answer<'a>(body: Value<'a>, lost: &mut Losses) -> Result<Vectors<'a>, Malformed> {
+    let mut fields = body.fields("an object")?;
+    for known in ["object", "model"] {
+        fields.take(known);
+    }
+    let mut vectors = Vectors::default();
+    for item in fields.need("data")?.array("an array of embeddings")? {
+        let mut item = item.fields("an embedding, which is an object")?;
+        let numbers = item.need("embedding")?.array("an array of numbers, which is what was asked for")?;
+        vectors.vectors.push(numbers.iter().map(Value::number).collect::<Result<_, _>>()?);
+    }
+    if let Some(mut usage) = fields.fields("usage")? {
+        vectors.tokens = usage.count("prompt_tokens")?;
+    }
+    lost.rest(&fields);
+    Ok(vectors)
+}
+
+pub(crate) fn write_answer(vectors: &Vectors<'_>, options: &Options<'_>, to: &mut Vec<u8>) {
+    Out::object(to, |out| {
+        out.text("object", "list");
+        out.items("data", vectors.vectors.iter().enumerate(), |(index, vector), to| {
+            Out::object(to, |item| {
+                item.text("object", "embedding");
+                item.number("index", index);
+                match options.packed {
+                    true => item.text("embedding", &packed(vector)),
+                    false => {
+                        item.items("embedding", vector, |number, to| to.extend_from_slice(number.as_bytes()));
+                    }
+                }
+            });
+        });
+        out.text("model", options.model);
+        // SDKs read it without asking whether it is there.
+        let tokens = vectors.tokens.unwrap_or(0);
+        out.fields("usage", |usage| {
+            usage.number("prompt_tokens", tokens);
+            usage.number("total_tokens", tokens);
+        });
+    });
+}
+
+/// Numbers of four bytes, the least significant first, in base64.
+fn packed(vector: &[&str]) -> String {
+    // A number of JSON always is one.
+    let bytes: Vec<u8> =
+        vector.iter().flat_map(|number| number.parse::<f32>().unwrap_or_default().to_le_bytes()).collect();
+    STANDARD.encode(bytes)
 }
 
 /// Usage of a whole answer.

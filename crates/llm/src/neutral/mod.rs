@@ -9,11 +9,13 @@
 //! numbers as they were.
 
 mod answer;
+mod embed;
 mod event;
 mod loss;
 mod request;
 
 pub(crate) use answer::{Answer, Choice, Logprob};
+pub(crate) use embed::{Texts, Vectors};
 pub(crate) use event::{Begin, Delta, Event};
 pub(crate) use loss::Losses;
 pub(crate) use request::{

@@ -64,8 +64,8 @@ fn watch(dialect: Dialect, frame: &Frame<'_>, seen: &mut Seen) {
         Dialect::OpenAiResponses => format::openai_responses::watch(frame, seen),
         Dialect::Anthropic => format::anthropic::watch(frame, seen),
         Dialect::Gemini => format::gemini::watch(frame, seen),
-        // Has no streams.
-        Dialect::OpenAiEmbeddings => {}
+        // They have no streams.
+        Dialect::OpenAiEmbeddings | Dialect::GeminiEmbeddings => {}
         Dialect::Bedrock => format::bedrock::watch(frame, seen),
     }
 }

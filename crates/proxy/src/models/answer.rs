@@ -3,7 +3,8 @@
 use std::sync::Arc;
 
 use base::{ResponseHead, Time};
-use llm::translate;
+use llm::translate::{self, Answer};
+use llm::{Dialect, Malformed, Operation, Target};
 use transport::{Body, Response};
 
 use super::Place;
@@ -44,8 +45,7 @@ pub async fn whole(
         let (usage, _) = translate::glance(spoken, &bytes);
         (bytes, usage)
     } else {
-        let options = translate::Options { model: &asked.name, id, now, ..translate::Options::default() };
-        match translate::answer(caller, spoken, &bytes, &options) {
+        match translated(asked, spoken, &bytes, (id, now)) {
             Ok(answer) => {
                 head.headers.set("content-type", "application/json");
                 (answer.body.into(), answer.usage)
@@ -62,6 +62,24 @@ pub async fn whole(
     state.answered(ended.since(began), 1, std::time::Duration::ZERO);
     account.answered(usage, bytes.len(), ended);
     Tried::Served(Response::new(head, Body::from(bytes)))
+}
+
+/// A success in the caller's words.
+fn translated(asked: &Asked, spoken: Dialect, bytes: &[u8], (id, now): (&str, u64)) -> Result<Answer, Malformed> {
+    let Target { dialect: caller, operation, .. } = asked.target;
+    if operation == Operation::CountTokens {
+        let body = llm::count::write(caller, llm::count::read(spoken, bytes)?);
+        return Ok(Answer { body, usage: None, stop: None, lost: Vec::new() });
+    }
+    let options = translate::Options {
+        model: &asked.name,
+        id,
+        now,
+        one: operation == Operation::EmbedOne,
+        packed: asked.peek.packed,
+        ..translate::Options::default()
+    };
+    translate::answer(caller, spoken, bytes, &options)
 }
 
 /// An answer that is no success, in the caller's words.

@@ -11,6 +11,7 @@ use config::Candidate;
 use ledger::{
     CacheUse, Class, Crossed, Demand, Entry, Hold, Moment, Money, Opened, Outcome, Price, ServiceTier, Standing, Used,
 };
+use llm::Operation;
 use llm::stream::Seen;
 use policy::Spent;
 use smallvec::SmallVec;
@@ -97,6 +98,10 @@ impl Account {
         call: &Call,
         trip: &mut Trip,
     ) -> Result<Account, Failure> {
+        // Providers charge nothing for a count.
+        if asked.target.operation == Operation::CountTokens {
+            return Ok(Account(None));
+        }
         let exchange = trip.exchange.as_deref();
         let entry = entry(asked, call, exchange);
         let books = &place.local.generation.snapshot.books;

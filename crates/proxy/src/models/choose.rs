@@ -5,6 +5,7 @@ use std::sync::Arc;
 use base::{Call, ModelCall, Time};
 use config::{Candidate, Choose};
 use ledger::Money;
+use llm::Operation;
 use llm::catalogue::Speaks;
 use policy::Scope;
 use smallvec::SmallVec;
@@ -22,7 +23,8 @@ pub struct Chosen {
 
 pub type Order = SmallVec<[Chosen; 4]>;
 
-/// Those that may serve the call, the best first. Those that have failed lately come last.
+/// Those that may serve the call, the best first. Those that have failed lately come last. There are none only where
+/// nobody counts tokens, of which an estimate will do.
 pub fn order(place: &Place<'_>, asked: &Asked, call: &Call) -> Result<Order, Failure> {
     let wanted = call.model.as_deref();
     let mut order = Order::new();
@@ -37,7 +39,11 @@ pub fn order(place: &Place<'_>, asked: &Asked, call: &Call) -> Result<Order, Fai
         }
     }
     if order.is_empty() {
-        return Err(if spoken { Failure::NothingFits } else { Failure::NotSpoken });
+        return match (spoken, asked.target.operation) {
+            (true, _) => Err(Failure::NothingFits),
+            (false, Operation::CountTokens) => Ok(order),
+            (false, _) => Err(Failure::NotSpoken),
+        };
     }
     if order.len() > 1 {
         sort(place, asked, wanted, call.now, &mut order);

@@ -1,9 +1,9 @@
 //! Which models there are: `GET /v1/models` and `/v1/models/{model}`, as OpenAI has them; Anthropic's SDK reads the same
-//! fields by other names, which are there too.
+//! fields by other names, which are there too. Gemini's are at `/v1beta/models`.
 
 use base::{ResponseHead, StatusCode};
 use config::Llm;
-use llm::Target;
+use llm::{Dialect, Target};
 use transport::{Body, Response};
 
 use super::words::Failure;
@@ -12,20 +12,23 @@ pub fn answer(llm: &Llm, target: &Target) -> Result<Response, Failure> {
     let body = match &target.model {
         Some(name) => {
             llm.model(name).ok_or_else(|| Failure::UnknownModel(name.clone()))?;
-            one(name)
+            one(target.dialect, name)
         }
         None => {
             // A pattern stands for names that nobody here knows.
             let mut names: Vec<&str> = llm.models.keys().map(|name| &**name).collect();
             names.sort_unstable();
-            let all: Vec<_> = names.iter().map(|name| one(name)).collect();
-            serde_json::json!({
-                "object": "list",
-                "data": all,
-                "has_more": false,
-                "first_id": names.first(),
-                "last_id": names.last(),
-            })
+            let all: Vec<_> = names.iter().map(|name| one(target.dialect, name)).collect();
+            match target.dialect {
+                Dialect::Gemini => serde_json::json!({ "models": all }),
+                _ => serde_json::json!({
+                    "object": "list",
+                    "data": all,
+                    "has_more": false,
+                    "first_id": names.first(),
+                    "last_id": names.last(),
+                }),
+            }
         }
     };
     let mut head = ResponseHead::new(StatusCode::OK);
@@ -33,7 +36,16 @@ pub fn answer(llm: &Llm, target: &Target) -> Result<Response, Failure> {
     Ok(Response::new(head, Body::from(body.to_string().into_bytes())))
 }
 
-fn one(name: &str) -> serde_json::Value {
+fn one(dialect: Dialect, name: &str) -> serde_json::Value {
+    if dialect == Dialect::Gemini {
+        return serde_json::json!({
+            "name": format!("models/{name}"),
+            "version": "1",
+            "displayName": name,
+            "supportedGenerationMethods":
+                ["generateContent", "streamGenerateContent", "countTokens", "embedContent", "batchEmbedContents"],
+        });
+    }
     serde_json::json!({
         "id": name,
         "object": "model",

@@ -6,7 +6,7 @@ use base::{Call, Headers, Method, RequestHead, ResponseHead, Secret, Time, Versi
 use bytes::Bytes;
 use llm::catalogue::KeyPlace;
 use llm::translate::{self, Refused};
-use llm::{Dialect, Lost, Splice, sigv4};
+use llm::{Dialect, Lost, Operation, Splice, sigv4};
 use transport::{Body, Frame, Response};
 
 use super::books::Account;
@@ -205,6 +205,8 @@ fn request(asked: &Asked, chosen: &Chosen, call: &Call) -> Result<Request, Failu
             stream: asked.stream,
             include_usage,
             max_output: Some(chosen.candidate.max_output).filter(|most| *most > 0),
+            count: asked.target.operation == Operation::CountTokens,
+            quirks: chosen.candidate.provider.row.quirks,
             ..translate::Options::default()
         };
         let translated =

@@ -39,6 +39,11 @@ pub(crate) fn ask(body: &Value) -> Result<Ask, Wrong> {
     Ok(ask)
 }
 
+pub(crate) fn count(body: &Value) -> Result<(String, Value, u32), Wrong> {
+    let ask = ask(body)?;
+    Ok((ask.model, json!({"object": "response.input_tokens", "input_tokens": ask.input}), ask.input))
+}
+
 pub(crate) fn whole(ask: &Ask, script: &Script) -> Value {
     response(ask, script, Some(script.stop))
 }

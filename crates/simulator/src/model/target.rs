@@ -82,6 +82,7 @@ impl Target {
             }
             [.., "chat", "completions"] => new(Vendor::OpenAi, Service::Chat),
             [.., "responses"] => new(Vendor::OpenAi, Service::Responses),
+            [.., "responses", "input_tokens"] => new(Vendor::OpenAi, Service::Count),
             [.., "embeddings"] => new(Vendor::OpenAi, Service::Embeddings),
             [.., "messages"] => new(Vendor::Anthropic, Service::Messages),
             [.., "messages", "count_tokens"] => new(Vendor::Anthropic, Service::Count),
@@ -115,6 +116,7 @@ impl Target {
             (Service::EmbedContent, _) => Some(embed::gemini(named, body)),
             (Service::EmbedContents, _) => Some(embed::gemini_batch(named, body)),
             (Service::Count, Vendor::Gemini) => Some(gemini::count(named, body)),
+            (Service::Count, Vendor::OpenAi) => Some(responses::count(body)),
             (Service::Count, _) => Some(anthropic::count(body)),
             (Service::Models, Vendor::OpenAi) => Some(Ok((named, chat::models(), 0))),
             (Service::Models, Vendor::Anthropic) => Some(Ok((named, anthropic::models(), 0))),

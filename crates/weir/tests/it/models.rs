@@ -81,6 +81,40 @@ fn a_call_is_answered_in_the_words_of_its_caller_whoever_serves_it() {
 }
 
 #[test]
+fn tokens_are_counted_by_whoever_can_count() {
+    let provider = Simulator::start(Options::provider("models")).unwrap();
+    let (folder, kinds) = (folder(), ["openai", "anthropic", "gemini", "bedrock"]);
+    let models = kinds.map(|kind| format!("{kind}: {kind}/m")).join(", ");
+    let more = format!(
+        "models: {{ {models} }}\nledger: {{ data: {} }}\nbudgets: {{ all: {{ per: organisation, amount: 1 USD }} }}",
+        folder.path("books").display()
+    );
+    let gateway = Gateway::start_in(&folder, &document(&provider, &more));
+    let (user, text) = ("user", "How much is this?");
+    for kind in kinds {
+        let conversation = json!({ "model": kind, "messages": [{ "role": user, "content": text }] });
+        let contents = json!({ "contents": [{ "role": user, "parts": [{ "text": text }] }] });
+        let input = json!({ "model": kind, "input": text });
+        for (path, body, word) in [
+            ("/v1/messages/count_tokens".to_owned(), &conversation, "input_tokens"),
+            (format!("/v1beta/models/{kind}:countTokens"), &contents, "totalTokens"),
+            ("/v1/responses/input_tokens".to_owned(), &input, "input_tokens"),
+        ] {
+            let answer = post(&gateway, &path, body);
+            assert_eq!(answer.status, 200, "{kind} {path}: {}", answer.text());
+            let (told, counted) = (answer.header("weir-estimated"), answer.json()[word].as_u64().unwrap());
+            match kind {
+                "bedrock" => assert_eq!(told, Some("tokens"), "{path}"),
+                _ => assert_eq!((told, counted > 0), (None, true), "{kind} {path}: {}", answer.text()),
+            }
+        }
+    }
+    assert_eq!(provider.books().len(), 9, "Bedrock was not asked");
+    drop(gateway);
+    assert_eq!(entries(&folder).len(), 0, "a count costs nothing");
+}
+
+#[test]
 fn what_is_wrong_is_said_in_the_callers_dialect() {
     let provider = Simulator::start(Options::provider("models")).unwrap();
     let gateway = Gateway::start_in(&folder(), &document(&provider, "models: { m: openai/m }"));
@@ -366,9 +400,9 @@ models: {{ m: openai/gpt-4o }}",
 
 #[track_caller]
 fn through(script: &str, kind: &str) {
-    // Lists of models, embeddings and counts: what only some providers can be asked.
-    let own = script.starts_with(kind);
-    let left_out: &[&str] = if own { &[] } else { &["extras"] };
+    // Lists of models, counts and, but for Anthropic's SDKs, embeddings, which not all providers have.
+    let embeds = !script.starts_with("anthropic") && matches!(kind, "anthropic" | "bedrock");
+    let left_out: &[&str] = if embeds { &["extras"] } else { &[] };
     let provider = Simulator::start(Options::provider("models")).unwrap();
     // The key that the scripts show, unless they show a wrong one on purpose.
     let hash = "sha256:2c70e12b7a0646f92279f427c7b38e7334d8e5389cff167a1dc30e73f826b683";
@@ -413,5 +447,27 @@ fn openai_of_node_through_weir() {
 fn anthropic_of_node_through_weir() {
     for kind in ["anthropic", "openai", "gemini", "bedrock"] {
         through("anthropic.mjs", kind);
+    }
+}
+
+/// Who wrote that provider knew nothing of us: what we send it in each dialect, and what we make of its answers, has another's
+/// word for it that it is right.
+#[test]
+fn sdks_through_weir_to_a_provider_that_is_not_ours() {
+    let Some(aimock) = sdk::Aimock::start() else { return };
+    for (kind, base) in [("openai", "/v1"), ("anthropic", ""), ("gemini", "/v1beta")] {
+        let more = format!(
+            "providers: {{ other: {{ kind: {kind}, upstream: '{}{base}', keys: file:key }} }}
+models: {{ gpt-4o: other/gpt-4o }}
+apis: {{ models: {{ llm: {{}} }} }}",
+            aimock.url
+        );
+        let gateway = Gateway::start_in(&folder(), &more);
+        // Of its Gemini's words, which pass unchanged, Google's SDK does not know how a call of a tool ends.
+        let own = ["content tools", "content parallel"];
+        let left_out = [&sdk::BEYOND_AIMOCK[..], if kind == "gemini" { &own } else { &[] }].concat();
+        for script in ["openai_sdk.py", "anthropic.mjs", "google_sdk.py"] {
+            sdk::run(script, &gateway.url(), "gpt-4o", &left_out);
+        }
     }
 }

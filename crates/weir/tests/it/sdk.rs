@@ -132,14 +132,14 @@ fn anthropic_for_node() {
 // === A provider that is not ours ===
 
 /// aimock, with answers to the scenarios that need no words of the simulator's.
-struct Aimock {
+pub struct Aimock {
     process: Child,
-    url: String,
+    pub url: String,
 }
 
 /// What it has no answer to, or none as its model has it: its responses carry no numbers of their events, and its Gemini ends
 /// with a reason that Google's SDK does not know.
-const BEYOND_AIMOCK: [&str; 17] = [
+pub const BEYOND_AIMOCK: [&str; 17] = [
     "long-stream",
     "length",
     "length-stream",
@@ -160,7 +160,7 @@ const BEYOND_AIMOCK: [&str; 17] = [
 ];
 
 impl Aimock {
-    fn start() -> Option<Aimock> {
+    pub fn start() -> Option<Aimock> {
         let program = Path::new(ROOT).join("target/test-node/node_modules/@copilotkit/aimock/dist/cli.js");
         if !program.exists() {
             eprintln!("left out: no aimock; scripts/test-setup.sh installs it");

@@ -1,0 +1,130 @@
+//! Gemini's embeddings: `embedContent` for one text, `batchEmbedContents` for several.
+
+use std::borrow::Cow;
+
+use base::TokenUsage;
+
+use crate::json::{self, Cursor, Out, Value};
+use crate::malformed::Malformed;
+use crate::neutral::{Losses, Texts, Vectors};
+use crate::peek::Peek;
+use crate::stream::Stop;
+use crate::translate::Options;
+
+pub(crate) fn peek(cursor: &mut Cursor<'_>, peek: &mut Peek) -> Result<(), Malformed> {
+    // The answer is vectors, which nobody counts in tokens.
+    peek.max_output = Some(0);
+    one(cursor, peek, true)
+}
+
+/// A request for one text; a request for several has several of them in it.
+fn one(cursor: &mut Cursor<'_>, peek: &mut Peek, outermost: bool) -> Result<(), Malformed> {
+    cursor.object("an object", |cursor, key, _| match &**key {
+        "requests" if outermost => {
+            cursor.array("an array of requests, each for one text", |cursor| one(cursor, peek, false))
+        }
+        "content" => {
+            peek.messages += 1;
+            cursor.skip()
+        }
+        "model" => {
+            let model = cursor.string("the name of a model, which is a string")?;
+            peek.places.models.push(model.range());
+            Ok(())
+        }
+        _ => cursor.skip(),
+    })
+}
+
+pub(crate) fn read_request<'a>(body: Value<'a>, lost: &mut Losses) -> Result<Texts<'a>, Malformed> {
+    let mut fields = body.fields("an object")?;
+    let mut texts = Texts::default();
+    match fields.array("requests")? {
+        Some(requests) => {
+            for request in requests {
+                let mut fields = request.fields("an object")?;
+                read_one(&mut fields, &mut texts)?;
+                lost.rest(&fields);
+            }
+        }
+        None => read_one(&mut fields, &mut texts)?,
+    }
+    lost.rest(&fields);
+    Ok(texts)
+}
+
+fn read_one<'a>(fields: &mut json::Fields<'a>, texts: &mut Texts<'a>) -> Result<(), Malformed> {
+    // It stands in the path.
+    fields.take("model");
+    let mut content = fields.need("content")?.fields("a content, which is an object")?;
+    let mut text = Cow::Borrowed("");
+    for part in content.need("parts")?.array("an array of parts")? {
+        let part = part.fields("a part, which is an object")?.need_string("text")?;
+        text = if text.is_empty() { part } else { Cow::Owned(text.into_owned() + &part) };
+    }
+    texts.texts.push(text);
+    texts.dimensions = fields.count("outputDimensionality")?.or(texts.dimensions);
+    Ok(())
+}
+
+pub(crate) fn write_request(texts: &Texts<'_>, options: &Options<'_>, to: &mut Vec<u8>) {
+    let model = format!("models/{}", options.model);
+    Out::object(to, |out| {
+        out.items("requests", &texts.texts, |text, to| {
+            Out::object(to, |out| {
+                out.text("model", &model);
+                out.fields("content", |content| {
+                    content.items("parts", [text], |text, to| Out::object(to, |part| part.text("text", text)));
+                });
+                if let Some(dimensions) = texts.dimensions {
+                    out.number("outputDimensionality", dimensions);
+                }
+            });
+        });
+    });
+}
+
+pub(crate) fn read_answer<'a>(body: Value<'a>, lost: &mut Losses) -> Result<Vectors<'a>, Malformed> {
+    let mut fields = body.fields("an object")?;
+    let mut vectors = Vectors::default();
+    let embeddings = match fields.array("embeddings")? {
+        Some(embeddings) => embeddings,
+        None => vec![fields.need("embedding")?],
+    };
+    for embedding in embeddings {
+        let mut embedding = embedding.fields("an object")?;
+        let values = embedding.need("values")?.array("an array of numbers")?;
+        vectors.vectors.push(values.iter().map(Value::number).collect::<Result<_, _>>()?);
+    }
+    if let Some(mut usage) = fields.fields("usageMetadata")? {
+        vectors.tokens = usage.count("promptTokenCount")?;
+    }
+    lost.rest(&fields);
+    Ok(vectors)
+}
+
+pub(crate) fn write_answer(vectors: &Vectors<'_>, options: &Options<'_>, to: &mut Vec<u8>) {
+    let values = |vector: &[&str], to: &mut Vec<u8>| {
+        Out::object(to, |out| {
+            out.items("values", vector, |number, to| to.extend_from_slice(number.as_bytes()));
+        });
+    };
+    Out::object(to, |out| {
+        match vectors.vectors.first() {
+            Some(vector) if options.one => values(vector, out.key("embedding")),
+            _ => out.items("embeddings", &vectors.vectors, |vector, to| values(vector, to)),
+        }
+        if let Some(tokens) = vectors.tokens {
+            out.fields("usageMetadata", |usage| {
+                usage.number("promptTokenCount", tokens);
+                usage.number("totalTokenCount", tokens);
+            });
+        }
+    });
+}
+
+/// Usage of a whole answer. Not every version of the API tells it.
+pub(crate) fn glance(body: &[u8]) -> (Option<TokenUsage>, Option<Stop>) {
+    let input = json::find(body, &["usageMetadata", "promptTokenCount"]).and_then(|count| count.count().ok());
+    (input.map(|input| TokenUsage { input, ..TokenUsage::default() }), Some(Stop::End))
+}
