@@ -1,23 +1,28 @@
 //! The journal: every entry of the ledger, in append-only files on the node.
 //!
-//! One thread writes; whoever has an entry hands it over without waiting and without a system call, unless the writer
-//! sleeps. What was handed over is written and synced together, and only then acknowledged: the process may be killed at
-//! any moment, and no entry that was acknowledged is lost or counted twice.
+//! Whoever has an entry puts it, without waiting and without a system call, into memory that the kernel has: a killed process
+//! has lost nothing that was handed over. One thread takes it from there, writes and syncs what has gathered, and only then
+//! acknowledges: what was acknowledged outlives the machine, too. Nothing is counted twice.
 //!
 //! A crate of its own, since it does what `ledger` must not be able to do: files, threads, clocks.
-#![forbid(unsafe_code)]
+#![deny(unsafe_code)]
 
 mod folder;
+mod handle;
+mod memory;
 mod open;
 mod reader;
+mod ring;
 mod segment;
+mod spool;
 mod writer;
 
 use std::time::Duration;
 
+pub use handle::{Handle, Rejected, Ticket};
 pub use open::{Journal, OpenError, Recovery, Torn};
 pub use reader::{Id, Reader, read};
-pub use writer::{Handle, Rejected, State, Ticket};
+pub use writer::State;
 
 /// How a journal is kept.
 #[derive(Clone, Debug)]
@@ -28,13 +33,14 @@ pub struct Settings {
     pub segment: u64,
     /// Files all of whose entries are older are deleted; none if it is not given.
     pub keep: Option<Duration>,
-    /// How many records wait in memory, at most, while the disk does not take them. Beyond, they are rejected.
-    pub backlog: usize,
+    /// How many bytes wait for each handle, at most, while the disk does not take them: the size of its file, and of memory
+    /// as far as they wait. Beyond, records are rejected. Never less than 256 KiB.
+    pub spool: u64,
 }
 
 impl Default for Settings {
     fn default() -> Settings {
-        Settings { commit: Duration::from_millis(5), segment: 64 << 20, keep: None, backlog: 65_536 }
+        Settings { commit: Duration::from_millis(5), segment: 64 << 20, keep: None, spool: 4 << 20 }
     }
 }
 

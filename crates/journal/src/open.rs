@@ -4,19 +4,23 @@ use std::collections::BTreeMap;
 use std::fs::{self, File};
 use std::io;
 use std::path::{Path, PathBuf};
-use std::sync::mpsc;
+use std::sync::{Arc, mpsc};
 use std::thread;
 
-use ledger::{Class, Moment, Opened, Record};
+use ledger::{Entry, Moment, Record};
 
+use crate::handle::{Control, Handle, Message, Shared, Source};
 use crate::segment::Frames;
-use crate::writer::{Handle, Message, Shared, State, Writer};
-use crate::{Settings, folder, reader};
+use crate::writer::{State, Writer};
+use crate::{Settings, folder, reader, spool};
 
-/// A journal that is written to. Ends when it is closed: dropped, it loses what was not synced.
-#[must_use = "a journal that is not closed may lose what was handed over last"]
+/// A journal that is written to. Ends when it is closed: dropped, it leaves to whoever opens it next what was not synced.
+#[must_use = "a journal that is not closed leaves what was handed over last to the next process"]
 pub struct Journal {
-    handle: Handle,
+    slot: PathBuf,
+    /// Of each ring.
+    bytes: u64,
+    control: Control,
     thread: Option<thread::JoinHandle<()>>,
     /// With the sequence it makes the id of an entry.
     pub writer: u64,
@@ -31,6 +35,8 @@ pub struct Recovery {
     pub torn: Vec<Torn>,
     /// Bytes in the midst of files that are not as they were written; passed over.
     pub damaged: u64,
+    /// Records that the last process had handed over, and nobody had written yet.
+    pub spooled: u64,
     /// Reservations that nothing settles. Each is booked now, as it was reserved.
     pub crashed: u64,
 }
@@ -60,7 +66,7 @@ impl Journal {
         path: &Path,
         settings: Settings,
         since: Option<Moment>,
-        mut replay: impl FnMut(&ledger::Entry),
+        mut replay: impl FnMut(&Entry),
         told: impl FnMut(&State) + Send + 'static,
     ) -> Result<(Journal, Recovery), OpenError> {
         let failed = |source| OpenError::Io { folder: path.to_owned(), source };
@@ -78,7 +84,7 @@ impl Journal {
             }
             let Some(lock) = folder::lock(&slot).map_err(failed)? else {
                 // Another process writes there; what it still has open is its own affair.
-                let _ = replay_all(&slot, since, &mut recovery, &mut replay).map_err(failed)?;
+                let _ = replay_all(&slot, since, false, &mut recovery, &mut replay).map_err(failed)?;
                 continue;
             };
             let told: Box<dyn FnMut(&State) + Send> = match (&ours, told.take()) {
@@ -96,15 +102,24 @@ impl Journal {
         ours.map(|journal| (journal, recovery)).ok_or_else(|| OpenError::Taken(path.to_owned()))
     }
 
-    /// For whoever has entries; any number of them.
+    /// For a thread that has entries. If the disk has no space for what it hands over, that is told, and it stays in memory.
     pub fn handle(&self) -> Handle {
-        self.handle.clone()
+        let open = Arc::new(());
+        let (producer, ring, file) = match spool::make(&self.slot, self.bytes) {
+            Ok((producer, ring, path)) => (producer, ring, Ok(path)),
+            Err(error) => {
+                let (producer, ring) = spool::without_file(self.bytes);
+                (producer, ring, Err(error))
+            }
+        };
+        self.control.send(Message::Ring(Source { ring, file, open: open.clone() }));
+        Handle::new(producer, self.control.clone(), open)
     }
 
     /// Writes and syncs what was handed over, and ends. False if that was not possible.
     pub fn close(mut self) -> bool {
-        let written = self.handle.flush();
-        self.handle.send(Message::End);
+        let written = self.control.flush();
+        self.control.send(Message::End);
         if let Some(thread) = self.thread.take() {
             let _ = thread.join();
         }
@@ -119,25 +134,61 @@ fn open_slot(
     settings: Settings,
     since: Option<Moment>,
     recovery: &mut Recovery,
-    replay: &mut impl FnMut(&ledger::Entry),
+    replay: &mut impl FnMut(&Entry),
     told: Box<dyn FnMut(&State) + Send>,
 ) -> io::Result<Journal> {
     let writer = folder::writer(slot)?;
-    let (tail, next) = tail(slot, recovery)?;
-    let open = replay_all(slot, since, recovery, replay)?;
-    let (sender, receiver) = mpsc::channel();
-    let shared = Shared::new();
-    let handle = Handle::new(sender, shared.clone(), settings.backlog);
-    for opened in open.into_values() {
-        let entry = opened.crashed();
+    let (tail, first) = tail(slot, recovery)?;
+    let open = replay_all(slot, since, true, recovery, replay)?;
+    let old = spool::paths(slot)?;
+    // What is in a segment, too, is there already.
+    let (mut next, mut batch) = (first, Vec::new());
+    for left in spool::left(slot)?.into_iter().filter(|it| it.sequence >= first) {
+        batch.extend_from_slice(&left.frame);
+        next = left.sequence + 1;
+        recovery.spooled += 1;
+    }
+    for entry in open.into_values() {
         replay(&entry);
         recovery.crashed += 1;
-        // The writer has not begun, and there is room for as many as were open at once.
-        let _ = handle.push(Record::Entry(entry));
+        entry.encode(next, &mut batch);
+        next += 1;
     }
-    let thread = Writer::new(slot.to_owned(), tail, next, settings, receiver, shared, told, lock);
+    let (file, synced) = match tail {
+        Some((path, end)) => (File::options().write(true).open(path).ok(), end),
+        None => (None, 0),
+    };
+    if batch.is_empty() {
+        for path in &old {
+            let _ = fs::remove_file(path);
+        }
+    }
+    let (sender, messages) = mpsc::channel();
+    let shared =
+        Arc::new(Shared { next: next.into(), durable: (first - 1).into(), rejected: 0.into(), asleep: false.into() });
+    let thread = Writer {
+        folder: slot.to_owned(),
+        settings: settings.clone(),
+        messages,
+        shared: shared.clone(),
+        told,
+        _lock: lock,
+        file,
+        synced,
+        next,
+        batch,
+        first,
+        old,
+        rings: Vec::new(),
+        flushes: Vec::new(),
+        ends: false,
+        trouble: false,
+        lost: 0,
+        behind: None,
+    };
     let thread = thread::Builder::new().name("journal".to_owned()).spawn(move || thread.run())?;
-    Ok(Journal { handle, thread: Some(thread), writer })
+    let control = Control::new(shared, sender, thread.thread().clone());
+    Ok(Journal { slot: slot.to_owned(), bytes: settings.spool, control, thread: Some(thread), writer })
 }
 
 /// Finds the last file and where its last whole record ends, and cuts off what is behind; and the next sequence.
@@ -171,23 +222,21 @@ fn tail(path: &Path, recovery: &mut Recovery) -> io::Result<(Option<(PathBuf, u6
 fn replay_all(
     path: &Path,
     since: Option<Moment>,
+    ended: bool,
     recovery: &mut Recovery,
-    replay: &mut impl FnMut(&ledger::Entry),
-) -> io::Result<BTreeMap<u64, Opened>> {
-    let mut open: BTreeMap<u64, Opened> = BTreeMap::new();
-    let mut reader = reader::read_slot(path, since)?;
+    replay: &mut impl FnMut(&Entry),
+) -> io::Result<BTreeMap<u64, Entry>> {
+    let mut open: BTreeMap<u64, Entry> = BTreeMap::new();
+    let mut reader = reader::read_slot(path, since, ended)?;
     for record in &mut reader {
         match record?.1 {
-            Record::Opened(opened) => {
-                open.insert(opened.hold, opened);
+            Record::Opened(worst) => {
+                open.insert(worst.hold, worst);
             }
             Record::Entry(entry) => {
                 recovery.entries += 1;
                 replay(&entry);
-                // After the others there is another attempt.
-                if !matches!(entry.class, Class::Retry | Class::Duplicate | Class::Guard) {
-                    open.remove(&entry.hold);
-                }
+                open.remove(&entry.hold);
             }
         }
     }

@@ -1,17 +1,19 @@
-//! The thread that writes, and what the others hand it.
+//! The thread that writes: takes from the rings what was handed over, in the order of its sequence, writes and syncs it
+//! together, and only then gives the rings' words free.
 
 use std::fs::{self, File};
 use std::io::{self, Seek, SeekFrom, Write};
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::sync::atomic::AtomicU64;
-use std::sync::atomic::Ordering::{Acquire, Relaxed, Release};
-use std::sync::mpsc::{self, Receiver, Sender, TryRecvError};
+use std::sync::atomic::Ordering::{Relaxed, Release, SeqCst};
+use std::sync::atomic::fence;
+use std::sync::mpsc::{Receiver, Sender, TryRecvError};
 use std::thread;
-use std::time::{Duration, SystemTime};
+use std::time::{Duration, Instant, SystemTime};
 
-use ledger::{Entry, Moment, Opened, Record};
+use ledger::Moment;
 
+use crate::handle::{Message, Shared, Source};
 use crate::{Settings, folder, segment};
 
 /// Whether entries can be written.
@@ -19,226 +21,136 @@ use crate::{Settings, folder, segment};
 pub enum State {
     /// They can, again.
     Writing,
-    /// There is no space. What is handed over waits in memory, as far as there is room.
+    /// There is no space. What is handed over waits, as far as there is room.
     Full(io::Error),
     /// The disk refuses for another reason.
     Failing(io::Error),
-}
-
-/// Hands records over. As many as one likes, on any thread.
-#[derive(Clone)]
-pub struct Handle {
-    sender: Sender<Message>,
-    shared: Arc<Shared>,
-    backlog: u64,
-}
-
-/// What was handed over, to ask for later.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub struct Ticket(u64);
-
-/// There is no room for it: the disk has not taken anything for a while.
-#[derive(Clone, Debug, PartialEq, thiserror::Error)]
-#[error("the journal takes no more entries: as many as may wait are waiting for the disk")]
-pub struct Rejected(pub Box<Record>);
-
-#[expect(clippy::large_enum_variant, reason = "nearly all are records, and a box is what handing over would cost most")]
-pub(crate) enum Message {
-    Record(u64, Record),
-    /// All that came before is durable, or cannot be.
-    Flush(Sender<bool>),
-    End,
-}
-
-#[derive(Debug)]
-pub(crate) struct Shared {
-    handed: AtomicU64,
-    taken: AtomicU64,
-    /// All tickets up to this are durable.
-    durable: AtomicU64,
-    rejected: AtomicU64,
+    /// The disk takes less than is handed over, and so many records found no room and are lost.
+    Behind(u64),
+    /// What is handed over waits in memory that a killed process loses, since no file could be had.
+    Unspooled(io::Error),
 }
 
 pub(crate) struct Writer {
-    folder: PathBuf,
-    settings: Settings,
-    receiver: Receiver<Message>,
-    shared: Arc<Shared>,
-    told: Box<dyn FnMut(&State) + Send>,
-    _lock: File,
-    file: Option<File>,
+    pub(crate) folder: PathBuf,
+    pub(crate) settings: Settings,
+    pub(crate) messages: Receiver<Message>,
+    pub(crate) shared: Arc<Shared>,
+    pub(crate) told: Box<dyn FnMut(&State) + Send>,
+    pub(crate) _lock: File,
+    pub(crate) file: Option<File>,
     /// How much of the file is synced; what is behind may be anything.
-    synced: u64,
-    next: u64,
-    /// Encoded and not synced.
-    batch: Vec<u8>,
-    /// How many records that is, and their tickets.
-    tickets: Vec<u64>,
-    /// Durable, and beyond a ticket that is not: cores are not in step.
-    ahead: Vec<u64>,
-    trouble: bool,
+    pub(crate) synced: u64,
+    /// What comes next into the batch.
+    pub(crate) next: u64,
+    /// Taken and not synced.
+    pub(crate) batch: Vec<u8>,
+    /// The sequence of its first record.
+    pub(crate) first: u64,
+    /// Spools of those before, whose records are in the first batch.
+    pub(crate) old: Vec<PathBuf>,
+    pub(crate) rings: Vec<Source>,
+    pub(crate) flushes: Vec<(u64, Sender<bool>)>,
+    pub(crate) ends: bool,
+    pub(crate) trouble: bool,
+    /// How many rejected records were told, and when last.
+    pub(crate) lost: u64,
+    pub(crate) behind: Option<Instant>,
 }
 
-/// How many records are written at once, at most.
-const MOST: usize = 4096;
+/// How many bytes are written at once, about.
+const MOST: usize = 1 << 20;
 /// How many times the writer looks for more before it sleeps, and the next one must wake it.
 const LINGER: u32 = 20;
 /// How long it waits after the disk refused.
 const AGAIN: Duration = Duration::from_millis(250);
-
-// === impl Handle ===
-
-impl Handle {
-    pub(crate) fn new(sender: Sender<Message>, shared: Arc<Shared>, backlog: usize) -> Handle {
-        Handle { sender, shared, backlog: backlog as u64 }
-    }
-
-    /// Hands over what a call cost. Does not wait.
-    pub fn append(&self, entry: Entry) -> Result<Ticket, Rejected> {
-        self.push(Record::Entry(entry))
-    }
-
-    /// Hands over what a call may cost, before it; see [`Opened`].
-    pub fn open(&self, opened: Opened) -> Result<Ticket, Rejected> {
-        self.push(Record::Opened(opened))
-    }
-
-    pub(crate) fn push(&self, record: Record) -> Result<Ticket, Rejected> {
-        let Shared { handed, taken, durable: _, rejected } = &*self.shared;
-        if handed.load(Relaxed).saturating_sub(taken.load(Relaxed)) >= self.backlog {
-            rejected.fetch_add(1, Relaxed);
-            return Err(Rejected(Box::new(record)));
-        }
-        let ticket = handed.fetch_add(1, Relaxed) + 1;
-        match self.sender.send(Message::Record(ticket, record)) {
-            Ok(()) => Ok(Ticket(ticket)),
-            Err(mpsc::SendError(Message::Record(_, record))) => {
-                rejected.fetch_add(1, Relaxed);
-                Err(Rejected(Box::new(record)))
-            }
-            Err(_) => Ok(Ticket(ticket)),
-        }
-    }
-
-    /// It is on the disk, with all that was handed over before it.
-    pub fn is_durable(&self, Ticket(ticket): Ticket) -> bool {
-        self.shared.durable.load(Acquire) >= ticket
-    }
-
-    /// Waits until all that was handed over is durable. False if the disk does not take it.
-    pub fn flush(&self) -> bool {
-        let (sender, receiver) = mpsc::channel();
-        self.send(Message::Flush(sender));
-        receiver.recv().unwrap_or(false)
-    }
-
-    /// Records that were handed over and are not yet durable.
-    pub fn waiting(&self) -> u64 {
-        self.shared.handed.load(Relaxed).saturating_sub(self.shared.durable.load(Relaxed))
-    }
-
-    /// Records that nobody wrote down, since there was no room.
-    pub fn rejected(&self) -> u64 {
-        self.shared.rejected.load(Relaxed)
-    }
-
-    pub(crate) fn send(&self, message: Message) {
-        let _ = self.sender.send(message);
-    }
-}
-
-impl Shared {
-    pub(crate) fn new() -> Arc<Shared> {
-        Arc::new(Shared { handed: 0.into(), taken: 0.into(), durable: 0.into(), rejected: 0.into() })
-    }
-}
-
-// === impl Writer ===
+/// How long it must lose nothing to be well again.
+const CALM: Duration = Duration::from_secs(1);
 
 impl Writer {
-    #[expect(clippy::too_many_arguments, reason = "called once, with all that a writer is")]
-    pub(crate) fn new(
-        folder: PathBuf,
-        tail: Option<(PathBuf, u64)>,
-        next: u64,
-        settings: Settings,
-        receiver: Receiver<Message>,
-        shared: Arc<Shared>,
-        told: Box<dyn FnMut(&State) + Send>,
-        lock: File,
-    ) -> Writer {
-        let (file, synced) = match tail {
-            Some((path, end)) => (File::options().write(true).open(path).ok(), end),
-            None => (None, 0),
-        };
-        Writer {
-            folder,
-            settings,
-            receiver,
-            shared,
-            told,
-            _lock: lock,
-            file,
-            synced,
-            next,
-            batch: Vec::new(),
-            tickets: Vec::new(),
-            ahead: Vec::new(),
-            trouble: false,
-        }
-    }
-
     pub(crate) fn run(mut self) {
         self.forget_old();
         let mut idle = 0;
         loop {
-            let mut flushes = Vec::new();
-            let mut ends = false;
-            if self.tickets.is_empty() && idle >= LINGER {
-                match self.receiver.recv() {
-                    Ok(message) => ends |= self.take(message, &mut flushes),
-                    Err(mpsc::RecvError) => return,
-                }
+            if idle >= LINGER && self.behind.is_none() {
+                self.sleep();
             }
             // While it sleeps so, nobody has to wake it: handing over is free of system calls.
-            if flushes.is_empty() && !ends && !self.trouble {
-                thread::sleep(self.settings.commit);
+            if self.flushes.is_empty() && !self.ends && !self.trouble {
+                thread::park_timeout(self.settings.commit);
             }
-            while self.tickets.len() < MOST && !ends {
-                match self.receiver.try_recv() {
-                    Ok(message) => ends |= self.take(message, &mut flushes),
-                    Err(TryRecvError::Empty) => break,
-                    Err(TryRecvError::Disconnected) => ends = true,
-                }
-            }
-            idle = if self.tickets.is_empty() { idle + 1 } else { 0 };
+            self.listen();
+            self.gather();
+            idle = if self.batch.is_empty() { idle + 1 } else { 0 };
             let written = self.commit();
-            for flush in flushes {
-                let _ = flush.send(written);
+            self.answer(written);
+            self.tell_lost();
+            if written {
+                self.close_rings();
             }
-            if ends {
-                return;
+            let all = self.rings.iter().all(|it| it.ring.is_empty());
+            if self.ends && (all || !written) {
+                return self.end();
             }
             if !written {
-                thread::sleep(AGAIN);
+                thread::park_timeout(AGAIN);
             }
         }
     }
 
-    /// True if there is nothing more to come.
-    fn take(&mut self, message: Message, flushes: &mut Vec<Sender<bool>>) -> bool {
-        match message {
-            Message::Record(ticket, record) => {
-                record.encode(self.next, &mut self.batch);
-                self.next += 1;
-                self.tickets.push(ticket);
-                false
+    /// Until there is something.
+    fn sleep(&mut self) {
+        self.shared.asleep.store(true, Relaxed);
+        fence(SeqCst);
+        // Whoever sends a message wakes it, also if that was before.
+        if self.rings.iter().all(|it| it.ring.is_empty()) && self.shared.asleep.load(Relaxed) {
+            thread::park();
+        }
+        self.shared.asleep.store(false, Relaxed);
+    }
+
+    fn listen(&mut self) {
+        loop {
+            match self.messages.try_recv() {
+                Ok(Message::Ring(source)) => {
+                    let Source { ring, file, open } = source;
+                    let file = file.map_err(|error| {
+                        let kind = error.kind();
+                        (self.told)(&State::Unspooled(error));
+                        io::Error::from(kind)
+                    });
+                    self.rings.push(Source { ring, file, open });
+                }
+                Ok(Message::Flush(until, sender)) => self.flushes.push((until, sender)),
+                Ok(Message::End) | Err(TryRecvError::Disconnected) => {
+                    self.ends = true;
+                    return;
+                }
+                Err(TryRecvError::Empty) => return,
             }
-            Message::Flush(sender) => {
-                flushes.push(sender);
-                false
+        }
+    }
+
+    /// Takes what follows, from whichever ring has it, until there is enough. What is not there yet, since a thread has its
+    /// sequence and has not put it in, is waited for.
+    fn gather(&mut self) {
+        let mut at = 0;
+        let mut missed = 0;
+        while self.batch.len() < MOST && missed < self.rings.len() {
+            let ring = &mut self.rings[at].ring;
+            missed += 1;
+            while let Some(item) = ring.peek().filter(|it| it.sequence == self.next) {
+                if self.batch.is_empty() {
+                    self.first = item.sequence;
+                }
+                ring.take(item, &mut self.batch);
+                self.next += u64::from(item.records);
+                missed = 0;
+                if self.batch.len() >= MOST {
+                    break;
+                }
             }
-            Message::End => true,
+            at = (at + 1) % self.rings.len();
         }
     }
 
@@ -251,10 +163,17 @@ impl Writer {
             Ok(()) => {
                 self.synced += self.batch.len() as u64;
                 self.batch.clear();
-                self.batch.shrink_to(1 << 20);
-                self.acknowledge();
+                self.batch.shrink_to(MOST);
+                for path in self.old.drain(..) {
+                    let _ = fs::remove_file(path);
+                }
+                for source in &self.rings {
+                    source.ring.release();
+                }
+                self.shared.durable.store(self.next - 1, Release);
                 if self.trouble {
                     self.trouble = false;
+                    self.behind = None;
                     (self.told)(&State::Writing);
                 }
                 true
@@ -290,8 +209,7 @@ impl Writer {
 
     /// The next file, for what is in the batch and after.
     fn begin(&mut self) -> io::Result<()> {
-        let first = self.next - self.tickets.len() as u64;
-        let path = folder::segment_path(&self.folder, first);
+        let path = folder::segment_path(&self.folder, self.first);
         let make = || {
             let mut file = File::options().write(true).create(true).truncate(true).open(&path)?;
             segment::write_head(&mut file, Moment::from(SystemTime::now()))?;
@@ -314,19 +232,54 @@ impl Writer {
         }
     }
 
-    fn acknowledge(&mut self) {
-        let Shared { taken, durable, .. } = &*self.shared;
-        taken.fetch_add(self.tickets.len() as u64, Relaxed);
-        self.ahead.append(&mut self.tickets);
-        self.ahead.sort_unstable();
-        let mut until = durable.load(Relaxed);
-        let beyond = self.ahead.iter().position(|ticket| {
-            let follows = *ticket == until + 1;
-            until += u64::from(follows);
-            !follows
+    fn answer(&mut self, written: bool) {
+        let next = self.next;
+        self.flushes.retain(|(until, sender)| {
+            let answered = *until <= next || !written;
+            if answered {
+                let _ = sender.send(written);
+            }
+            !answered
         });
-        self.ahead.drain(..beyond.unwrap_or(self.ahead.len()));
-        durable.store(until, Release);
+    }
+
+    /// Once in a while, so that a slow disk does not fill the log.
+    fn tell_lost(&mut self) {
+        if self.behind.is_some_and(|told| told.elapsed() < CALM) {
+            return;
+        }
+        let rejected = self.shared.rejected.load(Relaxed);
+        if rejected > self.lost {
+            (self.told)(&State::Behind(rejected - self.lost));
+            self.lost = rejected;
+            self.behind = Some(Instant::now());
+        } else if !self.trouble && self.behind.take().is_some() {
+            (self.told)(&State::Writing);
+        }
+    }
+
+    /// Those that nobody puts anything into any more.
+    fn close_rings(&mut self) {
+        self.rings.retain(|Source { ring, file, open }| {
+            // In this order: what was put in before the handle was dropped is seen.
+            let done = Arc::strong_count(open) == 1 && {
+                fence(SeqCst);
+                ring.is_empty()
+            };
+            if let (true, Ok(path)) = (done, file) {
+                let _ = fs::remove_file(path);
+            }
+            !done
+        });
+    }
+
+    /// What could not be written is in the spools, for whoever comes next.
+    fn end(self) {
+        if self.batch.is_empty() {
+            for path in self.rings.iter().filter_map(|it| it.file.as_ref().ok()) {
+                let _ = fs::remove_file(path);
+            }
+        }
     }
 
     /// Deletes files all of whose records are older than they are kept.

@@ -41,7 +41,8 @@ pub struct Entry {
     pub first_token: u64,
     /// Microseconds from the call's beginning to its end.
     pub total: u64,
-    /// The reservation that this settles, see [`Opened`]; 0 if none was written down.
+    /// What was reserved for the call: any number that no other open reservation of this process has, the same in what was
+    /// [written down before it](crate::Record::Opened) and in its last entry, which settles it. 0 in all others.
     pub hold: u64,
 }
 
@@ -54,7 +55,7 @@ pub enum Class {
     Useful,
     /// An attempt after which there was another.
     Retry,
-    /// It failed, and the provider charges for it.
+    /// It failed, and the provider charges for what it did before.
     FailedBilled,
     /// The caller left.
     Abandoned,
@@ -64,6 +65,8 @@ pub enum Class {
     Cached,
     /// Spent on looking whether a call is safe.
     Guard,
+    /// It failed, and nobody charges for it.
+    Failed,
 }
 
 /// How the attempt ended.
@@ -83,27 +86,6 @@ pub enum Outcome {
     Crashed,
 }
 
-/// What is written before a call, so that it is not forgotten if the node ends in the middle of it.
-#[derive(Clone, Debug, Default, PartialEq)]
-pub struct Opened {
-    /// Any number that no other open reservation of this process has; never 0.
-    pub hold: u64,
-    pub time: Moment,
-    pub api: Arc<str>,
-    pub route: Arc<str>,
-    pub consumer: Option<Arc<str>>,
-    pub credential: Option<Arc<str>>,
-    pub team: Option<Arc<str>>,
-    pub task: Option<[u8; 16]>,
-    pub provider: Arc<str>,
-    pub model: Arc<str>,
-    pub price: Arc<str>,
-    /// The worst case that was reserved.
-    pub worst: Money,
-    pub input_tokens: u64,
-    pub output_tokens: u64,
-}
-
 // === impl Entry ===
 
 impl Entry {
@@ -112,7 +94,7 @@ impl Entry {
     pub fn used(&self) -> Used {
         let calls = match self.class {
             Class::Retry | Class::Duplicate | Class::Guard => 0,
-            Class::Useful | Class::FailedBilled | Class::Abandoned | Class::Cached => 1,
+            Class::Useful | Class::FailedBilled | Class::Failed | Class::Abandoned | Class::Cached => 1,
         };
         let tokens = if self.class == Class::Cached { 0 } else { self.usage.total() };
         Used { money: self.cost, tokens, calls }
@@ -129,50 +111,8 @@ impl Entry {
     }
 }
 
-impl Opened {
-    /// What is booked if nothing more is heard of it: the worst case, estimated.
-    pub fn crashed(self) -> Entry {
-        let Opened {
-            hold,
-            time,
-            api,
-            route,
-            consumer,
-            credential,
-            team,
-            task,
-            provider,
-            model,
-            price,
-            worst,
-            input_tokens,
-            output_tokens,
-        } = self;
-        Entry {
-            time,
-            api,
-            route,
-            consumer,
-            credential,
-            team,
-            task,
-            provider,
-            model_asked: model.clone(),
-            model_served: model,
-            class: Class::Abandoned,
-            outcome: Outcome::Crashed,
-            usage: TokenUsage { input: input_tokens, output: output_tokens, ..TokenUsage::default() },
-            price,
-            cost: worst,
-            estimated: true,
-            hold,
-            ..Entry::default()
-        }
-    }
-}
-
 impl Class {
-    pub const ALL: [Class; 7] = [
+    pub const ALL: [Class; 8] = [
         Class::Useful,
         Class::Retry,
         Class::FailedBilled,
@@ -180,6 +120,7 @@ impl Class {
         Class::Duplicate,
         Class::Cached,
         Class::Guard,
+        Class::Failed,
     ];
 
     pub fn as_str(self) -> &'static str {
@@ -191,6 +132,7 @@ impl Class {
             Class::Duplicate => "duplicate",
             Class::Cached => "cached",
             Class::Guard => "guard",
+            Class::Failed => "failed",
         }
     }
 }

@@ -21,7 +21,7 @@ pub use budget::{
 };
 pub use codec::Record;
 pub use crc::crc32c;
-pub use entry::{Class, Entry, Opened, Outcome};
+pub use entry::{Class, Entry, Outcome};
 pub use money::{Money, MoneyRate, TokenPrice};
 pub use price::{CacheUse, Demand, Price, Rates, Section, ServiceTier, Stated};
 pub use rows::{RowError, Rows};

@@ -27,14 +27,26 @@ pub fn open(snapshot: &Snapshot) -> Result<Option<Journal>, Problem> {
             health.set_unbooked(true);
             tracing::error!(%error, "what calls cost cannot be written down");
         }
+        State::Behind(entries) => {
+            health.set_unbooked(true);
+            tracing::error!(entries, "the disk is too slow for what calls cost to be written down: entries are lost");
+        }
+        State::Unspooled(error) => {
+            tracing::error!(
+                %error,
+                "there is no file to be had for what calls cost: until the next start, what is not yet written is lost if \
+                 this process is killed"
+            );
+        }
     };
     match Journal::open(folder, journal::Settings::default(), since, |entry| books.restore(entry), told) {
         Ok((journal, recovery)) => {
             for torn in &recovery.torn {
                 tracing::warn!(file = %torn.file.display(), at = torn.at, bytes = torn.bytes, "a torn end was cut off");
             }
-            if recovery.crashed > 0 || recovery.damaged > 0 {
+            if recovery.spooled > 0 || recovery.crashed > 0 || recovery.damaged > 0 {
                 tracing::warn!(
+                    recovered = recovery.spooled,
                     crashed = recovery.crashed,
                     damaged = recovery.damaged,
                     "the last process did not end well: what it had reserved is booked as spent"

@@ -122,13 +122,8 @@ impl Node {
         let counted = store.clone();
         let board = Board::new(workers);
         let journal = booking::open(&snapshot).map_err(|problem| vec![problem])?;
-        let shared = Shared {
-            board: board.clone(),
-            names: names.clone(),
-            store: store.clone(),
-            journal: journal.as_ref().map(Journal::handle),
-        };
-        let handles = spawn_workers(recorders, &prepared.generation, &shared)
+        let shared = Shared { board: board.clone(), names: names.clone(), store: store.clone() };
+        let handles = spawn_workers(recorders, &prepared.generation, &shared, journal.as_ref())
             .map_err(|error| wrong("node.workers", format!("cannot start a worker: {error}")))?;
         let served = Arc::new(ArcSwap::new(prepared.generation.clone()));
         let mut node = Node {
@@ -295,7 +290,7 @@ impl Node {
         if let Some(journal) = self.journal.take()
             && !journal.close()
         {
-            tracing::error!("some of what calls cost could not be written down");
+            tracing::error!("some of what calls cost could not be written down: it waits for the next start");
         }
         self.telemetry.flush_and_stop();
         clean
@@ -707,13 +702,15 @@ fn spawn_workers(
     recorders: Vec<Recorder>,
     generation: &Arc<Generation>,
     shared: &Shared,
+    journal: Option<&Journal>,
 ) -> std::io::Result<Vec<WorkerHandle>> {
     let mut handles = Vec::new();
     for (index, recorder) in recorders.into_iter().enumerate() {
         let (orders, inbox) = mpsc::unbounded_channel();
         let (generation, shared) = (generation.clone(), shared.clone());
+        let journal = journal.map(Journal::handle);
         let thread = thread::Builder::new().name(format!("worker-{index}")).spawn(move || {
-            if let Err(error) = worker::run(index, generation, recorder, shared, inbox) {
+            if let Err(error) = worker::run(index, generation, recorder, shared, journal, inbox) {
                 tracing::error!(worker = index, %error, "a worker could not start");
             }
         })?;

@@ -148,7 +148,6 @@ pub struct Shared {
     pub board: Arc<Board>,
     pub names: Arc<Names>,
     pub store: Arc<Store>,
-    pub journal: Option<journal::Handle>,
 }
 
 /// Runs a worker until its orders end.
@@ -157,12 +156,13 @@ pub fn run(
     generation: Arc<Generation>,
     recorder: Recorder,
     shared: Shared,
+    journal: Option<journal::Handle>,
     orders: mpsc::UnboundedReceiver<Order>,
 ) -> std::io::Result<()> {
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build_local(tokio::runtime::LocalOptions::default())?;
-    runtime.block_on(work(index, generation, recorder, shared, orders));
+    runtime.block_on(work(index, generation, recorder, shared, journal, orders));
     // Connections that would not end are cut here, with the tasks that hold them.
     runtime.shutdown_timeout(Duration::from_millis(100));
     Ok(())
@@ -173,9 +173,10 @@ async fn work(
     generation: Arc<Generation>,
     recorder: Recorder,
     shared: Shared,
+    journal: Option<journal::Handle>,
     mut orders: mpsc::UnboundedReceiver<Order>,
 ) {
-    let Shared { board, names, store, journal } = shared;
+    let Shared { board, names, store } = shared;
     let active = recorder.active();
     let worker = Rc::new(Worker {
         index,

@@ -9,7 +9,7 @@ use awareness::{Exchange, ModelUse};
 use base::{Call, Time, TokenUsage};
 use config::Candidate;
 use ledger::{
-    CacheUse, Class, Crossed, Demand, Entry, Hold, Moment, Money, Opened, Outcome, Price, ServiceTier, Standing, Used,
+    CacheUse, Class, Crossed, Demand, Entry, Hold, Moment, Money, Outcome, Price, ServiceTier, Standing, Used,
 };
 use llm::Operation;
 use llm::stream::Seen;
@@ -134,30 +134,20 @@ impl Account {
             prompt: call.model.as_deref().map_or(0, |it| it.prompt),
             told,
         };
-        // What is reserved outlives a crash only if it is written down, and matters only to budgets.
-        if let (Some(journal), Some(demand), true) = (&place.worker.journal, dearest, open.hold.is_some()) {
-            open.entry.hold = place.worker.random() | 1;
-            let Entry { time, api, route, consumer, credential, team, task, hold, .. } = open.entry.clone();
-            let (provider, model, price) = (Arc::default(), asked.name.clone(), Arc::default());
-            let Demand { input: input_tokens, output: output_tokens, .. } = demand;
-            let opened = Opened {
-                hold,
-                time,
-                api,
-                route,
-                consumer,
-                credential,
-                team,
-                task,
-                provider,
-                model,
-                price,
-                worst: money,
-                input_tokens,
-                output_tokens,
+        // Of a call that a crash cuts off, this is what is booked.
+        if let (Some(journal), Some(demand)) = (&place.worker.journal, dearest) {
+            let worst = Entry {
+                model_served: asked.name.clone(),
+                class: Class::Abandoned,
+                outcome: Outcome::Crashed,
+                usage: TokenUsage { input: demand.input, output: demand.output, ..TokenUsage::default() },
+                cost: money,
+                estimated: true,
+                hold: place.worker.random() | 1,
+                ..open.entry.clone()
             };
-            if journal.open(opened).is_err() {
-                open.entry.hold = 0;
+            if journal.open(&worst).is_ok() {
+                open.entry.hold = worst.hold;
             }
         }
         Ok(Account(Some(Box::new(open))))
@@ -188,7 +178,7 @@ impl Account {
     /// The provider said no, or nothing: it charges for nothing.
     pub fn unanswered(mut self) -> Account {
         if let Some(open) = &mut self.0 {
-            open.note(TokenUsage::default(), false, Class::FailedBilled, Outcome::Failed, None);
+            open.note(TokenUsage::default(), false, Class::Failed, Outcome::Failed, None);
         }
         self
     }
@@ -256,7 +246,7 @@ impl Open {
         entry.model_served = model;
         entry.usage = usage;
         entry.estimated = estimated;
-        entry.class = class;
+        entry.class = if class == Class::FailedBilled && usage.is_zero() { Class::Failed } else { class };
         entry.outcome = outcome;
         entry.first_token = first.map_or(0, micros);
         entry.total = micros(now);
@@ -288,6 +278,11 @@ impl Open {
     }
 
     fn close(mut self) {
+        if self.entries.is_empty() && self.entry.hold != 0 {
+            // Nobody was asked: what was written down beforehand is settled with nothing.
+            let nothing = Entry { class: Class::Failed, outcome: Outcome::Failed, ..self.entry.clone() };
+            self.entries.push(nothing);
+        }
         let mut used = Used::NOTHING;
         let last = self.entries.len().saturating_sub(1);
         for (at, entry) in self.entries.iter_mut().enumerate() {
@@ -301,7 +296,7 @@ impl Open {
             used.tokens = used.tokens.saturating_add(tokens);
             used.calls += calls;
         }
-        if let Some(last) = self.entries.last() {
+        if let Some(last) = self.entries.last().filter(|it| !it.provider.is_empty()) {
             let prompt = self.entries.iter().map(|it| it.usage.prompt()).sum();
             let completion = self.entries.iter().map(|it| it.usage.completion()).sum();
             let told = ModelUse {
@@ -322,18 +317,9 @@ impl Open {
                 );
             }
         }
-        if self.entries.is_empty() && self.entry.hold != 0 {
-            // Nobody was asked: what was written down beforehand is settled with nothing.
-            let mut nothing = self.entry.clone();
-            nothing.class = Class::Retry;
-            nothing.outcome = Outcome::Failed;
-            self.entries.push(nothing);
-        }
         if let Some(journal) = &self.worker.journal {
-            for entry in self.entries {
-                // The journal counts what it rejects, and has told that it is full; budgets that fail closed ask it.
-                let _ = journal.append(entry);
-            }
+            // The journal tells what it rejects; budgets that fail closed have heard of it.
+            let _ = journal.append(&self.entries);
         }
     }
 }

@@ -37,7 +37,7 @@ fn books(folder: &Path) {
         entry("agent-b", Class::Useful, 5, "0.2 USD"),
         entry("agent-b", Class::Useful, 864_000, "7 USD"),
     ] {
-        journal.handle().append(entry).unwrap();
+        journal.handle().append(&[entry]).unwrap();
     }
     assert!(journal.close());
 }
