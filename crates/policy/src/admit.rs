@@ -17,25 +17,26 @@ use std::fmt;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use base::{Call, Span};
+use base::{Call, Span, Time};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::{CompileEnv, Expr, Gives, Outside, Policy, Refusal, Scope, Spec, Stop, Usage};
-use limiter::{Bounds, Limiter};
+use limiter::{Bounds, Flight, Limiter};
 use shares::{Shares, Standing, Who};
 
 /// Calls beyond what the upstream does well with are refused with 503 and `Retry-After`, before a queue builds.
 ///
 /// How many calls at a time that is, is learnt: from how much longer answers take to their first byte than with nobody
 /// waiting. It is learnt for each api apart if the policy is written for the whole document, and for all routes of the
-/// place together else: so for routes that lead to an upstream of their own it is written there. When more calls come
-/// than there is room for, the important ones go first, and of equally important ones each consumer gets the same, as
-/// far as it wants it.
+/// place together else: so for routes that lead to an upstream of their own it is written there. Once in a while, and when
+/// calls have become much slower, a few calls go through with little beside them, which shows how long they take by
+/// themselves: others are refused meanwhile. When more calls come than there is room for, the important ones go first, and
+/// of equally important ones each consumer gets the same, as far as it wants it. While few are refused, some may wait
+/// that come by chance at the same moment; the more are refused, the less may wait.
 ///
-/// Answers with a status of 500 or more say nothing of how long calls take. An upstream of which more than a tenth of
-/// the calls are far quicker than the rest, and do not wait where the rest waits, hides its queue: such routes are better
-/// left out (`admit: none`).
+/// Answers with a status of 500 or more say nothing of how long calls take. An upstream of which most calls do not wait
+/// where the rest waits hides its queue: such routes are better left out (`admit: none`).
 #[derive(Clone, Debug, Default, PartialEq, Deserialize, Serialize, JsonSchema)]
 #[serde(deny_unknown_fields, rename_all = "kebab-case", default)]
 pub struct AdmitSpec {
@@ -73,7 +74,7 @@ pub struct Admit {
 pub struct Memo {
     who: Who,
     /// It is in flight, and counted.
-    flies: bool,
+    flight: Option<Flight>,
 }
 
 struct State {
@@ -159,21 +160,19 @@ impl Policy for Admit {
             Some(consumer) => self.state.shares.who(class, consumer.name.as_bytes()),
             None => self.state.shares.who(class, &crate::limit::network(call.client.addr).to_be_bytes()),
         };
-        Ok(Memo { who, flies: false })
+        Ok(Memo { who, flight: None })
     }
 
-    fn forward(&self, memo: &mut Memo, _: &Call, outside: &dyn Outside) -> Result<(), Refusal> {
-        memo.flies = self.state.enter(memo.who, outside.random());
-        match memo.flies {
-            true => Ok(()),
-            false => Err(Refusal::Overloaded { retry_after: self.retry_after }),
+    fn forward(&self, memo: &mut Memo, call: &Call, outside: &dyn Outside) -> Result<(), Refusal> {
+        memo.flight = self.state.enter(memo.who, outside.random(), call.now);
+        match memo.flight {
+            Some(_) => Ok(()),
+            None => Err(Refusal::Overloaded { retry_after: self.retry_after }),
         }
     }
 
     fn settle(&self, memo: Memo, usage: Usage) {
-        if !memo.flies {
-            return;
-        }
+        let Some(flight) = memo.flight else { return };
         let latency = usage.upstream.and_then(|waited| {
             let failed = usage.status.is_some_and(|status| status.is_server_error());
             match waited.answered {
@@ -185,7 +184,7 @@ impl Policy for Admit {
                 }
             }
         });
-        self.state.leave(latency, usage.finished);
+        self.state.leave(flight, latency, usage.finished);
     }
 }
 
@@ -212,31 +211,28 @@ impl State {
         State::new(other.limiter.bounds(), other.shares.classes())
     }
 
-    /// Whether a call may go to the upstream, and is counted from now on.
-    fn enter(&self, who: Who, random: u64) -> bool {
-        let standing = self.shares.ask(who, random);
-        let found = match standing {
-            Standing::Right => self.limiter.enter(0),
-            Standing::Spare => self.limiter.enter(reserve(self.limiter.limit())),
-            Standing::None => false,
-        };
-        if standing == Standing::Right {
-            self.shares.tell(found);
-        }
-        found
-    }
-
-    fn leave(&self, latency: Option<Duration>, now: base::Time) {
-        self.limiter.leave(latency);
-        if let Some(look) = self.limiter.look(now, reserve(self.limiter.limit())) {
-            self.shares.divide(f64::from(look.ended));
+    /// Lets a call go to the upstream, or not; if so it is counted from now on.
+    fn enter(&self, who: Who, random: u64, now: Time) -> Option<Flight> {
+        match self.shares.ask(who, random) {
+            Standing::Right => {
+                let flight = self.limiter.enter(true, now);
+                self.shares.tell(flight.is_some());
+                flight
+            }
+            Standing::Spare => self.limiter.enter(false, now),
+            Standing::None => {
+                self.limiter.refuse();
+                None
+            }
         }
     }
-}
 
-/// Places that are kept for calls in their right.
-fn reserve(limit: u32) -> u32 {
-    (limit.isqrt() / 2).max(1)
+    fn leave(&self, flight: Flight, latency: Option<Duration>, now: Time) {
+        self.limiter.leave(flight, latency);
+        if let Some(look) = self.limiter.look(now) {
+            self.shares.divide(f64::from(look.ended), look.limit);
+        }
+    }
 }
 
 #[cfg(test)]
@@ -245,7 +241,7 @@ mod tests {
     use crate::Nowhere;
     use crate::testing::{call, compile, consumer, errors, ready};
     use crate::{Policies, Specs, Waited};
-    use base::{Method, StatusCode, Time};
+    use base::{Method, StatusCode};
 
     fn admit(json: &str) -> Arc<Admit> {
         compile(&format!(r#"{{"admit":{json}}}"#)).admit.unwrap()

@@ -19,6 +19,9 @@ pub(super) struct Shares {
     wronged: AtomicU32,
     /// How much more than there is, in thousandths, is given out; some of it is not taken.
     generosity: AtomicU32,
+    /// How often more than that, in thousandths, who wants more may try: where few calls are served at a time, a place is
+    /// easily idle by chance.
+    tries: AtomicU32,
 }
 
 struct Class {
@@ -67,6 +70,7 @@ impl Shares {
             right: AtomicU32::new(0),
             wronged: AtomicU32::new(0),
             generosity: AtomicU32::new(GENEROUS),
+            tries: AtomicU32::new(1000),
         }
     }
 
@@ -85,7 +89,8 @@ impl Shares {
             return Standing::Right;
         }
         let chance = random as f64 / u64::MAX as f64;
-        if chance * wanted < level { Standing::Spare } else { Standing::None }
+        let tries = f64::from(self.tries.load(Relaxed)) / 1000.0;
+        if chance * wanted < level * tries { Standing::Spare } else { Standing::None }
     }
 
     /// A call that was in its right found room, or not.
@@ -100,11 +105,14 @@ impl Shares {
         self.classes.len()
     }
 
-    /// Of one who looks: there is room for so many calls in a window like the last.
-    pub(super) fn divide(&self, room: f64) {
+    /// Of one who looks: there is room for so many calls in a window like the last, and for `limit` of them at a time.
+    pub(super) fn divide(&self, room: f64, limit: u32) {
         let (right, wronged) = (self.right.swap(0, Relaxed), self.wronged.swap(0, Relaxed));
         let generosity = self.generosity.load(Relaxed);
-        let generosity = match wronged * 100 > right {
+        // And all places are often taken by chance.
+        let borne = (25 / limit.max(1)).max(1);
+        self.tries.store(1000 + 4000 / limit.max(1), Relaxed);
+        let generosity = match wronged * 100 > right * borne {
             true => (generosity * 9 / 10).max(STINGY),
             false => (generosity + generosity / 20).min(GENEROUS),
         };
@@ -167,15 +175,15 @@ mod tests {
         };
         ask(first, 80);
         ask(second, 80);
-        shares.divide(100.0 / 1.5);
+        shares.divide(100.0 / 1.5, 5000);
         assert_eq!(shares.ask(first, u64::MAX), Standing::Right);
         assert_eq!((shares.ask(second, u64::MAX), shares.ask(second, 0)), (Standing::None, Standing::Spare));
         ask(first, 199);
         ask(second, 200);
-        shares.divide(100.0 / 1.5);
+        shares.divide(100.0 / 1.5, 5000);
         assert_eq!((shares.ask(first, u64::MAX), shares.ask(first, 0)), (Standing::None, Standing::Spare));
         assert_eq!(shares.ask(second, 0), Standing::None, "nothing is left");
-        shares.divide(100.0);
+        shares.divide(100.0, 5000);
         assert_eq!(shares.ask(second, u64::MAX), Standing::Right, "all is well again");
     }
 }
