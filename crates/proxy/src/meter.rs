@@ -43,7 +43,7 @@ fn on_core() -> Duration {
 }
 
 /// A power of two. By chance and not by turn, since calls of one kind may come by turns too.
-pub const ONE_IN: u32 = 32;
+pub const ONE_IN: u32 = 64;
 
 #[cfg(test)]
 mod tests {
