@@ -3,11 +3,11 @@
 //! Names are shared with the snapshot the call ran on, the target is moved out of the request, the first
 //! attempt lies inline: a plain GET that is served at the first attempt allocates nothing here.
 
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv4Addr};
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
-use base::{Method, Scheme, StatusCode, Time, Version};
+use base::{Call, Method, Scheme, StatusCode, Time, Version};
 use smallvec::SmallVec;
 
 use crate::{Arrival, SpanId, Timeline, TraceContext};
@@ -137,6 +137,63 @@ pub enum Ending {
 // === impl Exchange ===
 
 impl Exchange {
+    /// Of a call that has just come. `again` is one that is done with, whose memory is used once more.
+    pub fn begin(again: Option<Box<Exchange>>, call: &Call, arrival: Arrival, trace: TraceContext) -> Box<Exchange> {
+        let mut exchange = again.unwrap_or_default();
+        let Exchange {
+            started,
+            wall,
+            finished,
+            arrival: its_arrival,
+            client,
+            method,
+            scheme,
+            host,
+            target,
+            version,
+            upstream_protocol,
+            api,
+            route,
+            upstream,
+            consumer,
+            credential,
+            status,
+            error,
+            bytes_in,
+            bytes_out,
+            cpu,
+            held,
+            ending,
+            attempts,
+            steps,
+            cache,
+            model,
+            trace: its_trace,
+        } = &mut *exchange;
+        (*started, *wall, *finished, *its_arrival) = (call.now, call.wall, call.now, arrival);
+        *client = call.client.addr;
+        let head = &call.head;
+        method.clone_from(&head.method);
+        (*scheme, *version) = (head.scheme, head.version);
+        host.clone_from(&head.authority);
+        target.clone_from(&head.target);
+        *upstream_protocol = "";
+        (*api, *route, *upstream, *consumer, *credential) = (None, None, None, None, None);
+        (*status, *error) = (None, None);
+        (*bytes_in, *bytes_out, *cpu, *held) = (0, 0, Duration::ZERO, 0);
+        *ending = Ending::default();
+        attempts.clear();
+        steps.clear();
+        (*cache, *model) = (None, None);
+        *its_trace = trace;
+        exchange
+    }
+
+    /// True if keeping its memory for another call holds no more than most calls need.
+    pub fn is_small(&self) -> bool {
+        self.host.capacity() + self.target.capacity() <= 1024 && !self.attempts.spilled() && !self.steps.spilled()
+    }
+
     pub fn path(&self) -> &str {
         self.target.bytes().position(|byte| byte == b'?').map_or(&self.target, |mark| &self.target[..mark])
     }
@@ -167,6 +224,41 @@ impl Exchange {
     /// A moment of the call on the wall clock.
     pub fn wall_at(&self, at: Time) -> SystemTime {
         if at >= self.started { self.wall + (at - self.started) } else { self.wall - (self.started - at) }
+    }
+}
+
+impl Default for Exchange {
+    fn default() -> Exchange {
+        Exchange {
+            started: Time::default(),
+            wall: SystemTime::UNIX_EPOCH,
+            finished: Time::default(),
+            arrival: Arrival::default(),
+            client: IpAddr::V4(Ipv4Addr::UNSPECIFIED),
+            method: Method::GET,
+            scheme: Scheme::Http,
+            host: String::new(),
+            target: String::new(),
+            version: Version::HTTP_11,
+            upstream_protocol: "",
+            api: None,
+            route: None,
+            upstream: None,
+            consumer: None,
+            credential: None,
+            status: None,
+            error: None,
+            bytes_in: 0,
+            bytes_out: 0,
+            cpu: Duration::ZERO,
+            held: 0,
+            ending: Ending::default(),
+            attempts: SmallVec::new(),
+            steps: SmallVec::new(),
+            cache: None,
+            model: None,
+            trace: TraceContext::default(),
+        }
     }
 }
 

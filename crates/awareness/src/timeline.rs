@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use base::Time;
+use smallvec::SmallVec;
 
 /// When a request came: its connection, its head.
 #[derive(Clone, Copy, Debug, Default)]
@@ -89,7 +90,7 @@ impl Stamp {
 
 impl Stamp {
     /// The name of the gap that ends here, and whose time it is. `streamed` says that a first token came before.
-    fn segment(self, streamed: bool) -> (&'static str, Layer) {
+    pub fn segment(self, streamed: bool) -> (&'static str, Layer) {
         match self {
             Stamp::Accepted | Stamp::HeadBegan => ("accept", Layer::Client),
             Stamp::TlsAccepted => ("tls", Layer::Client),
@@ -146,21 +147,30 @@ impl Timeline {
 
     /// The gaps between the stamps that happened. They do not overlap: a stamp that is earlier than one
     /// before it (an answer that began while the request was still being sent) ends a gap of length zero.
-    pub fn segments(&self) -> impl Iterator<Item = Segment> + '_ {
+    pub fn segments(&self) -> impl Iterator<Item = Segment> {
         let streamed = self.at(Stamp::FirstToken).is_some();
-        let (mut next, mut previous) = (0, None);
-        std::iter::from_fn(move || {
-            while let Some(stamp) = Stamp::ALL.get(next).copied() {
-                next += 1;
-                let Some(at) = self.at(stamp) else { continue };
-                let Some(start) = previous.replace(at) else { continue };
-                let end = at.max(start);
-                previous = Some(end);
-                let (name, layer) = stamp.segment(streamed);
-                return Some(Segment { name, layer, stamp, start, length: end - start });
+        let mut segments = SmallVec::<[Segment; Stamp::COUNT]>::new();
+        self.gaps(|stamp, start, length| {
+            let (name, layer) = stamp.segment(streamed);
+            segments.push(Segment { name, layer, stamp, start, length });
+        });
+        segments.into_iter()
+    }
+
+    /// The same for who only counts: each by the stamp that ends it, its start and its length.
+    #[inline]
+    pub fn gaps(&self, mut gap: impl FnMut(Stamp, Time, Duration)) {
+        let mut previous = Time::default();
+        for (stamp, at) in Stamp::ALL.into_iter().zip(self.stamps) {
+            if at == Time::default() {
+                continue;
             }
-            None
-        })
+            let end = at.max(previous);
+            if previous != Time::default() {
+                gap(stamp, previous, end - previous);
+            }
+            previous = end;
+        }
     }
 }
 

@@ -104,6 +104,21 @@ impl Headers {
         debug_assert_eq!(start, self.arena.len());
     }
 
+    /// The same of lines that `write` puts behind what it is given; it tells the lengths.
+    pub fn append_written<const N: usize>(
+        &mut self,
+        bytes: usize,
+        write: impl FnOnce(&mut Vec<u8>) -> [(usize, usize); N],
+    ) {
+        let mut start = self.arena.len();
+        self.arena.reserve(bytes);
+        for (name, value) in write(&mut self.arena) {
+            self.enter(start, name, value);
+            start += name + value + COLON.len() + LINE_END.len();
+        }
+        debug_assert_eq!(start, self.arena.len());
+    }
+
     /// Replaces every field of that name by one.
     pub fn set(&mut self, name: &str, value: impl AsRef<[u8]>) {
         self.remove(name);
@@ -239,20 +254,36 @@ impl Headers {
     }
 }
 
-/// Names are short: eight bytes at a time are fewer steps than what is made for long texts.
+/// Names are short: eight bytes at a time are fewer steps than what is made for long texts. What has lower case
+/// already does not change, so the last ones may be looked at twice.
 fn make_lowercase(name: &mut [u8]) {
-    const ONES: u64 = u64::from_ne_bytes([1; 8]);
-    let (eights, rest) = name.as_chunks_mut::<8>();
-    for eight in eights {
-        let bytes = u64::from_ne_bytes(*eight);
-        let low = bytes & (ONES * 0x7f);
-        // The highest bit of each byte: it is not before `A`, it is behind `Z`.
-        let from_a = low + ONES * (0x80 - b'A' as u64);
-        let behind_z = low + ONES * (0x7f - b'Z' as u64);
-        let upper = (from_a ^ behind_z) & !bytes & (ONES * 0x80);
-        *eight = (bytes | (upper >> 2)).to_ne_bytes();
+    if let Some(last) = name.last_chunk_mut::<8>() {
+        *last = lowercase(u64::from_ne_bytes(*last)).to_ne_bytes();
+        for eight in name.as_chunks_mut::<8>().0 {
+            *eight = lowercase(u64::from_ne_bytes(*eight)).to_ne_bytes();
+        }
+        return;
     }
-    rest.make_ascii_lowercase();
+    let lowercase_four = |four: [u8; 4]| (lowercase(u64::from(u32::from_ne_bytes(four))) as u32).to_ne_bytes();
+    if let Some(last) = name.last_chunk_mut::<4>() {
+        *last = lowercase_four(*last);
+        for four in name.as_chunks_mut::<4>().0 {
+            *four = lowercase_four(*four);
+        }
+        return;
+    }
+    name.make_ascii_lowercase();
+}
+
+/// Of eight bytes at once.
+fn lowercase(bytes: u64) -> u64 {
+    const ONES: u64 = u64::from_ne_bytes([1; 8]);
+    let low = bytes & (ONES * 0x7f);
+    // The highest bit of each byte: it is not before `A`, it is behind `Z`.
+    let from_a = low + ONES * (0x80 - b'A' as u64);
+    let behind_z = low + ONES * (0x7f - b'Z' as u64);
+    let upper = (from_a ^ behind_z) & !bytes & (ONES * 0x80);
+    bytes | (upper >> 2)
 }
 
 /// A bit for a name, the same in either case: of its length and both its ends.

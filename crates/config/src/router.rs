@@ -202,6 +202,9 @@ impl Router {
     /// The route for a request that came in by that listener.
     pub fn find(&self, listener: usize, head: &RequestHead) -> Option<Found> {
         let hosts = self.listeners.get(listener)?;
+        if hosts.exact.is_empty() && hosts.wildcard.is_empty() {
+            return self.find_in(&hosts.any, head);
+        }
         let host = head.host();
         let host = host.strip_suffix('.').unwrap_or(host);
         let host: Cow<'_, str> = match host.bytes().any(|b| b.is_ascii_uppercase()) {

@@ -12,7 +12,6 @@ mod rule;
 mod shared;
 mod spec;
 
-use std::fmt::Write;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -212,13 +211,17 @@ impl Policy for Limits {
 
     /// Adds to what the upstream may say of its own limits: both fields are lists.
     fn response(&self, memo: &mut Memo, reply: &mut Reply) {
-        let mut field = String::with_capacity(48);
+        // Without the machinery of formatting, since every call has one.
+        let mut field = SmallVec::<[u8; 64]>::new();
+        let mut number = itoa::Buffer::new();
         for (rule, Left { units, full_in }) in self.rules.rules.iter().zip(&memo.left) {
-            let comma = if field.is_empty() { "" } else { ", " };
-            // Writing to a string cannot fail.
-            let _ = write!(field, "{comma}\"{}\";r={}", rule.name, rule.shown(*units));
+            field.extend_from_slice(if field.is_empty() { b"\"" } else { b", \"" });
+            field.extend_from_slice(rule.name.as_bytes());
+            field.extend_from_slice(b"\";r=");
+            field.extend_from_slice(number.format(rule.shown(*units)).as_bytes());
             if rule.is_over_time() {
-                let _ = write!(field, ";t={full_in}");
+                field.extend_from_slice(b";t=");
+                field.extend_from_slice(number.format(*full_in).as_bytes());
             }
         }
         reply.headers.append("ratelimit-policy", &self.rules.policy);

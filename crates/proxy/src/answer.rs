@@ -5,7 +5,7 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::{SystemTime, UNIX_EPOCH};
 
-use awareness::{Arrival, Ending, Exchange, TraceContext};
+use awareness::{Arrival, Exchange};
 use base::{Call, Date, Headers, Method, Peer, RequestHead, ResponseHead, Scheme, StatusCode, Time, Version};
 use config::router::Found;
 use config::{Redirect, Respond};
@@ -92,29 +92,9 @@ pub fn unreadable(
         finished: now,
         arrival,
         client: client.addr,
-        method: head.method.clone(),
-        scheme: head.scheme,
-        host: String::new(),
-        target: String::new(),
-        version: head.version,
-        upstream_protocol: "",
-        api: None,
-        route: None,
-        upstream: None,
-        consumer: None,
-        credential: None,
         status: Some(status),
         error: Some("bad-request"),
-        bytes_in: 0,
-        bytes_out: 0,
-        cpu: std::time::Duration::ZERO,
-        held: 0,
-        ending: Ending::default(),
-        attempts: smallvec::SmallVec::new(),
-        steps: smallvec::SmallVec::new(),
-        cache: None,
-        model: None,
-        trace: TraceContext::default(),
+        ..Exchange::default()
     });
     let mut response = refusal::render(&Refusal::BadRequest(why), &head);
     if status != StatusCode::BAD_REQUEST {

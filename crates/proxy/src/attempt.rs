@@ -2,6 +2,7 @@
 
 use std::cell::Cell;
 use std::future::poll_fn;
+use std::pin::pin;
 use std::rc::Rc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::task::Poll;
@@ -78,8 +79,6 @@ struct Try {
 /// How a try ended.
 struct Ended {
     result: Result<Response, Fault>,
-    /// The stamps of its connection.
-    connection: Timeline,
     protocol: &'static str,
 }
 
@@ -157,16 +156,18 @@ impl Tries<'_> {
             let (number, started) = self.begin(&seat.endpoint, &mut call.head, trip);
             let body = self.body().ok_or(Refusal::BadGateway)?;
             let begun = Try { seat, number, started };
+            // The stamps of its connection.
+            let mut connection = Timeline::default();
             let (mut done, ended) = match self.hedge_after(call) {
                 None => {
-                    let ended = self.once(&begun.seat.endpoint, &call.head, body, started).await;
+                    let ended = self.once(&begun.seat.endpoint, &call.head, body, started, &mut connection).await;
                     (begun, ended)
                 }
                 // In a box, so that calls which are not hedged have no room for it.
-                Some(after) => Box::pin(self.hedged(begun, body, after, call, trip)).await,
+                Some(after) => Box::pin(self.hedged(begun, body, after, call, &mut connection, trip)).await,
             };
             let now = Time::now();
-            let Ended { result, connection, protocol } = ended;
+            let Ended { result, protocol } = ended;
             if !protocol.is_empty() {
                 trip.note(|exchange| exchange.upstream_protocol = protocol);
             }
@@ -177,7 +178,7 @@ impl Tries<'_> {
                 Ok(response) => {
                     self.note(&mut done.seat, &Fault::Status(response.head.status), now);
                     done.seat.hold(pass);
-                    return Ok(self.accept(response, done, connection, call, now, trip));
+                    return Ok(self.accept(response, done, &connection, call, now, trip));
                 }
                 Err(fault) => (fault, None),
             };
@@ -191,7 +192,7 @@ impl Tries<'_> {
                 && !again
             {
                 done.seat.hold(pass);
-                return Ok(self.accept(response, done, connection, call, now, trip));
+                return Ok(self.accept(response, done, &connection, call, now, trip));
             }
             self.failed(&done, &fault, trip);
             if stale {
@@ -269,9 +270,15 @@ impl Tries<'_> {
     }
 
     /// One try at one endpoint.
-    async fn once(&self, endpoint: &LocalEndpoint, head: &RequestHead, body: Body, started: Time) -> Ended {
+    async fn once(
+        &self,
+        endpoint: &LocalEndpoint,
+        head: &RequestHead,
+        body: Body,
+        started: Time,
+        timeline: &mut Timeline,
+    ) -> Ended {
         let Way { upgrade, forward: Forward { retry, timeouts, .. }, .. } = self.way;
-        let mut timeline = Timeline::default();
         let try_deadline = retry.try_timeout.map(|timeout| started + timeout);
         let deadline = match (self.deadline, try_deadline) {
             (Some(a), Some(b)) => Some(a.min(b)),
@@ -279,17 +286,18 @@ impl Tries<'_> {
         };
         let connect = deadline.map_or(timeouts.connect, |deadline| timeouts.connect.min(deadline.since(started)));
         let leased = match upgrade {
-            None => endpoint.pool.lease(self.fresh, connect, &mut timeline).await,
-            Some(_) => endpoint.pool.lease_for_upgrade(connect, &mut timeline).await,
+            None => endpoint.pool.lease(self.fresh, connect, timeline).await,
+            Some(_) => endpoint.pool.lease_for_upgrade(connect, timeline).await,
         };
         let lease = match leased {
             Ok(lease) => lease,
-            Err(error) => return Ended { result: Err(Fault::Connect(error)), connection: timeline, protocol: "" },
+            Err(error) => return Ended { result: Err(Fault::Connect(error)), protocol: "" },
         };
         let reused = lease.is_reused();
         let protocol = lease.protocol();
         let sent = Rc::new(Cell::new(Time::default()));
-        let sending = lease.send(head, upgrade, body, sent.clone());
+        // Where it lies: it is large, and would be moved twice on its way to where it is awaited.
+        let sending = pin!(lease.send(head, upgrade, body, sent.clone()));
         let result =
             match deadline::answer(&self.way.worker.timers, sending, &sent, timeouts.first_byte, deadline).await {
                 Ok(Ok(response)) => Ok(response),
@@ -299,7 +307,7 @@ impl Tries<'_> {
         if sent.get() != Time::default() {
             timeline.mark(Stamp::RequestSent, sent.get());
         }
-        Ended { result, connection: timeline, protocol }
+        Ended { result, protocol }
     }
 
     /// How long to wait before a second endpoint is tried beside the first; `None` if none is to be.
@@ -318,7 +326,15 @@ impl Tries<'_> {
 
     /// A try, and beside it others at other endpoints as soon as it takes longer than `after`. The first good answer
     /// counts; the others are let go at once, which closes their connections or resets their streams.
-    async fn hedged(&mut self, first: Try, body: Body, after: Duration, call: &Call, trip: &mut Trip) -> (Try, Ended) {
+    async fn hedged(
+        &mut self,
+        first: Try,
+        body: Body,
+        after: Duration,
+        call: &Call,
+        connection: &mut Timeline,
+        trip: &mut Trip,
+    ) -> (Try, Ended) {
         let (worker, upstream, retry) = (self.way.worker, self.upstream, &self.way.forward.retry);
         let mut left = retry.hedge.as_ref().map_or(0, |hedge| hedge.attempts);
         let mut next = Some(first.started + after);
@@ -328,10 +344,15 @@ impl Tries<'_> {
         let running = |begun: Try, head: RequestHead, body: Body| {
             let (this, endpoint) = (&*self, begun.seat.endpoint.clone());
             let started = begun.started;
-            (begun, Box::pin(async move { this.once(&endpoint, &head, body, started).await }))
+            let once = async move {
+                let mut connection = Timeline::default();
+                let ended = this.once(&endpoint, &head, body, started, &mut connection).await;
+                (ended, connection)
+            };
+            (begun, Box::pin(once))
         };
         let mut tries = vec![running(first, call.head.clone(), body)];
-        let (winner, ended) = loop {
+        let (winner, ended, stamps) = loop {
             let done = poll_fn(|cx| {
                 for (at, (_, future)) in tries.iter_mut().enumerate() {
                     if let Poll::Ready(ended) = future.as_mut().poll(cx) {
@@ -340,7 +361,7 @@ impl Tries<'_> {
                 }
                 next.map_or(Poll::Pending, |next| timer.poll(next, cx).map(|()| None))
             });
-            let Some((at, ended)) = done.await else {
+            let Some((at, (ended, stamps))) = done.await else {
                 let now = Time::now();
                 next = None;
                 let busy: SmallVec<[usize; 4]> =
@@ -365,8 +386,8 @@ impl Tries<'_> {
             };
             let (mut done, _) = tries.swap_remove(at);
             let fault = match &ended.result {
-                Ok(response) if !retry.on.has_status(response.head.status) => break (done, ended),
-                _ if tries.is_empty() => break (done, ended),
+                Ok(response) if !retry.on.has_status(response.head.status) => break (done, ended, stamps),
+                _ if tries.is_empty() => break (done, ended, stamps),
                 Ok(response) => &Fault::Status(response.head.status),
                 Err(fault) => fault,
             };
@@ -390,6 +411,7 @@ impl Tries<'_> {
             count(&upstream.state.counts.hedges_won);
         }
         self.tried.extend(failed);
+        *connection = stamps;
         (winner, ended)
     }
 
@@ -397,7 +419,7 @@ impl Tries<'_> {
         &self,
         mut response: Response,
         done: Try,
-        connection: Timeline,
+        connection: &Timeline,
         call: &Call,
         now: Time,
         trip: &mut Trip,
@@ -411,7 +433,7 @@ impl Tries<'_> {
             times.note(now.since(done.started));
         }
         trip.answered(done.number, done.seat, response.head.status, now);
-        trip.mark_all(&connection);
+        trip.mark_all(connection);
         trip.patience = Patience { idle: self.way.forward.timeouts.idle, deadline: self.deadline };
         match self.way.upgrade.filter(|_| response.tunnel.is_some()) {
             None => forward::strip_response(&mut response.head.headers),

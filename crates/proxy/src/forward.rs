@@ -185,28 +185,45 @@ fn address(node: &str) -> Option<IpAddr> {
 
 /// Tells the upstream who called. What a client that is not trusted says of itself is not passed on.
 pub fn add_forwarded(head: &mut RequestHead, client: &Client, trusted: &[IpNet]) {
-    let scheme = head.scheme.as_str();
     let direct = client.peer.remote.map(|remote| remote.ip().to_canonical());
     let believed = direct.is_some_and(|addr| trusted.iter().any(|net| net.contains(&addr)));
-    if !believed {
-        head.headers.retain_bytes(|name, _| !is_forwarded(name));
-    }
-    let node = text_of(direct);
-    let authority = head.authority.as_bytes();
-    let headers = &mut head.headers;
-    append_to_list(headers, believed, "x-forwarded-for", &[&node]);
-    if !believed || !headers.contains("x-forwarded-proto") {
-        headers.append("x-forwarded-proto", scheme);
-    }
-    if !believed || !headers.contains("x-forwarded-host") {
-        headers.append("x-forwarded-host", authority);
-    }
+    let (node, scheme) = (text_of(direct), head.scheme.as_str().as_bytes());
+    let RequestHead { authority, headers, .. } = head;
+    let authority = authority.as_bytes();
     let (before, after): (&[u8], &[u8]) = match direct {
         Some(IpAddr::V6(_)) => (b"for=\"[", b"]\";proto="),
         _ => (b"for=", b";proto="),
     };
     let (host, end): (&[u8], &[u8]) = if authority.is_empty() { (b"", b"") } else { (b";host=\"", b"\"") };
-    append_to_list(headers, believed, "forwarded", &[before, &node, after, scheme.as_bytes(), host, authority, end]);
+    let element = [before, &node, after, scheme, host, authority, end];
+    if believed {
+        append_to_list(headers, "x-forwarded-for", &[&node]);
+        if !headers.contains("x-forwarded-proto") {
+            headers.append("x-forwarded-proto", scheme);
+        }
+        if !headers.contains("x-forwarded-host") {
+            headers.append("x-forwarded-host", authority);
+        }
+        return append_to_list(headers, "forwarded", &element);
+    }
+    headers.retain_bytes(|name, _| !is_forwarded(name));
+    // Every call of a stranger has these four, so they are written in one go.
+    headers.append_written(160 + 2 * (node.len() + authority.len()), |lines| {
+        lines.extend_from_slice(b"x-forwarded-for: ");
+        lines.extend_from_slice(&node);
+        lines.extend_from_slice(b"\r\nx-forwarded-proto: ");
+        lines.extend_from_slice(scheme);
+        lines.extend_from_slice(b"\r\nx-forwarded-host: ");
+        lines.extend_from_slice(authority);
+        lines.extend_from_slice(b"\r\nforwarded: ");
+        let start = lines.len();
+        for piece in element {
+            lines.extend_from_slice(piece);
+        }
+        let length = lines.len() - start;
+        lines.extend_from_slice(b"\r\n");
+        [(15, node.len()), (17, scheme.len()), (16, authority.len()), (9, length)]
+    });
 }
 
 /// Also where an underscore stands for a dash: services behind CGI and its like cannot tell them apart.
@@ -240,9 +257,8 @@ fn text_of(addr: Option<IpAddr>) -> SmallVec<[u8; 40]> {
     text
 }
 
-/// `may_be` tells whether the field can be there already.
-fn append_to_list(headers: &mut Headers, may_be: bool, name: &str, item: &[&[u8]]) {
-    if !may_be || !headers.contains(name) {
+fn append_to_list(headers: &mut Headers, name: &str, item: &[&[u8]]) {
+    if !headers.contains(name) {
         return headers.append_pieces(name, item);
     }
     let mut list: Vec<u8> = headers.get_all(name).collect::<Vec<_>>().join(&b", "[..]);

@@ -5,9 +5,8 @@
 
 use std::rc::Rc;
 use std::sync::Arc;
-use std::time::Duration;
 
-use awareness::{Arrival, Exchange};
+use awareness::Arrival;
 use base::{Call, Peer, StatusCode};
 use config::router::{self, Found};
 use config::{Action, Route};
@@ -41,7 +40,7 @@ impl Handler for Gateway {
         let client = forward::client_of(&peer, &head.headers, &self.listener.trusted());
         let mut call = Call::new(head, client, arrival.head_read, self.worker.wall_at(arrival.head_read));
         call.length = body.length();
-        let mut trip = Trip::begin(&self.worker, begin(&call, arrival, &self.worker));
+        let mut trip = Trip::begin(&self.worker, self.worker.exchange(&call, arrival));
         trip.meter = self.worker.meter();
 
         let served = match trip.meter.clone() {
@@ -152,39 +151,6 @@ impl Gateway {
         let listener = self.listener.index().ok_or(Refusal::Stopping)?;
         snapshot.find(listener, &call.head).ok_or(Refusal::NoRoute)
     }
-}
-
-fn begin(call: &Call, arrival: Arrival, worker: &Worker) -> Box<Exchange> {
-    Box::new(Exchange {
-        started: call.now,
-        wall: call.wall,
-        finished: call.now,
-        arrival,
-        client: call.client.addr,
-        method: call.head.method.clone(),
-        scheme: call.head.scheme,
-        host: call.head.authority.clone(),
-        target: call.head.target.clone(),
-        version: call.head.version,
-        upstream_protocol: "",
-        api: None,
-        route: None,
-        upstream: None,
-        consumer: None,
-        credential: None,
-        status: None,
-        error: None,
-        bytes_in: 0,
-        bytes_out: 0,
-        cpu: Duration::ZERO,
-        held: 0,
-        ending: awareness::Ending::default(),
-        attempts: smallvec::SmallVec::new(),
-        steps: smallvec::SmallVec::new(),
-        cache: None,
-        model: None,
-        trace: worker.trace(&call.head.headers),
-    })
 }
 
 impl From<Refusal> for Halt {

@@ -30,7 +30,8 @@ pub struct Came {
 pub struct Trip {
     worker: Rc<Worker>,
     pub exchange: Option<Box<Exchange>>,
-    passage: Option<Passage>,
+    /// In a box, since most of it is room for what policies may leave there, and it moves with the call.
+    passage: Option<Box<Passage>>,
     /// Bytes of the request's body that have passed.
     bytes_in: Option<Bytes>,
     /// The place at the endpoint that is at work for this call.
@@ -106,7 +107,7 @@ impl Trip {
     }
 
     pub fn enter(&mut self, route: &Arc<Route>) {
-        self.passage = (!route.policies.is_empty()).then(|| Passage::new(route.policies.clone()));
+        self.passage = (!route.policies.is_empty()).then(|| Box::new(Passage::new(route.policies.clone())));
         self.note(|exchange| {
             exchange.api = Some(route.api.name.clone());
             exchange.route = Some(route.name.clone());

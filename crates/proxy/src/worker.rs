@@ -7,8 +7,8 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use arc_swap::ArcSwap;
-use awareness::{Exchange, TraceContext};
-use base::{Headers, Time};
+use awareness::{Arrival, Exchange, TraceContext};
+use base::{Call, Headers, Time};
 use cache::{Front, Store};
 use config::{Listener, Snapshot};
 use ipnet::IpNet;
@@ -62,6 +62,8 @@ pub struct Worker {
     pub index: usize,
     local: RefCell<Rc<Local>>,
     recorder: RefCell<Recorder>,
+    /// Records that have been read and may be written again.
+    spare: RefCell<Vec<Box<Exchange>>>,
     active: Gauge,
     pub balance: Balance,
     pub timers: Rc<Timers>,
@@ -182,6 +184,7 @@ async fn work(
         index,
         local: RefCell::new(Rc::new(Local { generation: generation.clone(), upstreams: Vec::new() })),
         recorder: RefCell::new(recorder),
+        spare: RefCell::default(),
         active,
         balance: Balance::new(board, index),
         timers: Rc::default(),
@@ -302,7 +305,7 @@ impl Worker {
         self.local.borrow().generation.snapshot.telemetry.otlp.as_ref().is_some_and(|otlp| otlp.traces)
     }
 
-    pub fn trace(&self, headers: &Headers) -> TraceContext {
+    fn trace(&self, headers: &Headers) -> TraceContext {
         let parent = headers.get("traceparent");
         let local = self.local.borrow();
         let telemetry = &local.generation.snapshot.telemetry;
@@ -324,8 +327,21 @@ impl Worker {
     }
 
     pub fn ended(&self, exchange: Box<Exchange>) {
+        const MOST: usize = 64;
         self.active.down();
-        self.recorder.borrow_mut().record(exchange);
+        let read = self.recorder.borrow_mut().record(exchange);
+        if let Some(exchange) = read.filter(|exchange| exchange.is_small()) {
+            let mut spare = self.spare.borrow_mut();
+            if spare.len() < MOST {
+                spare.push(exchange);
+            }
+        }
+    }
+
+    /// The record of a call that begins.
+    pub fn exchange(&self, call: &Call, arrival: Arrival) -> Box<Exchange> {
+        let spare = self.spare.borrow_mut().pop();
+        Exchange::begin(spare, call, arrival, self.trace(&call.head.headers))
     }
 
     pub fn opened(&self) {

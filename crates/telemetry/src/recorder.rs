@@ -31,21 +31,23 @@ impl Recorder {
         Recorder { local, log, spans: Vec::new(), spans_since: Time::default(), exporter, shared }
     }
 
-    /// Counts a finished call, logs it, and passes it to the exporter if it is sampled.
-    pub fn record(&mut self, exchange: Box<Exchange>) {
+    /// Counts a finished call, logs it, and passes it to the exporter if it is sampled; gives it back if it is not.
+    pub fn record(&mut self, exchange: Box<Exchange>) -> Option<Box<Exchange>> {
         self.local.count(&exchange);
         if self.shared.log_on.load(Relaxed) {
             self.log.add(&exchange, &self.shared);
         }
-        if exchange.trace.sampled && self.shared.traces_on.load(Relaxed) {
-            if self.spans.is_empty() {
-                self.spans_since = exchange.finished;
-            }
-            self.spans.push(*exchange);
-            if self.spans.len() >= SPANS {
-                self.flush_spans();
-            }
+        if !exchange.trace.sampled || !self.shared.traces_on.load(Relaxed) {
+            return Some(exchange);
         }
+        if self.spans.is_empty() {
+            self.spans_since = exchange.finished;
+        }
+        self.spans.push(*exchange);
+        if self.spans.len() >= SPANS {
+            self.flush_spans();
+        }
+        None
     }
 
     /// Hands over what has become old. For the worker's timer, every 200 ms or so.

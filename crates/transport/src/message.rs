@@ -28,7 +28,7 @@ pub struct Response {
     pub head: ResponseHead,
     pub body: Body,
     /// The stream behind a `101` (or an accepted CONNECT): bytes go both ways until either side ends.
-    pub tunnel: Option<Tunnel>,
+    pub tunnel: Option<Box<Tunnel>>,
 }
 
 /// What an upgraded upstream connection becomes.

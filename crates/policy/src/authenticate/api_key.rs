@@ -111,7 +111,8 @@ impl ApiKeys {
         for name in &self.headers {
             // Most are not there at all.
             if call.head.headers.contains(name) {
-                presented.extend(call.head.headers.iter().filter(|(it, _)| it == name).map(|(_, value)| value.into()));
+                let named = call.head.headers.iter_bytes().filter(|(it, _)| *it == name.as_bytes());
+                presented.extend(named.map(|(_, value)| value.into()));
             }
         }
         if let (Some(name), Some(query)) = (&self.query, call.head.query()) {
@@ -127,7 +128,7 @@ impl ApiKeys {
     /// Takes out of the call what [`ApiKeys::find`] looked at.
     pub fn strip(&self, call: &mut Call, ours: impl Fn(&[u8]) -> bool) {
         let head = &mut call.head;
-        if self.bearer {
+        if self.bearer && head.headers.contains("authorization") {
             head.headers.retain(|name, value| name != "authorization" || !bearer(value).is_some_and(&ours));
         }
         for name in &self.headers {

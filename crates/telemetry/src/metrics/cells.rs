@@ -470,13 +470,13 @@ impl UpstreamCells {
         for attempt in &exchange.attempts {
             let streamed = attempt.timeline.at(Stamp::FirstToken).is_some();
             let known = &mut self.segments[usize::from(streamed)];
-            for segment in attempt.timeline.segments() {
-                let cells = known[segment.stamp as usize].get_or_insert_with(|| {
-                    let labels = [("upstream", upstream), ("segment", segment.name)];
-                    tables.series(Family::AttemptSegments, &labels)
+            attempt.timeline.gaps(|stamp, _, length| {
+                let cells = known[stamp as usize].get_or_insert_with(|| {
+                    let name = stamp.segment(streamed).0;
+                    tables.series(Family::AttemptSegments, &[("upstream", upstream), ("segment", name)])
                 });
-                cells.observe(segment.length);
-            }
+                cells.observe(length);
+            });
 
             // Endpoints come from name resolution and go again, so this map alone can grow without end.
             if tables.is_full(Family::Attempts, self.endpoints.len()) {

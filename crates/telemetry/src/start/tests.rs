@@ -50,7 +50,9 @@ fn eventually(mut holds: impl FnMut() -> bool) {
 fn metrics_are_served_as_text_that_parses() {
     let settings = Settings { metrics: Some(([127, 0, 0, 1], 0).into()), ..settings() };
     let (telemetry, mut recorders) = Telemetry::start(settings.clone(), 2, None).unwrap();
-    recorders.iter_mut().for_each(|recorder| recorder.record(Box::new(exchange("/"))));
+    for recorder in &mut recorders {
+        recorder.record(Box::new(exchange("/")));
+    }
     telemetry.gauges().endpoint(&"backend".into(), &"a\"b".into(), true);
     let address = telemetry.metrics_addr().unwrap();
 
@@ -109,7 +111,7 @@ fn a_log_that_was_moved_away_is_opened_anew() {
 fn a_full_disk_costs_lines_that_are_counted() {
     let settings = Settings { access_log: Some(AccessLog::File("/dev/full".into())), ..settings() };
     let (telemetry, mut recorders) = Telemetry::start(settings, 1, None).unwrap();
-    (0..1000).for_each(|_| recorders[0].record(Box::new(exchange("/"))));
+    (0..1000).for_each(|_| drop(recorders[0].record(Box::new(exchange("/")))));
     drop(recorders);
     eventually(|| telemetry.render().contains("weir_access_log_dropped_total 1000\n"));
     telemetry.flush_and_stop();

@@ -7,7 +7,7 @@ use std::rc::{Rc, Weak};
 use std::task::{Context, Poll, ready};
 
 use base::{Method, RequestHead, StatusCode, Time};
-use bytes::BytesMut;
+use bytes::{Bytes, BytesMut};
 
 use super::buffer::{self, Outgoing, Turn};
 use super::framing::{Decoded, Decoder, Framing};
@@ -81,8 +81,8 @@ impl Connection {
             began: false,
             sent,
         };
-        let mut exchange =
-            Exchange { io: self.io, read: self.read, held: self.held, upload, unsendable: None, interim: 0 };
+        let Connection { io, read, held } = self;
+        let mut exchange = Exchange { io, read, held, upload, unsendable: None, interim: 0, whole: None };
         let method = head.method.clone();
         let (answer, keep_alive) = poll_fn(|cx| exchange.poll_head(cx, &method)).await?;
         // Passed on, it would make a tunnel of a client's connection that goes on speaking HTTP.
@@ -103,6 +103,8 @@ struct Exchange {
     unsendable: Option<io::Error>,
     /// Answers that came before the one that counts.
     interim: u32,
+    /// The body of the answer, if all of it came with its head.
+    whole: Option<Bytes>,
 }
 
 /// What is still to be sent of a request.
@@ -137,7 +139,11 @@ impl Exchange {
         }
         loop {
             // An answer may come before the request was sent, or instead of it.
-            match head::parse_response(&mut self.read, method, ANSWER) {
+            let parsed = match self.read.is_empty() {
+                true => Ok(None),
+                false => head::parse_response(&mut self.read, method, ANSWER),
+            };
+            match parsed {
                 Ok(Some(answer)) if answer.head.status == StatusCode::SWITCHING_PROTOCOLS => {
                     return Poll::Ready(Ok((answer, false)));
                 }
@@ -157,10 +163,20 @@ impl Exchange {
                 Err(error) => return Poll::Ready(Err(SendError::Malformed(error))),
             }
             let read = if self.read.is_empty() {
-                // Most heads come whole, and are read from where they came in.
-                let taken = buffer::poll_take(&mut *self.io, cx, &mut self.read, |bytes| {
+                // Most heads come whole, and are read from where they came in; so do small bodies behind them, which
+                // then need no decoder.
+                let Exchange { io, read, upload, whole, .. } = self;
+                let taken = buffer::poll_take(&mut **io, cx, read, |bytes| {
                     match head::read_response(bytes, method, ANSWER) {
-                        Ok(Some((answer, length))) if !answer.head.status.is_informational() => (Some(answer), length),
+                        Ok(Some((mut answer, length))) if !answer.head.status.is_informational() => {
+                            let behind = &bytes[length..];
+                            if behind.is_empty() || !upload.done || answer.body.length() != Some(behind.len() as u64) {
+                                return (Some(answer), length);
+                            }
+                            *whole = Some(Bytes::copy_from_slice(behind));
+                            answer.body = Decoder::Done;
+                            (Some(answer), bytes.len())
+                        }
                         _ => (None, 0),
                     }
                 });
@@ -201,7 +217,7 @@ impl Exchange {
         let head::ParsedResponse { head, body, .. } = answer;
         if head.status == StatusCode::SWITCHING_PROTOCOLS {
             let tunnel = Tunnel { io: self.io, read: self.read.to_vec(), guard: Box::new(self.held) };
-            return Response { head, body: Body::Empty, tunnel: Some(tunnel) };
+            return Response { head, body: Body::Empty, tunnel: Some(Box::new(tunnel)) };
         }
         let mut download = Download { exchange: Some(self), decoder: body, keep_alive, home };
         // A small answer came whole, with its head: the connection is free before the client has a byte.
@@ -261,7 +277,7 @@ impl Upload {
         self.framing == Framing::None
     }
 
-    fn put(&mut self, data: bytes::Bytes) -> Result<(), UploadError> {
+    fn put(&mut self, data: Bytes) -> Result<(), UploadError> {
         if let Framing::Length(_) = self.framing {
             let Some(left) = self.left.checked_sub(data.len() as u64) else {
                 return Err(UploadError::Body(BodyError::Malformed("longer than its Content-Length")));
@@ -306,8 +322,8 @@ impl Download {
         if !exchange.upload.done {
             return None;
         }
-        let body = match self.decoder.decode(&mut exchange.read) {
-            Ok(Decoded::Frame(Frame::Data(data))) => Body::Full(data),
+        let body = match (exchange.whole.take(), self.decoder.decode(&mut exchange.read)) {
+            (Some(data), _) | (None, Ok(Decoded::Frame(Frame::Data(data)))) => Body::Full(data),
             _ => Body::Empty,
         };
         self.give_back();

@@ -54,19 +54,20 @@ pub fn parse_request(
     buffer: &mut BytesMut,
     scheme: Scheme,
     limits: HeadLimits,
-) -> Result<Option<ParsedRequest>, HeadError> {
+) -> Result<Option<Box<ParsedRequest>>, HeadError> {
     buffer.advance(empty_lines(buffer));
     let Some((parsed, length)) = read_request(buffer, scheme, limits)? else { return Ok(None) };
     buffer.advance(length);
     Ok(Some(parsed))
 }
 
-/// A request's head at the front of `bytes`, and how long it is; `None` while it is not whole.
+/// A request's head at the front of `bytes`, and how long it is; `None` while it is not whole. In a box, since it goes
+/// from hand to hand before it is a call.
 pub fn read_request(
     bytes: &[u8],
     scheme: Scheme,
     limits: HeadLimits,
-) -> Result<Option<(ParsedRequest, usize)>, HeadError> {
+) -> Result<Option<(Box<ParsedRequest>, usize)>, HeadError> {
     // Not initialised: clearing the whole array would cost more than parsing a usual head.
     let mut fields = [const { MaybeUninit::uninit() }; MAX_FIELDS];
     let mut request = httparse::Request::new(&mut []);
@@ -99,7 +100,7 @@ pub fn read_request(
     headers.remove("host");
     let head = RequestHead { method, scheme, authority, target, version, headers };
     let parsed = ParsedRequest { head, body: framing.decoder(), keep_alive, expects_continue, upgrade };
-    Ok(Some((parsed, length)))
+    Ok(Some((Box::new(parsed), length)))
 }
 
 /// Takes the head of the answer to a `method` request off the front of `buffer`; `None` while it is not whole.
@@ -177,8 +178,14 @@ pub enum Persistence {
     Upgrade,
 }
 
-/// Writes an answer's head. A Content-Length among its fields is the caller's word that it is so.
-pub fn write_response(out: &mut Vec<u8>, head: &ResponseHead, framing: Framing, persistence: Persistence) {
+/// Writes an answer's head. Its length may be said by its fields already.
+pub fn write_response(
+    out: &mut Vec<u8>,
+    head: &ResponseHead,
+    framing: Framing,
+    is_said: bool,
+    persistence: Persistence,
+) {
     out.extend_from_slice(b"HTTP/1.1 ");
     out.extend_from_slice(head.status.as_str().as_bytes());
     out.push(b' ');
@@ -187,7 +194,7 @@ pub fn write_response(out: &mut Vec<u8>, head: &ResponseHead, framing: Framing, 
     write_fields(out, &head.headers);
     match framing {
         Framing::None | Framing::UntilClose => {}
-        Framing::Length(_) if head.headers.contains("content-length") => {}
+        Framing::Length(_) if is_said => {}
         Framing::Length(length) => write_length(out, length),
         Framing::Chunked => out.extend_from_slice(b"transfer-encoding: chunked\r\n"),
     }
@@ -411,7 +418,7 @@ mod tests {
 
     const LIMITS: HeadLimits = HeadLimits { bytes: 4096, fields: 20 };
 
-    fn parse(text: &str) -> Result<Option<ParsedRequest>, HeadError> {
+    fn parse(text: &str) -> Result<Option<Box<ParsedRequest>>, HeadError> {
         parse_request(&mut BytesMut::from(text), Scheme::Http, LIMITS)
     }
 

@@ -132,7 +132,7 @@ struct Wire<I> {
 }
 
 enum Waited {
-    Head(ParsedRequest),
+    Head(Box<ParsedRequest>),
     Closed,
     Http2,
 }
@@ -277,14 +277,14 @@ async fn refuse<I: Io + 'static, H: Handler>(
 
 async fn exchange<I: Io + 'static, H: Handler>(
     wire: &Rc<RefCell<Wire<I>>>,
-    request: ParsedRequest,
+    request: Box<ParsedRequest>,
     peer: &Arc<Peer>,
     arrival: Arrival,
     handler: &H,
     settings: &Settings,
     drain: &Drain,
 ) -> Next {
-    let ParsedRequest { head, body: decoder, keep_alive, expects_continue, upgrade } = request;
+    let ParsedRequest { head, body: decoder, keep_alive, expects_continue, upgrade } = *request;
     let method = head.method.clone();
     let version = head.version;
     let wants_trailers = head.headers.has_token("te", "trailers");
@@ -370,7 +370,7 @@ async fn write_response<I: Io>(
         let mut wire = wire.borrow_mut();
         let room = 128 + head.headers.bytes() + head.headers.len() * 4;
         wire.out.reserve(room + promised.map_or(0, |length| length.min(8192) as usize));
-        head::write_response(&mut wire.out.head, &head, framing, persistence);
+        head::write_response(&mut wire.out.head, &head, framing, is_said, persistence);
     }
     drop(head);
     let mut taken = false;
@@ -488,12 +488,12 @@ async fn linger<I: Io>(wire: &Rc<RefCell<Wire<I>>>, settings: &Settings) {
 }
 
 /// Says `101` and then carries bytes both ways until either side has no more.
-async fn tunnel_through<I: Io>(wire: &Rc<RefCell<Wire<I>>>, mut head: ResponseHead, tunnel: Tunnel) -> Next {
-    let Tunnel { mut io, read, guard } = tunnel;
+async fn tunnel_through<I: Io>(wire: &Rc<RefCell<Wire<I>>>, mut head: ResponseHead, tunnel: Box<Tunnel>) -> Next {
+    let Tunnel { mut io, read, guard } = *tunnel;
     head.status = StatusCode::SWITCHING_PROTOCOLS;
     let early = {
         let mut wire = wire.borrow_mut();
-        head::write_response(&mut wire.out.head, &head, Framing::None, Persistence::Upgrade);
+        head::write_response(&mut wire.out.head, &head, Framing::None, true, Persistence::Upgrade);
         wire.out.head.extend_from_slice(&read);
         std::mem::take(&mut wire.read)
     };

@@ -266,7 +266,7 @@ impl Connection {
         {
             let io = Box::new(Bytestream::new(recv, stream));
             let tunnel = Tunnel { io, read: Vec::new(), guard: Box::new(slot) };
-            return Ok(Response { head, body: Body::Empty, tunnel: Some(tunnel) });
+            return Ok(Response { head, body: Body::Empty, tunnel: Some(Box::new(tunnel)) });
         }
         let body = if recv.is_end_stream() {
             Body::Empty

@@ -371,7 +371,8 @@ fn extended_connect_is_a_tunnel() {
             });
             let mut response = ok(Body::Empty);
             response.head.status = StatusCode::SWITCHING_PROTOCOLS;
-            response.tunnel = Some(Tunnel { io: Box::new(near), read: b"hi ".to_vec(), guard: Box::new(()) });
+            let tunnel = Tunnel { io: Box::new(near), read: b"hi ".to_vec(), guard: Box::new(()) };
+            response.tunnel = Some(Box::new(tunnel));
             response
         })
         .await;
