@@ -15,7 +15,7 @@ use std::sync::mpsc::{Receiver, SyncSender, TrySendError};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use awareness::{Exchange, ModelUse};
+use awareness::{Exchange, ModelUse, Stamp};
 use base::{Date, Time};
 
 use crate::{AccessLog, Shared};
@@ -304,11 +304,14 @@ pub(crate) fn line(out: &mut Vec<u8>, exchange: &Exchange) {
     out.extend_from_slice(b",\"duration_ms\":");
     millis(out, exchange.duration());
     out.extend_from_slice(b",\"segments\":{");
-    for (index, segment) in exchange.timeline().segments().enumerate() {
-        word(out, if index > 0 { "," } else { "" }, segment.name);
+    let timeline = exchange.timeline();
+    let (streamed, mut comma) = (timeline.at(Stamp::FirstToken).is_some(), "");
+    timeline.gaps(|stamp, _, length| {
+        word(out, comma, stamp.segment(streamed).0);
         out.push(b':');
-        millis(out, segment.length);
-    }
+        millis(out, length);
+        comma = ",";
+    });
     out.push(b'}');
     number(out, ",\"attempts\":", exchange.attempts.len() as u64);
     word(out, ",\"ending\":", exchange.ending.as_str());

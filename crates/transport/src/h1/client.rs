@@ -166,8 +166,8 @@ impl Exchange {
                 // Most heads come whole, and are read from where they came in; so do small bodies behind them, which
                 // then need no decoder.
                 let Exchange { io, read, upload, whole, .. } = self;
-                let taken = buffer::poll_take(&mut **io, cx, read, |bytes| {
-                    match head::read_response(bytes, method, ANSWER) {
+                let taken =
+                    buffer::poll_take(&mut **io, cx, read, |bytes| match head::read_response(bytes, method, ANSWER) {
                         Ok(Some((mut answer, length))) if !answer.head.status.is_informational() => {
                             let behind = &bytes[length..];
                             if behind.is_empty() || !upload.done || answer.body.length() != Some(behind.len() as u64) {
@@ -178,8 +178,7 @@ impl Exchange {
                             (Some(answer), bytes.len())
                         }
                         _ => (None, 0),
-                    }
-                });
+                    });
                 match taken {
                     Poll::Ready(Ok(Some(Some(answer)))) => {
                         let keep_alive = answer.keep_alive;

@@ -6,6 +6,7 @@ use base::{Headers, Method, RequestHead, ResponseHead, Scheme, StatusCode, Versi
 use bytes::{Buf, BytesMut};
 
 use super::framing::{Decoder, Framing};
+use super::plain;
 
 /// Why a head was not accepted.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
@@ -68,26 +69,18 @@ pub fn read_request(
     scheme: Scheme,
     limits: HeadLimits,
 ) -> Result<Option<(Box<ParsedRequest>, usize)>, HeadError> {
-    // Not initialised: clearing the whole array would cost more than parsing a usual head.
-    let mut fields = [const { MaybeUninit::uninit() }; MAX_FIELDS];
-    let mut request = httparse::Request::new(&mut []);
     let most = limits.fields.min(MAX_FIELDS);
     // Nothing beyond the limit is looked at, so that it does not matter in which pieces a head comes.
     let allowed = &bytes[..bytes.len().min(limits.bytes)];
-    let length = match request.parse_with_uninit_headers(allowed, &mut fields[..most]) {
-        Ok(httparse::Status::Complete(length)) => length,
-        Ok(httparse::Status::Partial) if bytes.len() < limits.bytes => return Ok(None),
-        Ok(httparse::Status::Partial) if memchr::memchr(b'\n', allowed).is_none() => {
-            return Err(HeadError::TargetTooLong);
-        }
-        Ok(httparse::Status::Partial) => return Err(HeadError::TooLarge),
-        Err(error) => return Err(error.into()),
+    let request = match plain::request(allowed, most) {
+        Some(request) => request,
+        None => match read_any_request(allowed, most, bytes.len() < limits.bytes)? {
+            Some(request) => request,
+            None => return Ok(None),
+        },
     };
-    let mut headers = fields_of(&bytes[..length], request.headers)?;
-    let version = version(request.version)?;
-    let method = Method::from_bytes(request.method.unwrap_or_default().as_bytes())
-        .map_err(|_| HeadError::Malformed("the method is not a token"))?;
-    let raw_target = request.path.unwrap_or_default();
+    let plain::Request { method, target: raw_target, version, mut headers, length } = request;
+    let method = Method::from_bytes(method).map_err(|_| HeadError::Malformed("the method is not a token"))?;
     let framing = Framing::of_request(&headers, version)?;
     let (authority, target) = target(&method, raw_target, &headers, version)?;
 
@@ -101,6 +94,27 @@ pub fn read_request(
     let head = RequestHead { method, scheme, authority, target, version, headers };
     let parsed = ParsedRequest { head, body: framing.decoder(), keep_alive, expects_continue, upgrade };
     Ok(Some((Box::new(parsed), length)))
+}
+
+/// However it is written, if that is allowed; `None` while it is not whole and `may_grow`.
+fn read_any_request(allowed: &[u8], most: usize, may_grow: bool) -> Result<Option<plain::Request<'_>>, HeadError> {
+    // Not initialised: clearing the whole array would cost more than parsing a usual head.
+    let mut fields = [const { MaybeUninit::uninit() }; MAX_FIELDS];
+    let mut request = httparse::Request::new(&mut []);
+    let length = match request.parse_with_uninit_headers(allowed, &mut fields[..most]) {
+        Ok(httparse::Status::Complete(length)) => length,
+        Ok(httparse::Status::Partial) if may_grow => return Ok(None),
+        Ok(httparse::Status::Partial) if memchr::memchr(b'\n', allowed).is_none() => {
+            return Err(HeadError::TargetTooLong);
+        }
+        Ok(httparse::Status::Partial) => return Err(HeadError::TooLarge),
+        Err(error) => return Err(error.into()),
+    };
+    let headers = fields_of(&allowed[..length], request.headers)?;
+    let version = version(request.version)?;
+    let method = request.method.unwrap_or_default().as_bytes();
+    let target = request.path.unwrap_or_default();
+    Ok(Some(plain::Request { method, target, version, headers, length }))
 }
 
 /// Takes the head of the answer to a `method` request off the front of `buffer`; `None` while it is not whole.
@@ -124,28 +138,41 @@ pub fn read_response(
     if bytes.is_empty() {
         return Ok(None);
     }
-    let mut fields = [const { MaybeUninit::uninit() }; MAX_FIELDS];
-    let mut response = httparse::Response::new(&mut []);
     let most = limits.fields.min(MAX_FIELDS);
-    let parsing = httparse::ParserConfig::default().parse_response_with_uninit_headers(
-        &mut response,
-        &bytes[..bytes.len().min(limits.bytes)],
-        &mut fields[..most],
-    );
-    let length = match parsing {
-        Ok(httparse::Status::Complete(length)) => length,
-        Ok(httparse::Status::Partial) if bytes.len() < limits.bytes => return Ok(None),
-        Ok(httparse::Status::Partial) => return Err(HeadError::TooLarge),
-        Err(error) => return Err(error.into()),
+    let allowed = &bytes[..bytes.len().min(limits.bytes)];
+    let response = match plain::response(allowed, most) {
+        Some(response) => response,
+        None => match read_any_response(allowed, most, bytes.len() < limits.bytes)? {
+            Some(response) => response,
+            None => return Ok(None),
+        },
     };
-    let headers = fields_of(&bytes[..length], response.headers)?;
-    let version = version(response.version)?;
-    let status = StatusCode::from_u16(response.code.unwrap_or_default())
-        .map_err(|_| HeadError::Malformed("the status is not a number from 100 to 999"))?;
+    let plain::Response { status, version, headers, length } = response;
+    let status =
+        StatusCode::from_u16(status).map_err(|_| HeadError::Malformed("the status is not a number from 100 to 999"))?;
     let framing = Framing::of_response(&headers, version, method, status)?;
     let keep_alive = keep_alive(&headers, version) && framing != Framing::UntilClose;
     let parsed = ParsedResponse { head: ResponseHead { status, headers }, body: framing.decoder(), keep_alive };
     Ok(Some((parsed, length)))
+}
+
+fn read_any_response(allowed: &[u8], most: usize, may_grow: bool) -> Result<Option<plain::Response>, HeadError> {
+    let mut fields = [const { MaybeUninit::uninit() }; MAX_FIELDS];
+    let mut response = httparse::Response::new(&mut []);
+    let parsing = httparse::ParserConfig::default().parse_response_with_uninit_headers(
+        &mut response,
+        allowed,
+        &mut fields[..most],
+    );
+    let length = match parsing {
+        Ok(httparse::Status::Complete(length)) => length,
+        Ok(httparse::Status::Partial) if may_grow => return Ok(None),
+        Ok(httparse::Status::Partial) => return Err(HeadError::TooLarge),
+        Err(error) => return Err(error.into()),
+    };
+    let headers = fields_of(&allowed[..length], response.headers)?;
+    let version = version(response.version)?;
+    Ok(Some(plain::Response { status: response.code.unwrap_or_default(), version, headers, length }))
 }
 
 /// Writes a request's head. Hop-by-hop fields were taken out by the caller; framing is added here.
@@ -414,6 +441,8 @@ impl From<httparse::Error> for HeadError {
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
 
     const LIMITS: HeadLimits = HeadLimits { bytes: 4096, fields: 20 };
@@ -531,6 +560,45 @@ mod tests {
         let rest = 4096 - "GET / HTTP/1.1\r\nhost: h\r\na: \r\n\r\n".len();
         let exact = format!("GET / HTTP/1.1\r\nhost: h\r\na: {}\r\n\r\n", "b".repeat(rest));
         assert!(parse(&exact).unwrap().is_some());
+    }
+
+    const USUAL: [&str; 4] = ["Host: h\r\n", "A: b\r\n", "x-a_b: 1, 2;c=\"d\"\r\n", "Content-Length: 3\r\n"];
+    const ODD: [&str; 8] =
+        ["a:b\r\n", "a: \r\n", "a: b \r\n", "a:  b\r\n", "a: b\tc\r\n", "a: b\n", "A\u{e4}: b\r\n", "a: \u{e4}\r\n"];
+
+    /// A head in which most bytes are where they belong, and some are not.
+    fn heads(first: &'static str) -> impl Strategy<Value = Vec<u8>> {
+        let line = prop_oneof![6 => prop::sample::select(&USUAL[..]), 1 => prop::sample::select(&ODD[..])];
+        let lines = prop::collection::vec(line, 0..6);
+        let changed = prop::option::weighted(0.5, (any::<prop::sample::Index>(), any::<u8>()));
+        (lines, changed).prop_map(move |(lines, changed)| {
+            let mut head = format!("{first}{}\r\nbehind", lines.concat()).into_bytes();
+            if let Some((at, byte)) = changed {
+                let at = at.index(head.len());
+                head[at] = byte;
+            }
+            head
+        })
+    }
+
+    proptest! {
+        #[test]
+        fn a_plain_request_is_what_any_reader_makes_of_it(head in heads("GET /a?b HTTP/1.1\r\n")) {
+            if let Some(plain) = plain::request(&head, 5) {
+                let any = read_any_request(&head, 5, true).unwrap().unwrap();
+                prop_assert_eq!((plain.method, plain.target, plain.version), (any.method, any.target, any.version));
+                prop_assert_eq!((plain.headers, plain.length), (any.headers, any.length));
+            }
+        }
+
+        #[test]
+        fn a_plain_answer_is_what_any_reader_makes_of_it(head in heads("HTTP/1.1 200 All right\r\n")) {
+            if let Some(plain) = plain::response(&head, 5) {
+                let any = read_any_response(&head, 5, true).unwrap().unwrap();
+                prop_assert_eq!((plain.status, plain.version), (any.status, any.version));
+                prop_assert_eq!((plain.headers, plain.length), (any.headers, any.length));
+            }
+        }
     }
 
     #[test]
