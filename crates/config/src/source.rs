@@ -114,7 +114,12 @@ impl Source {
 
     /// The tree of the text, if it has one.
     pub fn to_json(&self) -> Option<serde_json::Value> {
-        self.parse().ok().map(|tree| tree.to_json())
+        self.tree().ok()
+    }
+
+    /// The tree of the text, whatever it is about, or why it has none.
+    pub fn tree(&self) -> Result<serde_json::Value, Vec<Diagnostic>> {
+        self.parse().map(|tree| tree.to_json())
     }
 
     pub(crate) fn parse(&self) -> Result<Node, Vec<Diagnostic>> {

@@ -10,6 +10,7 @@ mod document;
 mod drain;
 mod exit;
 mod explain;
+mod import;
 mod live;
 mod logging;
 mod notify;
@@ -54,6 +55,7 @@ enum Command {
     Undrain(drain::UndrainArgs),
     Prices(prices::Args),
     Spend(spend::Args),
+    Import(import::Args),
     Schema(schema::Args),
     Demo(demo::Args),
     Completions(completions::Args),
@@ -93,6 +95,7 @@ fn main() -> ExitCode {
         Command::Undrain(args) => drain::undrain(&args),
         Command::Prices(args) => prices::run(&args),
         Command::Spend(args) => spend::run(&args),
+        Command::Import(args) => import::run(&args),
         Command::Schema(args) => schema::run(&args),
         Command::Demo(args) => demo::run(&args),
         Command::Completions(args) => completions::run(&args),

@@ -1,5 +1,7 @@
 //! `weir prices`: what models cost, by the book in the binary and what stands over it.
 
+mod check;
+
 use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -27,9 +29,10 @@ Examples:
   weir prices --provider groq --json
   weir prices --providers                    which providers there are
   weir prices --prices prices.txt gpt-5      with a file over the book in the binary
+  weir prices --check weir.yaml              which of its models have no price, or an old one
   weir prices update model_prices.json > prices.txt
 
-Exit codes: 0 shown, 1 a file cannot be read, 2 the command line or a file is wrong, or a name has no price"
+Exit codes: 0 shown, 1 a file cannot be read, 2 the command line or a file is wrong, or a name or a model has no price"
 )]
 pub struct Args {
     #[command(subcommand)]
@@ -46,6 +49,12 @@ pub struct Args {
     /// A file of prices that stands over the book in the binary, as `ledger.prices` does
     #[arg(long, value_name = "FILE")]
     prices: Option<PathBuf>,
+    /// The models of a document, what each is priced by, and which have no price or an old one
+    #[arg(long, value_name = "DOCUMENT", conflicts_with_all = ["names", "provider", "providers", "prices"])]
+    check: Option<PathBuf>,
+    /// With `--check`: after how many days a price is old
+    #[arg(long, value_name = "DAYS", default_value_t = 180, requires = "check")]
+    older_than: u64,
     /// Print as JSON
     #[arg(long)]
     json: bool,
@@ -93,7 +102,10 @@ struct Unusable(String, &'static str, Exit);
 pub fn run(args: &Args) -> Exit {
     let outcome = match &args.update {
         Some(Command::Update(args)) => update(args),
-        None => show(args),
+        None => match &args.check {
+            Some(document) => Ok(check::check(document, args.older_than, args.json)),
+            None => show(args),
+        },
     };
     outcome.unwrap_or_else(|Unusable(message, help, exit)| {
         complain(&message, help);

@@ -12,6 +12,7 @@ mod h2peer;
 mod hostile;
 mod http;
 mod identity;
+mod import;
 mod issuers;
 mod leases;
 mod limits;

@@ -124,3 +124,37 @@ fn a_file_of_prices_is_made_and_stands_over_the_book() {
     check(&said, 2, &["wrong.txt:2: `in=free` is not a price", "wrong.txt:3: `fast` is not known", "docs/money.md"]);
     check(&weir(folder.path(), &["prices", "update", "absent"]), 1, &["`absent` cannot be read"]);
 }
+
+#[test]
+fn models_without_a_price_or_with_an_old_one_are_named() {
+    let folder = testkit::Folder::new();
+    folder.write("key", "sk");
+    let document = |models: &str| {
+        let providers =
+            "openai: { keys: file:key }, own: { kind: openai-compatible, upstream: 'http://127.0.0.1:9/v1' }";
+        format!(
+            "version: 1\nproviders: {{ {providers} }}\nmodels: {{ {models} }}\nledger: {{ prices: prices.txt }}\n\
+             apis: {{ a: {{ llm: {{}} }} }}\n"
+        )
+    };
+    let check = |models: &str, more: &[&str]| {
+        folder.write("weir.yaml", document(models));
+        let said = weir(folder.base(), &[&["prices", "--check", "weir.yaml"], more].concat());
+        (said.code, said.out, said.err)
+    };
+    folder.write("prices.txt", "@ groq 2020-01-01 me\nm\tin=1 out=2\n");
+    let known = "a: openai/gpt-4o, b: { candidates: [{ model: own/x, price: { input: 1 USD, output: 2 USD } }] }";
+    let (code, out, err) = check(known, &["--older-than", "36500"]);
+    assert_eq!((code, err.as_str()), (Some(0), ""), "{out}");
+    assert!(out.contains("openai/gpt-4o") && out.contains("of the document"), "{out}");
+    folder.write("prices.txt", "@ openai 2020-01-01 me\ngpt-4o\tin=1 out=2\n");
+    let (code, out, err) = check("a: openai/gpt-4o", &["--older-than", "365"]);
+    assert_eq!(code, Some(2), "{out}{err}");
+    assert!(
+        out.contains("2020-01-01") && err.contains("0 without a price, 1 with one older than 365 days"),
+        "{out}{err}"
+    );
+    let (code, out, _) = check("a: own/y", &["--json"]);
+    let found: serde_json::Value = serde_json::from_str(&out).unwrap();
+    assert_eq!((code, &found[0]["state"]), (Some(2), &serde_json::json!("no price")), "{out}");
+}

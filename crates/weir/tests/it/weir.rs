@@ -21,8 +21,17 @@ pub fn weir(folder: &Path, args: &[&str]) -> Said {
 }
 
 pub fn weir_with_input(folder: &Path, args: &[&str], input: &str) -> Said {
-    let mut child =
-        command(folder, args).stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+    ended(command(folder, args), input)
+}
+
+pub fn weir_with(folder: &Path, args: &[&str], variables: &[(&str, &str)]) -> Said {
+    let mut command = command(folder, args);
+    command.envs(variables.iter().copied());
+    ended(command, "")
+}
+
+fn ended(mut command: Command, input: &str) -> Said {
+    let mut child = command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
     let _ = child.stdin.take().unwrap().write_all(input.as_bytes());
     let Output { status, stdout, stderr } = child.wait_with_output().unwrap();
     let text = |bytes| String::from_utf8(bytes).unwrap();
