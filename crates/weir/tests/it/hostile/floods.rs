@@ -173,3 +173,50 @@ fn a_flood_of_new_callers_costs_no_memory() {
     let held = process.weir.memory().saturating_sub(before);
     assert!(held < 8 * MIB, "{held} bytes more are held");
 }
+
+/// Far more callers than the table of the limit has room for: as many as WEIR_FLOOD_KEYS says, a million if one has the
+/// time. None of those who owe much gets anything by it.
+#[test]
+fn a_flood_of_new_callers_frees_nobody_of_what_he_owes() {
+    let callers: u32 = std::env::var("WEIR_FLOOD_KEYS").map_or(100_000, |callers| callers.parse().unwrap());
+    let process = Process::start(
+        ", trusted-proxies: [127.0.0.0/8]",
+        "apis: { a: { policies: { limit: [{ per: address, rate: 1/h, burst: 20, keys: 8192 }] }, routes: [{ respond: { body: ok } }] } }",
+    );
+    let ask = |network: u32, at: u32, times: usize| -> Vec<u16> {
+        // The flood may take longer than a connection may be idle.
+        let mut raw = Raw::connect(process.web);
+        let from = format!("2001:db8:{:x}:{:x}::1", (at >> 16) + network, at & 0xffff);
+        raw.send(format!("GET / HTTP/1.1\r\nhost: t\r\nx-forwarded-for: {from}\r\n\r\n").repeat(times));
+        (0..times).map(|_| raw.answer().status).collect()
+    };
+    // Some have used up all that they may.
+    let (flood, debtors) = (0x100, 0..50);
+    let mut spent = vec![200; 20];
+    spent.push(429);
+    for debtor in debtors.clone() {
+        assert_eq!(ask(0, debtor, 21), spent, "{debtor}");
+    }
+    for caller in 0..1000 {
+        assert_eq!(ask(flood, caller, 1), [200]);
+    }
+    let before = process.weir.memory();
+    let mut raw = Raw::connect(process.web);
+    for batch in (1000..callers).step_by(500) {
+        let batch = batch..callers.min(batch + 500);
+        let request = |at: u32| {
+            let from = format!("2001:db8:{:x}:{:x}::1", (at >> 16) + flood, at & 0xffff);
+            format!("GET / HTTP/1.1\r\nhost: t\r\nx-forwarded-for: {from}\r\n\r\n")
+        };
+        raw.send(batch.clone().map(request).collect::<String>());
+        for _ in batch {
+            assert_eq!(raw.answer().status, 200, "a newcomer owes nothing");
+        }
+    }
+    let held = process.weir.memory().saturating_sub(before);
+    println!("{callers} callers: {} KiB more than after the first thousand", held / 1024);
+    assert!(held < 4 * MIB, "{held} bytes more are held");
+    for debtor in debtors {
+        assert_eq!(ask(0, debtor, 1), [429], "{debtor} owes nothing any more");
+    }
+}
