@@ -1,6 +1,7 @@
 //! Peers that lie, break off, flood and hang: what they are told, what gets through, what it costs everybody else.
 
 mod answers;
+mod cgroup;
 mod floods;
 mod frames;
 mod http2;
