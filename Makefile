@@ -1,5 +1,5 @@
 .DEFAULT_GOAL := help
-.PHONY: help run test test-cache fuzz soak bench bench-llm fmt lint docs accounting
+.PHONY: help run test test-cache fuzz soak bench bench-llm fmt lint docs accounting package test-package
 
 help: ## This list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-15s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -37,6 +37,12 @@ bench-llm: ## Side by side with other gateways for models; writes bench/RESULTS-
 bench-overload: ## More calls than an upstream bears, with and without admit; writes bench/RESULTS-overload.md
 	cargo build --release -p weir -p bench
 	target/release/bench overload
+
+package: ## The Debian package, in target/package
+	scripts/package.sh
+
+test-package: package ## Installs it into a bare system, runs, upgrades, removes and purges it; for root
+	scripts/package-test.sh
 
 fmt: ## Formats the code
 	cargo fmt --all
