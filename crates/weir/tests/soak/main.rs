@@ -1,5 +1,6 @@
 //! A gateway under traffic of every kind for as long as one likes, while it is reloaded and one of its upstreams goes
-//! and comes: its memory stays flat, no descriptor stays behind, and clients, gateway and services have counted the same.
+//! and comes: its memory stays flat, no connection and no descriptor stays behind, and clients, gateway and services have
+//! counted the same, call by call and status by status.
 //!
 //! `make soak`; `SOAK=60s make soak` takes a minute instead of ten.
 #![expect(clippy::unwrap_used, reason = "what fails here fails the soak")]
@@ -69,7 +70,24 @@ fn main() {
     println!("\ncalls to the steady service: clients {}, gateway {told}", counts.steady());
     println!("tries of them: gateway {tried}, service {}", steady.requests());
     println!("calls to the shaky one: clients {}, gateway {}", counts.shaky(), calls("shaky"));
-    println!("{}", counts.kinds());
+    let kinds = counts.kinds();
+    println!("{}", kinds.iter().map(|(kind, count)| format!("{kind} {count}")).collect::<Vec<_>>().join(", "));
+    println!("answers, as clients and gateway counted them:");
+    let codes = counts.codes();
+    for ((api, code), clients) in codes.iter().filter(|((_, code), _)| code != "broken") {
+        let told = gateway.of_code(api, code);
+        println!("  {api} {code}: {clients}, {told}");
+        // An answer that broke off before its head had come was counted as the 200 that the service had begun with, or 502.
+        let broken = codes.get(&(*api, "broken".into())).copied().unwrap_or(0);
+        let broken = if matches!(code.as_str(), "200" | "502") { broken } else { 0 };
+        assert!((*clients..=*clients + broken).contains(&told), "{api} {code}: clients {clients}, gateway {told}");
+    }
+    for api in ["steady", "grpc", "shaky"] {
+        let clients: u64 = codes.iter().filter(|((it, _), _)| *it == api).map(|(_, count)| count).sum();
+        assert_eq!(clients, calls(api), "{api}: every call has one answer");
+    }
+    let missing: Vec<_> = traffic::KINDS.iter().filter(|kind| !kinds.contains_key(*kind)).collect();
+    assert!(missing.is_empty(), "no traffic of these kinds: {missing:?}");
     // More tries than calls: a connection that breaks when it is used again may have been closed before, so what may
     // be repeated is.
     assert_eq!((counts.steady(), counts.shaky()), (told, calls("shaky")), "clients and gateway");
@@ -84,6 +102,7 @@ fn main() {
     let minutes = length.as_secs_f64() / 60.0;
     assert!(slope * minutes < 0.1 * mean + 2048.0, "memory grows");
 
+    eventually("no connection stays open", || gateway.sum("weir_connections_open") == 0.0);
     eventually("no descriptor stays behind", || gateway.files() <= empty);
     println!("files: {empty} before, {} after", gateway.files());
     gateway.end();
@@ -170,6 +189,15 @@ impl Gateway {
         let text = Raw::connect(self.metrics).send("GET /metrics HTTP/1.1\r\nhost: t\r\n\r\n").answer().text();
         let lines = text.lines().filter(|line| line.starts_with(begin));
         lines.filter_map(|line| line.rsplit_once(' ')?.1.parse::<f64>().ok()).sum()
+    }
+
+    /// Calls of an api that ended with a status.
+    fn of_code(&self, api: &str, code: &str) -> u64 {
+        let text = Raw::connect(self.metrics).send("GET /metrics HTTP/1.1\r\nhost: t\r\n\r\n").answer().text();
+        let begin = format!("weir_requests_total{{api=\"{api}\"");
+        let lines = text.lines().filter(|line| line.starts_with(&begin));
+        let lines = lines.filter(|line| line.contains(&format!("code=\"{code}\"")));
+        lines.filter_map(|line| line.rsplit_once(' ')?.1.parse::<f64>().ok()).sum::<f64>() as u64
     }
 
     fn end(&mut self) {
