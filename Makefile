@@ -21,8 +21,9 @@ fuzz: ## Every fuzz target for ten seconds
 soak: ## Ten minutes of traffic of every kind, with faults; SOAK=60s for one
 	cargo test --release -p weir --test soak
 
-accounting: ## 20,000 calls at random, every token of them accounted for
+accounting: ## 20,000 calls at random, every token of them accounted for; a budget of four nodes, its store killed twice
 	WEIR_ACCOUNTING_CALLS=20000 cargo test -p weir --test it accounting -- --nocapture
+	WEIR_BUDGET_DOLLARS=200 cargo test -p weir --test it leases -- --nocapture --test-threads 1
 
 bench: ## Side by side with other gateways; writes bench/RESULTS.md
 	bench/setup.sh

@@ -478,6 +478,7 @@ fn spent_amounts_are_built_again_from_the_journal() {
             enforce: ledger::Enforce::Hard,
             warn: Vec::new(),
             fail: ledger::Fail::Closed,
+            shared: None,
             keys: 10,
         },
     )]));

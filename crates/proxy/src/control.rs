@@ -1,5 +1,5 @@
 //! What is done for all cores on one thread apart, since a busy worker must not make an endpoint look ill: probes, names,
-//! and endpoints that come and go with the records of a name.
+//! endpoints that come and go with the records of a name, and what is borrowed of budgets that nodes share.
 
 use std::cell::RefCell;
 use std::rc::Rc;
@@ -15,6 +15,7 @@ use tokio::task::{JoinSet, LocalSet};
 use transport::dns::{Name, Names, Service};
 
 use crate::health::Checks;
+use crate::lender::{self, Desk};
 use crate::node::bind;
 use crate::upstream::{self, Member};
 use crate::worker::{Generation, Order};
@@ -22,6 +23,7 @@ use crate::worker::{Generation, Order};
 /// The thread, which ends when this is dropped.
 pub struct Control {
     watches: mpsc::UnboundedSender<Watch>,
+    desk: Desk,
     runtime: Handle,
 }
 
@@ -45,17 +47,20 @@ impl Control {
         let (watches, mut inbox) = mpsc::unbounded_channel::<Watch>();
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
         let handle = runtime.handle().clone();
+        let (desk, errands) = Desk::new();
         thread::Builder::new().name("weir-control".into()).spawn(move || {
             LocalSet::new().block_on(&runtime, async move {
                 let checks = Rc::default();
                 let mut following = JoinSet::new();
+                let mut lending = JoinSet::new();
+                lending.spawn_local(lender::run(errands));
                 while let Some(watch) = inbox.recv().await {
                     following.shutdown().await;
                     look_after(watch, &checks, &mut following);
                 }
             });
         })?;
-        Ok(Control { watches, runtime: handle })
+        Ok(Control { watches, desk, runtime: handle })
     }
 
     /// Where names are resolved.
@@ -63,7 +68,13 @@ impl Control {
         &self.runtime
     }
 
+    /// Where budgets that nodes share are borrowed.
+    pub fn desk(&self) -> &Desk {
+        &self.desk
+    }
+
     pub fn watch(&self, watch: Watch) {
+        self.desk.adopt(watch.generation.snapshot.clone(), watch.names.clone());
         let _ = self.watches.send(watch);
     }
 }

@@ -22,6 +22,7 @@ mod forward;
 mod health;
 mod hedge;
 mod known;
+mod lender;
 mod meter;
 mod models;
 mod node;

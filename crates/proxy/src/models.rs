@@ -68,7 +68,7 @@ async fn walk(place: Place<'_>, asked: Asked, call: &mut Call, trip: &mut Trip) 
     if candidates.is_empty() {
         return Ok(count::estimated(&asked, call));
     }
-    let mut account = Account::open(&place, &asked, &candidates, call, trip)?;
+    let mut account = Account::open(&place, &asked, &candidates, call, trip).await?;
     let mut last = None;
     for (at, candidate) in candidates.iter().enumerate() {
         let last_resort = at + 1 == candidates.len();

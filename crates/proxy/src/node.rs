@@ -122,7 +122,8 @@ impl Node {
         let counted = store.clone();
         let board = Board::new(workers);
         let journal = booking::open(&snapshot).map_err(|problem| vec![problem])?;
-        let shared = Shared { board: board.clone(), names: names.clone(), store: store.clone() };
+        let shared =
+            Shared { board: board.clone(), names: names.clone(), store: store.clone(), desk: control.desk().clone() };
         let handles = spawn_workers(recorders, &prepared.generation, &shared, journal.as_ref())
             .map_err(|error| wrong("node.workers", format!("cannot start a worker: {error}")))?;
         let served = Arc::new(ArcSwap::new(prepared.generation.clone()));
@@ -286,6 +287,10 @@ impl Node {
         self.workers.clear();
         for thread in threads {
             let _ = thread.join();
+        }
+        // Nothing is reserved any more.
+        if self.generation.snapshot.books.is_shared() {
+            self.control.desk().give_back(GIVING_BACK);
         }
         if let Some(journal) = self.journal.take()
             && !journal.close()
@@ -823,3 +828,6 @@ pub fn chain(error: &dyn std::error::Error) -> String {
     }
     text
 }
+
+/// How long a node that ends waits for stores to take back what they have lent.
+const GIVING_BACK: Duration = Duration::from_secs(2);

@@ -25,6 +25,7 @@ use crate::board::{self, Balance, Board};
 use crate::connection;
 use crate::crowd::{Crowd, Seat};
 use crate::deadline::Timers;
+use crate::lender::Desk;
 use crate::meter::{self, Meter};
 use crate::models;
 use crate::outside::World;
@@ -82,6 +83,8 @@ pub struct Worker {
     pub outside: World,
     /// Where it is written down what calls cost.
     pub journal: Option<journal::Handle>,
+    /// Where budgets that nodes share are borrowed.
+    pub desk: Desk,
 }
 
 /// A listener on one core, from its first appearance in a document to its last.
@@ -150,6 +153,7 @@ pub struct Shared {
     pub board: Arc<Board>,
     pub names: Arc<Names>,
     pub store: Arc<Store>,
+    pub desk: Desk,
 }
 
 /// Runs a worker until its orders end.
@@ -178,7 +182,7 @@ async fn work(
     journal: Option<journal::Handle>,
     mut orders: mpsc::UnboundedReceiver<Order>,
 ) {
-    let Shared { board, names, store } = shared;
+    let Shared { board, names, store, desk } = shared;
     let active = recorder.active();
     let worker = Rc::new(Worker {
         index,
@@ -197,6 +201,7 @@ async fn work(
         store,
         front: RefCell::default(),
         journal,
+        desk,
         outside: World::new(names, Time::now().nanos().wrapping_mul(0x9e37_79b9_7f4a_7c15) ^ (index as u64 + 1)),
     });
     worker.adopt_generation(generation);

@@ -316,6 +316,13 @@ impl Context<'_> {
             // Nothing runs on it: there are errors.
             Books::default()
         });
+        for (budget, store) in books.stores() {
+            if !self.stores.iter().any(|it| it.name == *store) && !self.is_lost("stores", store) {
+                let help = nearest(store, self.stores.iter().map(|it| &*it.name));
+                let at = format!("{}.shared", key("budgets", budget));
+                self.error_with(&at, format!("there is no store `{store}` in `stores`"), help);
+            }
+        }
         (Arc::new(books), Ledger { data: data.map(PathBuf::from) })
     }
 

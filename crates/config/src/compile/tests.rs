@@ -429,6 +429,17 @@ apis:
     );
 }
 
+#[test]
+fn who_lends_a_budget_is_a_store() {
+    let check = |more: &str, expected: &[&str]| {
+        let rest = "stores: { here: { url: redis://127.0.0.1 } }\napis: { a: { upstream: http://x } }";
+        check(&format!("version: 1\nbudgets: {{ b: {{ per: team, amount: 1 USD, {more} }} }}\n{rest}\n"), expected);
+    };
+    check("shared: here", &[]);
+    check("shared: there", &["there is no store `there`"]);
+    check("shared: here, enforce: soft", &["counted by each node alone"]);
+}
+
 /// Written anew with `WEIR_GOLDEN=write`.
 #[test]
 fn diagnostics_read_as_they_should() {

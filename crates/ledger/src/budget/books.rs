@@ -9,7 +9,7 @@ use base::Percent;
 use super::accounts::{Accounts, Asked, Key, Taking};
 use super::amount::{Allowance, Unit, Used};
 use super::hold::{Exhausted, Hold, Part, Standing, Why};
-use super::lease::{PART, Want, grain};
+use super::lease::{Away, PART, Want, grain};
 use super::period::{Every, Moment, Offset};
 use super::spec::{BudgetError, BudgetSpec, BudgetsSpec, Enforce, Fail, Scope};
 use super::window::Window;
@@ -66,8 +66,8 @@ pub(super) struct Rule {
     pub(super) warn: Vec<(Percent, u64)>,
     fail: Fail,
     keys: u64,
-    /// Other nodes spend of it, too.
-    shared: bool,
+    /// The store that lends it, if other nodes spend of it, too.
+    shared: Option<Arc<str>>,
     accounts: Arc<Accounts>,
 }
 
@@ -96,43 +96,80 @@ impl Books {
         Ok(Books { prices, rules: Arc::new(Rules { rules: rules.into(), lost: lost.into() }), health })
     }
 
-    /// The hard budgets are shared with other nodes: see [`Lender`](super::Lender). To be said of new books before anything
-    /// is reserved; those that were shared before and allow the same go on with what they were lent.
-    pub fn shared(mut self, previous: Option<&Books>) -> Books {
-        let lost = self.rules.lost.load(Relaxed);
-        let mut rules = std::mem::take(&mut self.rules);
-        if let Some(rules) = Arc::get_mut(&mut rules) {
-            for rule in &mut rules.rules {
-                let before = previous.and_then(|books| books.rules.rules.iter().find(|it| it.name == rule.name));
-                rule.share(before);
-            }
-            rules.lost = lost.into();
-        }
-        self.rules = rules;
-        self
-    }
-
-    /// What was lent is free to be spent. Nothing, if its period is over meanwhile.
+    /// What was lent is free to be spent, and it may be asked for more. Nothing, if its period is over meanwhile.
     pub fn lend(&self, want: &Want, lent: u64) {
-        let rule = self.rules.rules.iter().find(|rule| rule.name == want.budget);
-        if let Some(window) = rule.and_then(|rule| rule.accounts.current(&want.whose, want.start)) {
+        if let Some(window) = self.window(want) {
             window.lend(lent.saturating_mul(want.grain));
         }
     }
 
-    /// What nobody needs now of what was lent, to be given back to the store: it is no longer free here. `wish` says how much.
+    /// Nothing was lent, and who finds that there is little left may ask again.
+    pub fn lent_nothing(&self, want: &Want) {
+        if let Some(window) = self.window(want) {
+            window.asked();
+        }
+    }
+
+    /// The same, by what is held now; `None` if its period is over, or there is no such budget any more.
+    pub fn renewed(&self, want: &Want) -> Option<Want> {
+        let window = self.window(want)?;
+        Some(Want { held: window.lent() / want.grain, before: window.restored() / want.grain, ..want.clone() })
+    }
+
+    fn window(&self, want: &Want) -> Option<Arc<Window>> {
+        let rule = self.rules.rules.iter().find(|rule| rule.name == want.budget)?;
+        rule.accounts.current(&want.whose, want.start)
+    }
+
+    /// What is free of what was lent, to be given back to the stores, as a node does that ends: it is no longer free here.
+    /// `wish` says how much.
     pub fn give_back(&self, now: Moment) -> Vec<Want> {
+        self.take_back(now, |rule, window| rule.limit.saturating_sub(window.used()))
+    }
+
+    /// The same of what nobody seems to need: all that is free where nothing has been taken since this was asked last, and
+    /// elsewhere what is more than two shares.
+    pub fn idle(&self, now: Moment) -> Vec<Want> {
+        self.take_back(now, |rule, window| {
+            let free = rule.limit.saturating_sub(window.used());
+            let share = rule.limit / PART;
+            match window.rests() {
+                true => free,
+                false if free > share.saturating_mul(2) => free - share,
+                false => 0,
+            }
+        })
+    }
+
+    fn take_back(&self, now: Moment, much: impl Fn(&Rule, &Window) -> u64) -> Vec<Want> {
         let mut all = Vec::new();
-        for rule in self.rules.rules.iter().filter(|rule| rule.shared) {
+        for rule in self.rules.rules.iter().filter(|rule| rule.shared.is_some()) {
             for window in rule.accounts.windows(now) {
-                let given = window.give_back(rule.limit, grain(rule.limit));
-                if given > 0 {
-                    let want = rule.want(&window, 0);
+                let given = window.give_back(much(rule, &window), rule.limit, grain(rule.limit));
+                if given > 0
+                    && let Some(want) = rule.want(&window, 0)
+                {
                     all.push(Want { wish: given / want.grain, ..want });
                 }
             }
         }
         all
+    }
+
+    /// What is free of budgets that do not go on as they are in these books, after which nobody will spend it.
+    pub fn left_behind(&self, next: &Books, now: Moment) -> Vec<Want> {
+        let goes_on = |rule: &Rule| next.rules.rules.iter().any(|it| Arc::ptr_eq(&it.accounts, &rule.accounts));
+        self.take_back(now, |rule, window| if goes_on(rule) { 0 } else { rule.limit.saturating_sub(window.used()) })
+    }
+
+    /// Whether any budget is lent by stores.
+    pub fn is_shared(&self) -> bool {
+        self.rules.rules.iter().any(|rule| rule.shared.is_some())
+    }
+
+    /// The stores that lend, by the budgets that they lend.
+    pub fn stores(&self) -> impl Iterator<Item = (&str, &Arc<str>)> {
+        self.rules.rules.iter().filter_map(|rule| Some((&*rule.name, rule.shared.as_ref()?)))
     }
 
     /// Holds the worst case of a call on every budget above it, or on none: then the first that does not allow it is
@@ -142,11 +179,22 @@ impl Books {
     /// moment may have been refused by those. It is never the other way round: what is reserved and spent is at no time
     /// more than a hard budget allows.
     pub fn reserve(&self, caller: &Caller<'_>, worst: &Used, now: Moment) -> Result<Hold, Box<Exhausted>> {
+        self.reserve_while(caller, worst, now, None)
+    }
+
+    /// The same, where a store may be known to be away: of budgets that fail open more is spent then than was lent.
+    pub(super) fn reserve_while(
+        &self,
+        caller: &Caller<'_>,
+        worst: &Used,
+        now: Moment,
+        away: Option<Away>,
+    ) -> Result<Hold, Box<Exhausted>> {
         let mut parts = Vec::new();
         let refused = self.rules.rules.iter().zip(0u32..).find_map(|(rule, at)| {
             let key = rule.key(caller)?;
             let taken = rule.unit.count(worst);
-            match rule.take(key, taken, now, &self.health) {
+            match rule.take(key, taken, now, &self.health, away) {
                 Ok(None) => None,
                 Ok(Some(window)) => {
                     parts.push(Part { rule: at, taken, window });
@@ -226,12 +274,13 @@ impl Rules {
 
 impl Rule {
     fn new(name: &str, spec: &BudgetSpec, limit: u64, before: Option<&Rule>) -> Rule {
-        let BudgetSpec { per, only, amount, every, offset, enforce, warn, fail, keys } = spec;
+        let BudgetSpec { per, only, amount, every, offset, enforce, warn, fail, shared, keys } = spec;
         let (unit, offset) = (amount.unit(), offset.unwrap_or_default());
         let keys = if *per == Scope::Organisation { 1 } else { *keys };
         let same = before.filter(|rule| {
             let counts = (rule.scope, rule.unit, rule.every, rule.offset, rule.keys);
-            !rule.shared && counts == (*per, unit, *every, offset, keys)
+            let lent = (rule.shared.as_deref(), rule.shared.is_none() || rule.limit == limit);
+            counts == (*per, unit, *every, offset, keys) && lent == (shared.as_deref(), true)
         });
         let shares = warn.iter().map(|share| {
             let millionths = (share.fraction() * 1e6).round() as u128;
@@ -251,43 +300,42 @@ impl Rule {
             warn: shares.collect(),
             fail: *fail,
             keys,
-            shared: false,
+            shared: shared.as_deref().map(Arc::from),
             accounts: same.map_or_else(
-                || Arc::new(Accounts::new(keys, *every, offset, *per == Scope::Task, 0)),
+                || {
+                    let unlent = if shared.is_some() { limit } else { 0 };
+                    Arc::new(Accounts::new(keys, *every, offset, *per == Scope::Task, unlent))
+                },
                 |rule| rule.accounts.clone(),
             ),
         }
     }
 
-    /// From now on it spends what it is lent, and has been lent nothing but what it was before.
-    fn share(&mut self, before: Option<&Rule>) {
-        if self.enforce == Enforce::Soft {
-            return;
-        }
-        let counts = |rule: &Rule| (rule.scope, rule.unit, rule.every, rule.offset, rule.keys, rule.limit);
-        let same = before.filter(|before| before.shared && counts(before) == counts(self));
-        self.shared = true;
-        self.accounts = same.map_or_else(
-            || Arc::new(Accounts::new(self.keys, self.every, self.offset, self.scope == Scope::Task, self.limit)),
-            |rule| rule.accounts.clone(),
-        );
-    }
-
-    /// What to borrow to take so much more than is free.
-    fn want(&self, window: &Window, amount: u64) -> Want {
+    /// What to borrow to take so much more than is free; `None` if it is not shared.
+    pub(super) fn want(&self, window: &Window, amount: u64) -> Option<Want> {
         let grain = grain(self.limit);
         let least = amount.div_ceil(grain).max(1);
-        Want {
+        Some(Want {
+            store: self.shared.clone()?,
             budget: self.name.clone(),
             whose: window.key.clone(),
             start: window.start,
             renews: self.every.end(window.start, self.offset).map(Moment::from_secs),
             limit: self.limit / grain,
-            held: self.limit.saturating_sub(window.unlent()) / grain,
+            held: window.lent() / grain,
+            before: window.restored() / grain,
             least,
             wish: least.max(self.limit / grain / PART),
             grain,
-        }
+        })
+    }
+
+    /// What to borrow before it is needed: where less than half a share is free, and nobody has asked yet.
+    pub(super) fn refill(&self, window: &Window) -> Option<Want> {
+        self.shared.as_ref()?;
+        let free = self.limit.saturating_sub(window.used());
+        let low = free < self.limit / PART / 2 && window.unlent() > 0;
+        (low && window.asks()).then(|| self.want(window, 0)).flatten()
     }
 
     /// Whose account a call goes to; `None` if it goes to none.
@@ -310,6 +358,7 @@ impl Rule {
         amount: u64,
         now: Moment,
         health: &Health,
+        away: Option<Away>,
     ) -> Result<Option<Arc<Window>>, Box<Exhausted>> {
         let hard = self.enforce == Enforce::Hard;
         let exhausted = |why, left: u64, renews: Option<u64>| Exhausted {
@@ -327,18 +376,19 @@ impl Rule {
         if health.is_unbooked() && hard && self.fail == Fail::Closed {
             return Err(refuse(Why::Unbooked, 0, None));
         }
-        match self.accounts.take(key, amount, hard.then_some(self.limit), now) {
+        let open = away.is_some() && self.shared.is_some() && self.fail == Fail::Open;
+        match self.accounts.take(key, amount, (hard && !open).then_some(self.limit), now) {
             Taking::Taken(window) => Ok(Some(window)),
             Taking::Short { left, window } => {
                 let renews = self.every.end(window.start, self.offset);
                 if amount > self.limit {
                     return Err(refuse(Why::TooLarge, left, renews));
                 }
-                if !self.shared || window.unlent() == 0 {
+                if self.shared.is_none() || window.unlent() == 0 {
                     return Err(refuse(Why::Spent, left, renews));
                 }
                 let mut refused = refuse(Why::Unlent, left, renews);
-                refused.want = Some(self.want(&window, amount - left));
+                refused.want = self.want(&window, amount - left);
                 Err(refused)
             }
             Taking::Crowded if hard && self.fail == Fail::Closed => Err(refuse(Why::Crowded, 0, None)),

@@ -118,6 +118,11 @@ impl Hold {
         self.parts.iter().map(|part| self.rules.rule(part.rule).standing(&part.window))
     }
 
+    /// What to borrow before it is needed, of the budgets above the call that are shared.
+    pub fn wants(&self) -> impl Iterator<Item = Want> {
+        self.parts.iter().filter_map(|part| self.rules.rule(part.rule).refill(&part.window))
+    }
+
     /// No budget stands above the call.
     pub fn is_empty(&self) -> bool {
         self.parts.is_empty()

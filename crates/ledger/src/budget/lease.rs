@@ -2,8 +2,8 @@
 //! spend more than there is, whatever becomes of the store that lends.
 //!
 //! In a shared account everything is unlent at first. What the store lends becomes free, is reserved and spent like any
-//! other; what a node does not need it gives back. If a node ends, what it was lent and had not spent stays lent until the
-//! period is over: less is spent then, never more. While the store is away a node goes on with what it has.
+//! other; what a node does not need it gives back. If a node is killed, what it was lent and had not spent stays lent until
+//! the period is over: less is spent then, never more. While the store is away a node goes on with what it has.
 //!
 //! The store may forget nothing it has answered: Valkey or Redis with `appendonly yes` and `appendfsync always`. If a node
 //! finds that it did, nothing more is lent of that account in that period.
@@ -18,17 +18,18 @@ use super::period::Moment;
 
 /// What a store does to lend: one atomic step on one hash.
 ///
-/// Key: the account and its period, see [`Want::key`]. Arguments: the node, a number for the request (the same when it is
-/// asked again since the answer was lost), `limit`, `held`, `least`, `wish`, seconds until the key may be forgotten.
-/// Answers how much is lent, or 0; and how much is left.
+/// Key: the account and its period, see [`Want::key`]. Arguments: the node, which is another one whenever it starts; a number
+/// for the request (the same when it is asked again since the answer was lost, and else always greater); `limit`, `held`,
+/// `before`, `least`, `wish`, seconds until the key may be forgotten. Answers how much is lent, or 0; and how much is left.
 pub const LEND: &str = include_str!("lend.lua");
 
-/// The other way: the node, how much it gives back.
+/// The other way: the node, a number for the request, how much it gives back.
 pub const GIVE_BACK: &str = include_str!("give_back.lua");
 
 /// Lends to nodes what they may spend.
 pub trait Lender {
-    /// Lends `least` or more, up to `wish`; or nothing, if there is less.
+    /// Lends `least` or more; or nothing, if there is less. It is free by [`Books::lend`] before anybody is told: one question
+    /// may be for many who wait.
     fn lend(&self, want: &Want) -> impl Future<Output = Result<u64, Away>>;
 }
 
@@ -39,20 +40,37 @@ pub struct Away;
 /// What a node needs to be lent. Numbers are such that a store may count them in floats.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Want {
+    /// Who lends.
+    pub store: Arc<str>,
     pub budget: Arc<str>,
     pub(super) whose: Key,
     /// When the period began, in seconds since 1970.
     pub start: u64,
     pub renews: Option<Moment>,
     pub limit: u64,
-    /// What this node was lent before and has not given back.
+    /// What this node was lent and has not given back.
     pub held: u64,
+    /// What it had spent before it started.
+    pub before: u64,
     pub least: u64,
     pub wish: u64,
     pub(super) grain: u64,
 }
 
 impl Want {
+    /// The arguments of [`LEND`] behind the node and the number of the request, where it is so late.
+    pub fn arguments(&self, now: Moment) -> [u64; 6] {
+        let Want { limit, held, before, least, wish, .. } = *self;
+        // Clocks differ; a key that stays longer than it is of use does no harm.
+        let keep = self.renews.map_or(0, |at| now.until(at).as_secs() + KEEP);
+        [limit, held, before, least, wish, keep]
+    }
+
+    /// Of the same account: enough for either of the two at least, and for both if there is so much.
+    pub fn and(self, other: &Want) -> Want {
+        Want { least: self.least.min(other.least), wish: self.wish + other.least, ..self }
+    }
+
     /// The account and the period, as a store may name it.
     pub fn key(&self) -> String {
         format!("weir:budget:{}:{}:{}", self.budget, self.whose, self.start)
@@ -80,10 +98,14 @@ impl Books {
                     exhausted.why = Why::Spent;
                     return Err(exhausted);
                 }
-                Ok(lent) => self.lend(&want, lent),
-                Err(Away) => {
-                    exhausted.why = Why::Away;
-                    return Err(exhausted);
+                Ok(_) => {}
+                Err(away) => {
+                    return self.reserve_while(caller, worst, now, Some(away)).map_err(|mut exhausted| {
+                        if exhausted.why == Why::Unlent {
+                            exhausted.why = Why::Away;
+                        }
+                        exhausted
+                    });
                 }
             }
         }
@@ -92,6 +114,8 @@ impl Books {
 }
 
 const TURNS: u32 = 32;
+/// Seconds for which a key is kept when its period is over.
+const KEEP: u64 = 86_400;
 /// A node asks for such a part of a budget at a time, if it needs no more: so often it has to ask, and so much may lie about
 /// on nodes that do not need it.
 pub(super) const PART: u64 = 64;

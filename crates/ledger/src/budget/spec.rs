@@ -37,9 +37,14 @@ pub struct BudgetSpec {
     /// At which shares spent a warning is due; at 80% if none is given.
     #[serde(default = "default_warn")]
     pub warn: Vec<Percent>,
-    /// What becomes of calls while what they cost cannot be booked, or could not be counted.
+    /// What becomes of calls while what they cost cannot be booked, could not be counted, or cannot be lent since the
+    /// store is away and what this node was lent is used up.
     #[serde(default)]
     pub fail: Fail,
+    /// Spend it together with other nodes, by what a store of the document's `stores` lends each of them; each node counts
+    /// alone if it is not given. Not for budgets that only warn.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub shared: Option<String>,
     /// How many accounts are kept at a time, about 200 bytes each. Beyond, tasks without a call for an hour are
     /// forgotten; if there are none, a call that needs an account fails as `fail` says.
     #[serde(default = "default_keys")]
@@ -120,6 +125,9 @@ impl BudgetSpec {
         }
         if self.offset.is_some() && matches!(self.every, Every::Minute | Every::Total) {
             wrong("offset", "minutes begin everywhere at once; expected `every` to be hour, day or month");
+        }
+        if self.shared.is_some() && self.enforce == Enforce::Soft {
+            wrong("shared", "a budget that only warns is counted by each node alone; leave it out");
         }
         errors
     }

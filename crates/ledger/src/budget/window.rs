@@ -3,8 +3,8 @@
 //! A hold keeps the window it was taken from and settles against that one, whatever period it is by then: nothing has to
 //! be carried over, and nothing can be counted twice. What cores share is two numbers; they agree by compare-and-swap.
 
-use std::sync::atomic::AtomicU64;
-use std::sync::atomic::Ordering::SeqCst;
+use std::sync::atomic::Ordering::{Relaxed, SeqCst};
+use std::sync::atomic::{AtomicBool, AtomicU64};
 
 use super::accounts::Key;
 
@@ -21,6 +21,14 @@ pub(super) struct Window {
     /// Of a shared budget: what this node was not lent. What is used may for a moment be more than this and what is spent
     /// and reserved, never less.
     unlent: AtomicU64,
+    /// What it was, and has not given back.
+    lent: AtomicU64,
+    /// What was spent before the process began.
+    restored: AtomicU64,
+    /// Somebody has asked for more to be lent.
+    asked: AtomicBool,
+    /// What was used when it was last seen whether it rests.
+    seen: AtomicU64,
 }
 
 /// Why nothing could be taken from a window.
@@ -43,7 +51,17 @@ const COUNT: u64 = OVER - 1;
 impl Window {
     /// Of which so much is not lent; nothing, if the budget is not shared.
     pub(super) fn new(key: Key, start: u64, unlent: u64) -> Window {
-        Window { key, start, used: unlent.into(), spent: 0.into(), unlent: unlent.into() }
+        Window {
+            key,
+            start,
+            used: unlent.into(),
+            spent: 0.into(),
+            unlent: unlent.into(),
+            lent: 0.into(),
+            restored: 0.into(),
+            asked: false.into(),
+            seen: unlent.into(),
+        }
     }
 
     /// Takes so much if it leaves no more than `limit` used; without a limit always.
@@ -79,14 +97,17 @@ impl Window {
         (before, before.saturating_add(spent).min(COUNT))
     }
 
-    /// Counts what was spent before the process began. Of a shared budget it had been lent then.
+    /// Counts what was spent before the process began. Of a shared budget it had been lent to another process.
     pub(super) fn restore(&self, spent: u64) {
+        self.restored.fetch_add(spent, SeqCst);
         let had = self.unlent.fetch_update(SeqCst, SeqCst, |unlent| Some(unlent.saturating_sub(spent)));
         self.settle(had.unwrap_or_default().min(spent), spent);
     }
 
     /// What is lent is free to be taken.
     pub(super) fn lend(&self, amount: u64) {
+        self.lent.fetch_add(amount, SeqCst);
+        self.asked();
         let had = self.unlent.fetch_update(SeqCst, SeqCst, |unlent| Some(unlent.saturating_sub(amount)));
         let amount = had.unwrap_or_default().min(amount);
         let _ = self
@@ -94,14 +115,39 @@ impl Window {
             .fetch_update(SeqCst, SeqCst, |used| Some((used & !COUNT) | (used & COUNT).saturating_sub(amount)));
     }
 
-    /// Takes back what is free, in multiples of `grain`; says how much that was.
-    pub(super) fn give_back(&self, limit: u64, grain: u64) -> u64 {
-        let free = limit.saturating_sub(self.used()) / grain * grain;
+    /// True for one of those who find that more should be lent.
+    pub(super) fn asks(&self) -> bool {
+        !self.asked.load(Relaxed) && !self.asked.swap(true, SeqCst)
+    }
+
+    pub(super) fn asked(&self) {
+        self.asked.store(false, SeqCst);
+    }
+
+    /// Nothing has been taken or settled since this was asked last, and nothing is reserved.
+    pub(super) fn rests(&self) -> bool {
+        let used = self.used();
+        let before = self.seen.swap(used, SeqCst);
+        used == before && used == self.spent().saturating_add(self.unlent())
+    }
+
+    /// Takes back so much of what is free, in multiples of `grain`; says how much that was.
+    pub(super) fn give_back(&self, amount: u64, limit: u64, grain: u64) -> u64 {
+        let free = amount.min(self.lent()) / grain * grain;
         if free == 0 || self.take(free, Some(limit)).is_err() {
             return 0;
         }
         self.unlent.fetch_add(free, SeqCst);
+        self.lent.fetch_sub(free, SeqCst);
         free
+    }
+
+    pub(super) fn lent(&self) -> u64 {
+        self.lent.load(SeqCst)
+    }
+
+    pub(super) fn restored(&self) -> u64 {
+        self.restored.load(SeqCst)
     }
 
     pub(super) fn unlent(&self) -> u64 {

@@ -9,7 +9,7 @@ use awareness::{Exchange, ModelUse};
 use base::{Call, Time, TokenUsage};
 use config::Candidate;
 use ledger::{
-    CacheUse, Class, Crossed, Demand, Entry, Hold, Moment, Money, Outcome, Price, ServiceTier, Standing, Used,
+    CacheUse, Class, Crossed, Demand, Entry, Hold, Moment, Money, Outcome, Price, ServiceTier, Standing, Used, Why,
 };
 use llm::Operation;
 use llm::stream::Seen;
@@ -91,7 +91,7 @@ fn demand(candidate: &Candidate, asked: &Asked) -> Demand {
 
 impl Account {
     /// Reserves the worst case of a call on every budget above it.
-    pub fn open(
+    pub async fn open(
         place: &Place<'_>,
         asked: &Asked,
         candidates: &[Chosen],
@@ -117,8 +117,17 @@ impl Account {
             });
         let hold = match books.has_budgets() {
             true => {
-                let hold = books.reserve(&entry.caller(), &Used::call(money, tokens), entry.time);
-                Some(hold.map_err(|exhausted| Failure::Budget(exhausted, entry.time))?)
+                let (desk, caller, used) = (&place.worker.desk, entry.caller(), Used::call(money, tokens));
+                let hold = match books.reserve(&caller, &used, entry.time) {
+                    // Seldom, and so apart.
+                    Err(exhausted) if exhausted.why == Why::Unlent => {
+                        Box::pin(books.reserve_shared(desk, &caller, &used, entry.time)).await
+                    }
+                    hold => hold,
+                };
+                let hold = hold.map_err(|exhausted| Failure::Budget(exhausted, entry.time))?;
+                hold.wants().for_each(|want| desk.refill(want));
+                Some(hold)
             }
             false => None,
         };

@@ -146,7 +146,9 @@ impl Failure {
                 (400, Kind::Invalid, message)
             }
             Failure::Budget(exhausted, _) => match (exhausted.why, exhausted.allowance) {
-                (Why::Unbooked | Why::Crowded, _) => (503, Kind::Overloaded, exhausted.to_string()),
+                (Why::Unbooked | Why::Crowded | Why::Unlent | Why::Away, _) => {
+                    (503, Kind::Overloaded, exhausted.to_string())
+                }
                 (_, Allowance::Money(_)) => (402, Kind::Budget, exhausted.to_string()),
                 (_, Allowance::Tokens(_) | Allowance::Calls(_)) => (429, Kind::Budget, exhausted.to_string()),
             },
@@ -177,7 +179,11 @@ impl Failure {
             Failure::Resting(wait) => Some(*wait),
             Failure::Answered { retry_after, .. } => *retry_after,
             Failure::Upstream(refusal) => refusal.retry_after(),
-            Failure::Budget(exhausted, now) => exhausted.renews.map(|at| now.until(at)),
+            Failure::Budget(exhausted, now) => match exhausted.why {
+                Why::Unlent | Why::Away => Some(Duration::from_secs(1)),
+                Why::Spent | Why::Unbooked | Why::Crowded => exhausted.renews.map(|at| now.until(at)),
+                Why::TooLarge => None,
+            },
             _ => None,
         }
     }

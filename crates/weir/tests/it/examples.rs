@@ -104,6 +104,13 @@ fn every_example_answers() {
                 assert!(said.answer.status == 200 && said.answer.text().contains("The water is"), "{said:?}");
                 assert_eq!(said.answer.header("weir-model"), Some("other/smart"));
             }
+            // There is no store, so nothing is lent, and nothing is spent.
+            "shared-budgets.yaml" => {
+                let body = r#"{"model":"small","messages":[{"role":"user","content":"Hi."}]}"#;
+                let url = format!("http://{}/v1/chat/completions", example.address);
+                let said = curl(&["-H", "content-type: application/json", "-d", body, &url]);
+                assert!(said.answer.status == 503 && said.answer.text().contains("does not answer"), "{said:?}");
+            }
             "grpc.yaml" => {
                 let before = simulator.requests();
                 example.check("/echo", "", "200", "HTTP/2");

@@ -169,9 +169,9 @@ fn what_cannot_be_booked_is_not_spent() {
 
 #[test]
 fn a_node_spends_what_it_was_lent_and_gives_back_the_rest() {
-    let specs = r#"{ "a": { "per": "team", "amount": "6400 tokens", "every": "hour" },
+    let specs = r#"{ "a": { "per": "team", "amount": "6400 tokens", "every": "hour", "shared": "s" },
                      "s": { "per": "team", "amount": "5 tokens", "enforce": "soft" } }"#;
-    let node = books(specs).shared(None);
+    let node = books(specs);
     let refused = node.reserve(&caller("x"), &tokens(30), NOON).unwrap_err();
     let want = refused.want.unwrap();
     assert_eq!((refused.why, want.limit, want.held, want.least, want.wish), (Why::Unlent, 6400, 0, 30, 100));
@@ -183,9 +183,9 @@ fn a_node_spends_what_it_was_lent_and_gives_back_the_rest() {
     hold.settle(&tokens(10));
     assert_eq!(spent(&node, NOON), "a blue 10 tokens left 90 tokens, s blue 10 tokens left 0 tokens");
     // A reload keeps what is lent, unless the budget allows something else now.
-    let same = renewed(specs, Some(&node)).shared(Some(&node));
+    let same = renewed(specs, Some(&node));
     assert!(spent(&same, NOON).contains("left 90 tokens"));
-    let other = renewed(&specs.replace("6400", "7000"), Some(&node)).shared(Some(&node));
+    let other = renewed(&specs.replace("6400", "7000"), Some(&node));
     assert!(!spent(&other, NOON).contains("a blue"));
     let back = node.give_back(NOON);
     assert_eq!((back.len(), back[0].wish, back[0].held), (1, 90, 10));
@@ -199,13 +199,41 @@ fn a_node_spends_what_it_was_lent_and_gives_back_the_rest() {
 }
 
 #[test]
+fn it_asks_for_more_before_it_is_needed_and_gives_back_what_nobody_uses() {
+    let node = books(r#"{ "a": { "per": "organisation", "amount": "6400 tokens", "shared": "s" } }"#);
+    let want = node.reserve(&caller("x"), &tokens(60), NOON).unwrap_err().want.unwrap();
+    node.lend(&want, 100);
+    let hold = node.reserve(&caller("x"), &tokens(60), NOON).unwrap();
+    let wants: Vec<Want> = hold.wants().collect();
+    assert_eq!((wants.len(), wants[0].held, wants[0].wish), (1, 100, 100));
+    assert_eq!(hold.wants().count(), 0, "one asks");
+    node.lent_nothing(&wants[0]);
+    assert_eq!(hold.wants().count(), 1);
+    node.lend(&want, 300);
+    assert_eq!(hold.wants().count(), 0, "there is enough");
+    // Somebody works here: two shares may lie about.
+    let back = |node: &Books| node.idle(NOON).iter().map(|it| it.wish).sum::<u64>();
+    assert_eq!([back(&node), back(&node)], [240, 0]);
+    hold.settle(&tokens(10));
+    assert_eq!([back(&node), back(&node), back(&node)], [0, 150, 0]);
+    assert_eq!(spent(&node, NOON), "a * 10 tokens left 0 tokens");
+    // Without a store it fails as it is told to.
+    let away = |fail: &str| {
+        let spec = format!(r#"{{ "a": {{ "per": "organisation", "amount": "64 calls", "shared": "s", {fail} }} }}"#);
+        books(&spec).reserve_while(&caller("x"), &tokens(1), NOON, Some(Away)).map(Hold::release_after_use)
+    };
+    assert_eq!(away(r#""fail": "closed""#).unwrap_err().why, Why::Unlent);
+    assert!(away(r#""fail": "open""#).is_ok());
+}
+
+#[test]
 fn what_a_shared_budget_spent_before_a_crash_is_not_free_again() {
-    let node = books(r#"{ "a": { "per": "api", "amount": "6400 tokens" } }"#).shared(None);
+    let node = books(r#"{ "a": { "per": "api", "amount": "6400 tokens", "shared": "s" } }"#);
     let usage = base::TokenUsage { input: 300, ..base::TokenUsage::default() };
     node.restore(&Entry { api: "chat".into(), usage, time: NOON, ..Entry::default() });
     let want = node.reserve(&caller("x"), &tokens(1), NOON).unwrap_err().want.unwrap();
-    // The store is told that this was lent.
-    assert_eq!(want.held, 300);
+    // The store is told of it: it had been lent to the process that spent it.
+    assert_eq!((want.held, want.before), (0, 300));
     node.lend(&want, 100);
     assert_eq!(spent(&node, NOON), "a chat 300 tokens left 100 tokens");
 }
