@@ -7,15 +7,18 @@
 //! ARCHITECTURE.md. What cannot be carried is named ([`Lost`]), never dropped in silence.
 //!
 //! In the order of a call: [`target`], [`peek`], [`splice`] or [`translate::request`], [`Stream`] or
-//! [`translate::answer`] or [`translate::error`]; and [`error`] for what the gateway itself has to say.
+//! [`translate::answer`] or [`translate::error`]; and [`error`] for what the gateway itself has to say. For answers that are
+//! given again: [`identity`] tells which requests ask the same, [`again`] makes of a kept answer what is asked for.
 #![forbid(unsafe_code)]
 
+pub mod again;
 pub mod catalogue;
 pub mod count;
 mod dialect;
 pub mod error;
 mod event_stream;
 mod format;
+pub mod identity;
 mod json;
 mod malformed;
 mod neutral;

@@ -22,6 +22,13 @@ impl Losses {
         self.at.extend(fields.rest());
     }
 
+    /// Where they are, in their order.
+    pub(crate) fn places(mut self) -> Vec<usize> {
+        self.at.sort_unstable();
+        self.at.dedup();
+        self.at
+    }
+
     /// Names the places, as far as there are not too many.
     pub(crate) fn named(mut self, body: &[u8]) -> Vec<Lost> {
         self.at.sort_unstable();

@@ -5,24 +5,24 @@ use crate::event_stream;
 use crate::sse::{self, Frame, Piece};
 
 #[derive(Debug)]
-pub(super) enum Framing {
+pub(crate) enum Framing {
     Lines(sse::Frames),
     Messages(event_stream::Frames),
 }
 
 /// How an event is read that was cut off.
-pub(super) type Parse = for<'a> fn(&'a [u8]) -> Frame<'a>;
+pub(crate) type Parse = for<'a> fn(&'a [u8]) -> Frame<'a>;
 
 impl Framing {
     /// `most`: bytes of one event.
-    pub(super) fn new(dialect: Dialect, most: usize) -> Framing {
+    pub(crate) fn new(dialect: Dialect, most: usize) -> Framing {
         match dialect {
             Dialect::Bedrock => Framing::Messages(event_stream::Frames::new(most)),
             _ => Framing::Lines(sse::Frames::new(most)),
         }
     }
 
-    pub(super) fn parser(&self) -> Parse {
+    pub(crate) fn parser(&self) -> Parse {
         match self {
             // By a closure, since the method is of one lifetime.
             Framing::Lines(_) => |event| Frame::parse(event),
@@ -30,7 +30,7 @@ impl Framing {
         }
     }
 
-    pub(super) fn push(&mut self, bytes: &[u8], event: impl FnMut(Piece<'_>)) {
+    pub(crate) fn push(&mut self, bytes: &[u8], event: impl FnMut(Piece<'_>)) {
         match self {
             Framing::Lines(frames) => frames.push(bytes, event),
             Framing::Messages(frames) => frames.push(bytes, event),
@@ -46,7 +46,7 @@ impl Framing {
     }
 
     /// What must come before another event can be understood; `None` if nothing can make it so.
-    pub(super) fn closing(&self) -> Option<&'static [u8]> {
+    pub(crate) fn closing(&self) -> Option<&'static [u8]> {
         match self {
             Framing::Lines(frames) if frames.is_between() => Some(b""),
             Framing::Lines(_) => Some(b"\n\n"),

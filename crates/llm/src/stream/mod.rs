@@ -11,8 +11,10 @@ use base::TokenUsage;
 use crate::dialect::Dialect;
 use crate::error;
 use crate::json::Value;
+pub(crate) use framing::Framing;
 use meter::Meter;
 use translator::Translator;
+pub(crate) use translator::learn;
 
 /// One streamed answer, on its way from a provider to a caller.
 ///

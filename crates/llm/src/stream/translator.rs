@@ -96,7 +96,8 @@ fn translate(
     read.map_err(|error| Fault::Garbled(error.in_body(&frame.data).to_string()))
 }
 
-fn learn(event: &Event<'_>, seen: &mut Seen) {
+/// What an event says of the answer as a whole.
+pub(crate) fn learn(event: &Event<'_>, seen: &mut Seen) {
     let mut text = 0;
     match event {
         Event::Delta { delta: Delta::Signature(_), .. } => {}
