@@ -1,5 +1,6 @@
 //! An answer that is kept.
 
+use std::any::Any;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU8, Ordering::Relaxed};
 use std::time::{Duration, SystemTime};
@@ -10,6 +11,9 @@ use bytes::Bytes;
 use crate::control::Asks;
 use crate::key::Key;
 use crate::plan::{Plan, kept, normal};
+
+/// Something of the keeper's own.
+pub type Note = Arc<dyn Any + Send + Sync>;
 
 /// Immutable, and shared by all that read it; what changes is only whether it is still wanted.
 #[derive(Debug)]
@@ -22,6 +26,8 @@ pub struct Entry {
     pub headers: Headers,
     pub body: Bytes,
     pub plan: Plan,
+    /// What else its keeper has to know of it.
+    pub note: Option<Note>,
     /// When it came.
     pub told: Time,
     pub wall: SystemTime,
@@ -63,6 +69,7 @@ impl Entry {
             headers: kept(&reply.headers, &plan, wall),
             body,
             plan,
+            note: None,
             told,
             wall,
             asked: AtomicU8::new(0),
@@ -82,6 +89,7 @@ impl Entry {
             headers: self.headers.clone(),
             body,
             plan: self.plan.clone(),
+            note: self.note.clone(),
             told: self.told,
             wall: self.wall,
             asked: AtomicU8::new(0),
@@ -89,6 +97,13 @@ impl Entry {
             id: 0,
             gone: AtomicBool::new(false),
         }
+    }
+
+    /// The same for another key, with another note.
+    pub fn under(&self, key: &Key, note: Note) -> Entry {
+        let mut entry = self.with_body(self.body.clone());
+        (entry.key, entry.url_at, entry.note) = (key.bytes().into(), key.url_at(), Some(note));
+        entry
     }
 
     /// The head as it would be after this answer said that nothing has changed (RFC 9111, 3.2).

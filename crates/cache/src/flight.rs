@@ -321,13 +321,18 @@ impl Ticket {
         Poll::Pending
     }
 
+    /// All of the body has been pushed, and it is not kept.
+    pub fn end(self) {
+        self.flight.become_of(Phase::Ended);
+    }
+
     /// Whether anybody reads along.
     pub fn is_read(&self) -> bool {
         self.flight.state().is_read()
     }
 
-    /// All of the body has been pushed: kept, unless it is too large.
-    pub fn finish(self) {
+    /// All of the body has been pushed: kept, unless it is too large. Gives what is kept.
+    pub fn finish(self) -> Option<Arc<Entry>> {
         let (head, body) = {
             let state = self.flight.state();
             match &state.phase {
@@ -338,12 +343,13 @@ impl Ticket {
                 }
                 _ => {
                     drop(state);
-                    return self.flight.become_of(Phase::Ended);
+                    self.flight.become_of(Phase::Ended);
+                    return None;
                 }
             }
         };
         let entry = head.with_body(Bytes::from(body));
-        self.land(entry);
+        Some(self.land(entry))
     }
 }
 

@@ -28,13 +28,7 @@ pub struct Key {
 impl Key {
     /// `owner` is the consumer whose answer it is; `None` for answers that are everybody's.
     pub fn new(scope: &Scope, owner: Option<&str>, head: &RequestHead, query: &Query) -> Key {
-        let mut key = Key { bytes: SmallVec::new(), url: 0 };
-        key.bytes.extend_from_slice(scope);
-        // A name and no name are told apart, even where the name is empty.
-        let length = owner.map_or(0, |owner| owner.len() as u32 + 1);
-        key.bytes.extend_from_slice(&length.to_le_bytes());
-        key.bytes.extend_from_slice(owner.unwrap_or_default().as_bytes());
-        key.url = key.bytes.len();
+        let mut key = Key::of(scope, owner);
         let _ = key.write_str(head.scheme.as_str());
         let _ = key.write_str("://");
         let (host, port) = (head.host(), head.authority.get(head.host().len() + 1..));
@@ -45,6 +39,24 @@ impl Key {
             key.bytes.extend_from_slice(port.as_bytes());
         }
         query.write(&head.target, &mut key.bytes);
+        key
+    }
+
+    fn of(scope: &Scope, owner: Option<&str>) -> Key {
+        let mut key = Key { bytes: SmallVec::new(), url: 0 };
+        key.bytes.extend_from_slice(scope);
+        // A name and no name are told apart, even where the name is empty.
+        let length = owner.map_or(0, |owner| owner.len() as u32 + 1);
+        key.bytes.extend_from_slice(&length.to_le_bytes());
+        key.bytes.extend_from_slice(owner.unwrap_or_default().as_bytes());
+        key.url = key.bytes.len();
+        key
+    }
+
+    /// Of what is known by a name rather than a URL.
+    pub fn named(scope: &Scope, owner: Option<&str>, name: &str) -> Key {
+        let mut key = Key::of(scope, owner);
+        key.bytes.extend_from_slice(name.as_bytes());
         key
     }
 

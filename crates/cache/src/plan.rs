@@ -95,6 +95,26 @@ const HEURISTIC_MOST: Duration = Duration::from_secs(24 * 3600);
 const VARY_MOST: usize = 16;
 const TAGS_MOST: usize = 256;
 
+impl Plan {
+    /// Of an answer whose keeper knows by himself how long it is good, and for whom it is: that is in its key.
+    pub fn plain(lifetime: Duration, tags: Vec<String>) -> Plan {
+        Plan {
+            everyones: false,
+            open: true,
+            lifetime,
+            age: Duration::ZERO,
+            no_cache: false,
+            strict: true,
+            stale_while_revalidate: Duration::ZERO,
+            stale_if_error: Duration::ZERO,
+            stale_if_unreachable: Duration::ZERO,
+            withheld: Vec::new(),
+            vary: Vec::new(),
+            tags,
+        }
+    }
+}
+
 /// Whether and how an answer is kept.
 pub fn plan(rules: &Rules, seen: &Seen<'_>, reply: &ResponseHead) -> Result<Plan, Why> {
     let Seen { request, consumer, asked, told, wall } = *seen;

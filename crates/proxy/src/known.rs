@@ -4,7 +4,7 @@
 //! waits for nothing. [`fetch`] is for the rest: one call asks the upstream for all that want the same.
 
 mod along;
-mod status;
+pub mod status;
 
 use std::sync::Arc;
 use std::task::Poll;
@@ -366,7 +366,10 @@ async fn pump(ticket: Ticket, mut body: Body, most: usize, ends: bool, timeouts:
         let idle = timeouts.idle.map_or(deadline, |idle| deadline.min(tokio::time::Instant::now() + idle));
         match tokio::time::timeout_at(idle, body.frame()).await {
             Ok(Some(Ok(Frame::Data(data)))) => ticket.push(data, most),
-            Ok(None | Some(Ok(Frame::Trailers(_)))) => return ticket.finish(),
+            Ok(None | Some(Ok(Frame::Trailers(_)))) => {
+                ticket.finish();
+                return;
+            }
             // Dropped, the ticket tells all who read along.
             Ok(Some(Err(_))) | Err(_) => return,
         }
