@@ -70,6 +70,8 @@ pub struct ModelUse {
     pub estimated: bool,
     /// In US dollars, as a decimal.
     pub cost: String,
+    /// What it would have cost, if it was not asked for because it was known.
+    pub saved: Option<String>,
 }
 
 /// What the cache had to do with an answer.

@@ -89,12 +89,12 @@ pub enum Outcome {
 // === impl Entry ===
 
 impl Entry {
-    /// What it takes of budgets. An attempt that another followed is no call of its own, and what a cache answered used no
-    /// tokens. A hold is settled with the sum over the entries of its call.
+    /// What it takes of budgets: nothing, if no provider was asked. An attempt that another followed is no call of its own.
+    /// A hold is settled with the sum over the entries of its call.
     pub fn used(&self) -> Used {
         let calls = match self.class {
-            Class::Retry | Class::Duplicate | Class::Guard => 0,
-            Class::Useful | Class::FailedBilled | Class::Failed | Class::Abandoned | Class::Cached => 1,
+            Class::Retry | Class::Duplicate | Class::Guard | Class::Cached => 0,
+            Class::Useful | Class::FailedBilled | Class::Failed | Class::Abandoned => 1,
         };
         let tokens = if self.class == Class::Cached { 0 } else { self.usage.total() };
         Used { money: self.cost, tokens, calls }

@@ -146,7 +146,7 @@ impl Sums {
         let Sums { entries, calls, input_tokens, output_tokens, cost, hidden, saved, estimated } = self;
         let used = entry.used();
         *entries += 1;
-        *calls += used.calls;
+        *calls += if entry.class == Class::Cached { 1 } else { used.calls };
         if entry.class != Class::Cached {
             *input_tokens = input_tokens.saturating_add(entry.usage.prompt());
             *output_tokens = output_tokens.saturating_add(entry.usage.completion());

@@ -15,6 +15,7 @@ mod specs;
 mod stop;
 
 mod admit;
+mod answer_cache;
 mod authenticate;
 mod authorize;
 mod cache;
@@ -38,6 +39,7 @@ use ledger::Money;
 
 pub use crate::cache::{Cache, CacheSpec, QuerySpec, StaleSpec};
 pub use admit::{Admit, AdmitSpec};
+pub use answer_cache::{AnswerCache, AnswerCacheSpec, SharedBy};
 pub use authenticate::{
     Algorithm, ApiKeySpec, Authenticate, AuthenticateSpec, CertificateSpec, Credentials, JwtSpec, Key, Keys, Unknown,
     certificate_name,

@@ -11,8 +11,8 @@ use crate::passage::{Steps, enter, filter, forward, leave, settle, understand};
 use crate::policies::{CompileEnv, compile, pick};
 use crate::specs::Setting;
 use crate::{
-    Admit, Authenticate, Authorize, Cache, Compress, Cors, External, Filter, HeaderEdits, Ip, Limits, Outside, Policy,
-    Refusal, Sizes, Stop, Transform, Usage,
+    Admit, AnswerCache, Authenticate, Authorize, Cache, Compress, Cors, External, Filter, HeaderEdits, Ip, Limits,
+    Outside, Policy, Refusal, Sizes, Stop, Transform, Usage,
 };
 
 policies! {
@@ -60,6 +60,11 @@ policies! {
     // stage behind the policies uses them, so that an answer is known by the request as the upstream would see it.
     /// Answers that are given again without asking the upstream.
     cache: Cache,
+
+    // Already known, of models: as `cache`, for calls whose body says what is asked. Also settings: a call to a model is
+    // understood behind the policies.
+    /// Answers of models that are given again without asking a provider.
+    answer_cache: AnswerCache,
 
     // Changes by what is known: late, so that no policy decides by what they make of a call; before the edits, which
     // have the last word.

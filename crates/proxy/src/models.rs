@@ -1,6 +1,7 @@
 //! Calls to models: the stages between the policies and the answer.
 //!
-//! understand → policies once more → reserve → one candidate after another → stream or whole answer → settle.
+//! understand → policies once more → already known → reserve → one candidate after another → stream or whole answer →
+//! settle.
 //!
 //! A candidate is left for the next one as long as nothing of its answer has reached the caller. What goes wrong after
 //! that ends the stream with an error in the caller's own words. Wherever it ends, the books are settled ([`books`]).
@@ -9,7 +10,10 @@ mod answer;
 mod books;
 mod choose;
 mod count;
+mod keep;
+mod known;
 mod list;
+mod replay;
 mod send;
 mod state;
 mod stream;
@@ -19,8 +23,8 @@ mod words;
 use std::rc::Rc;
 
 use base::Call;
-use config::Llm;
 use config::router::Found;
+use config::{Llm, Route};
 use llm::{Operation, Target};
 use transport::{Body, Response};
 
@@ -31,6 +35,7 @@ use crate::path::Halt;
 use crate::trip::Trip;
 use crate::worker::{Local, LocalListener, Worker};
 use books::Account;
+use known::Known;
 use send::Tried;
 use understand::Asked;
 use words::Failure;
@@ -41,6 +46,7 @@ pub struct Place<'a> {
     pub worker: &'a Rc<Worker>,
     pub local: &'a Rc<Local>,
     pub listener: &'a Rc<LocalListener>,
+    pub route: &'a Route,
     pub llm: &'a Llm,
     pub found: &'a Found,
 }
@@ -64,15 +70,30 @@ pub async fn serve(
 }
 
 async fn walk(place: Place<'_>, asked: Asked, call: &mut Call, trip: &mut Trip) -> Result<Response, Failure> {
-    let candidates = choose::order(&place, &asked, call)?;
-    if candidates.is_empty() {
-        return Ok(count::estimated(&asked, call));
+    if let Some(cache) = &place.route.policies.answer_cache {
+        match Box::pin(known::look(&place, cache, &asked, call, trip)).await? {
+            Known::Given(response) => return Ok(response),
+            Known::Ask(keep) => asked.keep.set(Some(Box::new(keep))),
+        }
     }
-    let mut account = Account::open(&place, &asked, &candidates, call, trip).await?;
+    let asking = ask(place, &asked, call, trip).await;
+    if let (Err(_), Some(keep)) = (&asking, asked.keep.take()) {
+        keep.give_up();
+    }
+    asking
+}
+
+/// A provider's answer.
+async fn ask(place: Place<'_>, asked: &Asked, call: &mut Call, trip: &mut Trip) -> Result<Response, Failure> {
+    let candidates = choose::order(&place, asked, call)?;
+    if candidates.is_empty() {
+        return Ok(count::estimated(asked, call));
+    }
+    let mut account = Account::open(&place, asked, &candidates, call, trip).await?;
     let mut last = None;
     for (at, candidate) in candidates.iter().enumerate() {
         let last_resort = at + 1 == candidates.len();
-        match send::try_candidate(&place, &asked, candidate, last_resort, call, trip, account).await {
+        match send::try_candidate(&place, asked, candidate, last_resort, call, trip, account).await {
             Tried::Served(response) => return Ok(response),
             Tried::Failed { failure, account: left } => {
                 account = left;

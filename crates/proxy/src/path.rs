@@ -130,7 +130,8 @@ impl Gateway {
             }
             Action::Models(llm) => {
                 trip.sends(call, body)?;
-                let place = models::Place { worker: &self.worker, local, listener: &self.listener, llm, found: &found };
+                let (worker, listener, found) = (&self.worker, &self.listener, &found);
+                let place = models::Place { worker, local, listener, route, llm, found };
                 let target = trip.target.take().ok_or(Refusal::NoRoute)?;
                 // In a box, so that other calls have no room for it.
                 Box::pin(models::serve(place, &target, call, body, trip)).await

@@ -319,13 +319,16 @@ pub(crate) fn line(out: &mut Vec<u8>, exchange: &Exchange) {
         word(out, ",\"cache\":", cached.as_str());
     }
     if let Some(model) = &exchange.model {
-        let ModelUse { asked, served, prompt, completion, estimated, cost } = &**model;
+        let ModelUse { asked, served, prompt, completion, estimated, cost, saved } = &**model;
         text(out, ",\"model\":{\"asked\":", asked);
         text(out, ",\"served\":", served);
         number(out, ",\"prompt_tokens\":", *prompt);
         number(out, ",\"completion_tokens\":", *completion);
         out.extend_from_slice(if *estimated { b",\"estimated\":true" } else { b",\"estimated\":false" });
         word(out, ",\"cost_usd\":", cost);
+        if let Some(saved) = saved {
+            word(out, ",\"saved_usd\":", saved);
+        }
         out.push(b'}');
     }
     if let Some(error) = exchange.error {

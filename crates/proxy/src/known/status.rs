@@ -13,6 +13,10 @@ pub enum Forwarded {
     Stale,
     Request,
     Method,
+    /// Nothing that could be used.
+    Miss,
+    /// It is not for the cache.
+    Bypass,
 }
 
 /// One member of the list.
@@ -43,6 +47,10 @@ impl Status {
 
     pub fn answered(why: Forwarded, status: StatusCode) -> Status {
         Status { answered: Some(status), ..Status::forwarded(why) }
+    }
+
+    pub fn saying(self, detail: Option<&'static str>) -> Status {
+        Status { detail, ..self }
     }
 
     pub fn collapsed(why: Forwarded) -> Status {
@@ -87,6 +95,8 @@ impl Forwarded {
             Forwarded::Stale => "stale",
             Forwarded::Request => "request",
             Forwarded::Method => "method",
+            Forwarded::Miss => "miss",
+            Forwarded::Bypass => "bypass",
         }
     }
 }

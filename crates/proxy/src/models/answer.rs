@@ -10,6 +10,7 @@ use transport::{Body, Response};
 use super::Place;
 use super::books::Account;
 use super::choose::Chosen;
+use super::keep::Note;
 use super::send::{Tried, read};
 use super::state::CandidateState;
 use super::understand::Asked;
@@ -28,6 +29,7 @@ pub async fn whole(
     account: Account,
     state: &Arc<CandidateState>,
     began: Time,
+    note: Note,
 ) -> Tried {
     let (caller, spoken) = (asked.target.dialect, chosen.speaks.dialect);
     let timers = &place.worker.timers;
@@ -41,6 +43,7 @@ pub async fn whole(
             return Tried::Failed { failure, account: account.garbled() };
         }
     };
+    let came = bytes.clone();
     let (bytes, usage) = if caller == spoken {
         let (usage, _) = translate::glance(spoken, &bytes);
         (bytes, usage)
@@ -61,6 +64,13 @@ pub async fn whole(
     let ended = Time::now();
     state.answered(ended.since(began), 1, std::time::Duration::ZERO);
     account.answered(usage, bytes.len(), ended);
+    if let Some(keep) = asked.keep.take() {
+        let mut status = keep.status(head.status);
+        if let Some(for_others) = keep.for_others {
+            status.stored = for_others.whole(note, &came);
+        }
+        status.write(&mut head.headers);
+    }
     Tried::Served(Response::new(head, Body::from(bytes)))
 }
 

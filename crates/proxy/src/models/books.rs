@@ -18,6 +18,7 @@ use smallvec::SmallVec;
 
 use super::Place;
 use super::choose::Chosen;
+use super::keep::Note;
 use super::state::CandidateState;
 use super::understand::{self, Asked};
 use super::words::Failure;
@@ -56,6 +57,17 @@ pub enum Ending {
     Cut,
     /// The caller left.
     Abandoned,
+}
+
+/// What a call is spared that is given a known answer. It takes nothing of any budget.
+pub struct Saving {
+    worker: Rc<Worker>,
+    entry: Entry,
+    began: Time,
+    price: Option<Arc<Price>>,
+    prompt: u64,
+    state: Option<Arc<CandidateState>>,
+    told: Rc<Cell<Option<Box<Came>>>>,
 }
 
 /// Bytes of an answer that make up a token, about; used only where the provider does not tell.
@@ -184,6 +196,16 @@ impl Account {
         open.attempt = Some(Attempt { provider: candidate.provider.name.clone(), model: model.into(), price, state });
     }
 
+    /// The price by which the provider that is asked charges, as far as it is known.
+    pub fn price(&self) -> Option<Arc<Price>> {
+        self.0.as_ref()?.attempt.as_ref()?.price.clone()
+    }
+
+    /// Tokens of the prompt, about.
+    pub fn prompt(&self) -> u64 {
+        self.0.as_ref().map_or(0, |open| open.prompt)
+    }
+
     /// The provider said no, or nothing: it charges for nothing.
     pub fn unanswered(mut self) -> Account {
         if let Some(open) = &mut self.0 {
@@ -222,11 +244,7 @@ impl Account {
     pub fn answered(mut self, usage: Option<TokenUsage>, bytes: usize, at: Time) {
         let Some(open) = &mut self.0 else { return };
         let estimated = usage.is_none();
-        let usage = usage.unwrap_or_else(|| TokenUsage {
-            input: open.prompt,
-            output: (bytes as u64).div_ceil(BYTES_PER_TOKEN),
-            ..TokenUsage::default()
-        });
+        let usage = usage.unwrap_or_else(|| self::estimated(open.prompt, bytes));
         open.note(usage, estimated, Class::Useful, Outcome::Answered, Some(at));
     }
 }
@@ -241,6 +259,68 @@ impl Drop for Account {
         }
         open.close();
     }
+}
+
+// === impl Saving ===
+
+impl Saving {
+    pub fn new(place: &Place<'_>, asked: &Asked, call: &Call, trip: &mut Trip, note: &Note) -> Saving {
+        let mut entry = entry(asked, call, trip.exchange.as_deref());
+        (entry.provider, entry.model_served) = (note.provider.clone(), note.model.clone());
+        entry.class = Class::Cached;
+        let told = Rc::<Cell<_>>::default();
+        trip.model = Some(told.clone());
+        let served =
+            |it: &&Arc<Candidate>| it.provider.name == note.provider && it.model_for(&asked.rest) == *note.model;
+        let candidate = asked.model.candidates.iter().find(served);
+        let states = &place.local.generation.models.candidates;
+        Saving {
+            worker: place.worker.clone(),
+            entry,
+            began: call.now,
+            price: note.price.clone(),
+            prompt: note.prompt,
+            state: candidate.map(|it| states[it.index].clone()),
+            told,
+        }
+    }
+
+    /// The answer was given, or broke off; of so many bytes, if its provider did not tell what it used.
+    pub fn book(self, usage: Option<TokenUsage>, bytes: usize, outcome: Outcome) {
+        let Saving { worker, mut entry, began, price, prompt, state, told } = self;
+        entry.outcome = outcome;
+        entry.estimated = usage.is_none();
+        entry.usage = usage.unwrap_or_else(|| estimated(prompt, bytes));
+        entry.total = u64::try_from(Time::now().since(began).as_micros()).unwrap_or(u64::MAX);
+        entry.first_token = entry.total;
+        if let Some(price) = price {
+            entry.saved = price.cost(&entry.usage, entry.tier);
+            entry.price = format!("{}@{}", price.row, price.date).into();
+        }
+        if let Some(state) = state {
+            state.counts.given(&entry);
+        }
+        let use_of_it = ModelUse {
+            asked: entry.model_asked.clone(),
+            served: format!("{}/{}", entry.provider, entry.model_served),
+            prompt: entry.usage.prompt(),
+            completion: entry.usage.completion(),
+            estimated: entry.estimated,
+            cost: Money::ZERO.plain(),
+            saved: Some(entry.saved.plain()),
+        };
+        // No provider was asked, so no limit of tokens or money is used up.
+        let spent = Spent { prompt: 0, completion: 0, money: Money::ZERO };
+        told.set(Some(Box::new(Came { told: use_of_it, spent })));
+        if let Some(journal) = &worker.journal {
+            let _ = journal.append(entry);
+        }
+    }
+}
+
+/// The usage that nobody told, of an answer of so many bytes.
+fn estimated(prompt: u64, bytes: usize) -> TokenUsage {
+    TokenUsage { input: prompt, output: (bytes as u64).div_ceil(BYTES_PER_TOKEN), ..TokenUsage::default() }
 }
 
 // === impl Open ===
@@ -315,6 +395,7 @@ impl Open {
                 completion,
                 estimated: self.entries.iter().any(|it| it.estimated),
                 cost: used.money.plain(),
+                saved: None,
             };
             self.told.set(Some(Box::new(Came { told, spent: Spent { prompt, completion, money: used.money } })));
         }

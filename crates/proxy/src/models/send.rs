@@ -11,6 +11,7 @@ use transport::{Body, Frame, Response};
 
 use super::books::Account;
 use super::choose::Chosen;
+use super::keep::Note;
 use super::stream::Streamed;
 use super::understand::Asked;
 use super::words::{self, Failure};
@@ -130,8 +131,18 @@ async fn served(
     }
     let id = format!("weir-{:016x}", place.worker.random());
     let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).map_or(0, |it| it.as_secs());
+    let note = Note {
+        dialect: spoken,
+        stream: is_stream,
+        provider: chosen.candidate.provider.name.clone(),
+        model: request.model.as_str().into(),
+        price: account.price(),
+        prompt: account.prompt(),
+        lost: head.headers.get("weir-lost").map(|lost| (caller, lost.into())),
+        similarity: None,
+    };
     if !is_stream {
-        return answer::whole(place, asked, chosen, head, body, (&id, now), account, &state, began).await;
+        return answer::whole(place, asked, chosen, head, body, (&id, now), account, &state, began, note).await;
     }
     let options = llm::stream::Options {
         hide_usage: request.hide_usage,
@@ -143,7 +154,11 @@ async fn served(
     let Some(stream) = llm::Stream::new(caller, spoken, &options) else {
         return Tried::Failed { failure: Failure::NotSpoken, account };
     };
-    let streamed = Streamed::new(body, stream, account, state.clone(), began);
+    let keeps = asked.keep.take();
+    if let Some(keep) = &keeps {
+        keep.status(head.status).write(&mut head.headers);
+    }
+    let streamed = Streamed::new(body, stream, account, state.clone(), began, keeps, note);
     let patience = shorter(chosen.candidate.first_token, chosen.candidate.forward.timeouts.idle);
     match streamed.until_first(trip.timers(), patience).await {
         Ok(streamed) => {
@@ -153,8 +168,9 @@ async fn served(
             head.headers.set("content-type", caller.stream_type());
             Tried::Served(Response::new(head, Body::source(streamed)))
         }
-        Err((failure, account)) => {
+        Err((failure, account, keep)) => {
             state.failed(Time::now());
+            asked.keep.set(keep);
             Tried::Failed { failure, account }
         }
     }
@@ -230,8 +246,7 @@ fn request(asked: &Asked, chosen: &Chosen, call: &Call) -> Result<Request, Failu
             headers.append(name, *value);
         }
     }
-    // Whoever did not ask for it may not expect a piece without choices.
-    let hide_usage = asked.stream && caller == Dialect::OpenAiChat && !asked.peek.usage_asked;
+    let hide_usage = asked.hides_usage();
     let head = RequestHead {
         method: Method::POST,
         scheme: call.head.scheme,

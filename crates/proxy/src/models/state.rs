@@ -55,6 +55,9 @@ pub struct Counts {
     completion: AtomicU64,
     /// Millionths of a US dollar, each attempt rounded down; the journal has them exact.
     cost: AtomicU64,
+    /// Calls that were given an answer of its without it being asked, and what it would have charged for them.
+    given: AtomicU64,
+    saved: AtomicU64,
 }
 
 /// How much newer measurements count.
@@ -112,6 +115,12 @@ impl Counts {
             counter.fetch_add(more, Ordering::Relaxed);
         }
     }
+
+    pub fn given(&self, entry: &Entry) {
+        self.given.fetch_add(1, Ordering::Relaxed);
+        let micros = u64::try_from(entry.saved.units() / 1_000_000).unwrap_or(0);
+        self.saved.fetch_add(micros, Ordering::Relaxed);
+    }
 }
 
 /// What all candidates have served, as numbers. As many series as the document has candidates.
@@ -134,6 +143,8 @@ pub fn figures(models: &Models, states: &States) -> Vec<Figure> {
         of("weir_model_prompt_tokens", "Tokens of prompts, as far as they are known", |it| &it.prompt),
         of("weir_model_completion_tokens", "Tokens of answers", |it| &it.completion),
         of("weir_model_cost_microdollars", "What it cost, in millionths of a US dollar", |it| &it.cost),
+        of("weir_model_answers_given_again", "Calls that got an answer that was known", |it| &it.given),
+        of("weir_model_saved_microdollars", "What those would have cost", |it| &it.saved),
     ]
 }
 

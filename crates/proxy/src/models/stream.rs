@@ -14,11 +14,16 @@ use llm::stream::Fault;
 use transport::{Body, BodyError, Frame, Source};
 
 use super::books::{Account, Ending};
+use super::keep::{Keep, Keeping, Note};
 use super::state::CandidateState;
 use super::words::Failure;
 use crate::deadline::{LazyTimer, Timers};
 
-pub struct Streamed {
+/// A stream for a caller. If he leaves while others read along, it goes on for them.
+pub struct Streamed(Option<Box<Under>>);
+
+/// A stream under way.
+struct Under {
     body: Body,
     stream: llm::Stream,
     /// Until it is settled.
@@ -30,14 +35,34 @@ pub struct Streamed {
     ready: VecDeque<Bytes>,
     out: Vec<u8>,
     over: bool,
+    keep: Kept,
 }
+
+/// What the cache has of it.
+enum Kept {
+    Nothing,
+    /// It has not begun yet; and what has come of it.
+    Begun(Box<Keep>, Note, Vec<Bytes>),
+    Keeping(Box<Keeping>),
+}
+
+/// Why a stream did not begin, what it has cost, and what is still to be kept.
+pub type Unbegun = (Failure, Account, Option<Box<Keep>>);
 
 /// What must not be held back for ever while the first token is waited for.
 const MOST_HELD: usize = 64 << 10;
 
 impl Streamed {
-    pub fn new(body: Body, stream: llm::Stream, account: Account, state: Arc<CandidateState>, began: Time) -> Streamed {
-        Streamed {
+    pub fn new(
+        body: Body,
+        stream: llm::Stream,
+        account: Account,
+        state: Arc<CandidateState>,
+        began: Time,
+        keep: Option<Box<Keep>>,
+        note: Note,
+    ) -> Streamed {
+        Streamed(Some(Box::new(Under {
             body,
             stream,
             account: Some(account),
@@ -47,20 +72,18 @@ impl Streamed {
             ready: VecDeque::new(),
             out: Vec::new(),
             over: false,
-        }
+            keep: keep.map_or(Kept::Nothing, |keep| Kept::Begun(keep, note, Vec::new())),
+        })))
     }
 
     /// Waits for the first token, so that another candidate can be tried if there is none. What comes before it is kept.
     /// The account comes back with the failure.
-    pub async fn until_first(
-        mut self,
-        timers: &Rc<Timers>,
-        patience: Option<Duration>,
-    ) -> Result<Streamed, (Failure, Account)> {
+    pub async fn until_first(mut self, timers: &Rc<Timers>, patience: Option<Duration>) -> Result<Streamed, Unbegun> {
+        let Some(under) = self.0.as_deref_mut() else { return Ok(self) };
         let mut timer = LazyTimer::new(timers);
-        let until = patience.map(|patience| self.began + patience);
+        let until = patience.map(|patience| under.began + patience);
         let failure = loop {
-            let polled = poll_fn(|cx| match self.poll(cx) {
+            let polled = poll_fn(|cx| match under.poll(cx) {
                 Poll::Ready(more) => Poll::Ready(Some(more)),
                 Poll::Pending => match until {
                     Some(until) => timer.poll(until, cx).map(|()| None),
@@ -68,25 +91,74 @@ impl Streamed {
                 },
             });
             let Some(more) = polled.await else { break Failure::FirstToken(patience.unwrap_or_default()) };
-            let seen = self.stream.seen();
+            let seen = under.stream.seen();
             match &seen.fault {
-                Some(_) if self.first.is_none() => break fault(seen.fault.as_ref()),
+                Some(_) if under.first.is_none() => break fault(seen.fault.as_ref()),
                 _ => {}
             }
-            let held: usize = self.ready.iter().map(Bytes::len).sum();
-            if self.first.is_some() || seen.done || !more || held > MOST_HELD {
+            let held: usize = under.ready.iter().map(Bytes::len).sum();
+            if under.first.is_some() || seen.done || !more || held > MOST_HELD {
+                under.keep_on();
                 return Ok(self);
             }
         };
-        match self.account.take() {
-            Some(account) => Err((failure, account.failed(self.stream.seen()))),
+        match under.account.take() {
+            Some(account) => {
+                let keep = match std::mem::replace(&mut under.keep, Kept::Nothing) {
+                    Kept::Begun(keep, ..) => Some(keep),
+                    _ => None,
+                };
+                Err((failure, account.failed(under.stream.seen()), keep))
+            }
             // It is there until the stream has ended, and a stream that has ended is given as it is.
             None => Ok(self),
         }
     }
 
     pub fn first_token(&self) -> Option<Time> {
-        self.first
+        self.0.as_ref()?.first
+    }
+}
+
+// === impl Under ===
+
+impl Under {
+    /// Its caller gets it, so that those who wait for the same may read along.
+    fn keep_on(&mut self) {
+        if let Kept::Begun(keep, note, begun) = std::mem::replace(&mut self.keep, Kept::Nothing)
+            && let Some(keeping) = keep.for_others.and_then(|for_others| for_others.stream(note, begun))
+        {
+            self.keep = Kept::Keeping(Box::new(keeping));
+            if self.over {
+                self.kept();
+            }
+        }
+    }
+
+    /// A piece of the provider's, as it came.
+    fn keeps(&mut self, piece: &Bytes) {
+        let goes_on = match &mut self.keep {
+            Kept::Nothing => return,
+            Kept::Begun(keep, _, begun) => {
+                if keep.for_others.is_some() {
+                    begun.push(piece.clone());
+                }
+                true
+            }
+            Kept::Keeping(keeping) => keeping.push(piece.clone()),
+        };
+        if !goes_on {
+            self.keep = Kept::Nothing;
+        }
+    }
+
+    /// The provider has said all it will.
+    fn kept(&mut self) {
+        if let Kept::Keeping(keeping) = std::mem::replace(&mut self.keep, Kept::Nothing)
+            && self.stream.seen().fault.is_none()
+        {
+            keeping.finish();
+        }
     }
 
     /// Takes one piece from the provider; false if there are no more.
@@ -96,6 +168,7 @@ impl Streamed {
         }
         match ready!(self.body.poll_frame(cx)) {
             Some(Ok(Frame::Data(data))) => {
+                self.keeps(&data);
                 self.stream.push(&data, &mut self.out);
                 self.note_first();
             }
@@ -125,7 +198,25 @@ impl Streamed {
         if self.stream.seen().fault.is_some() && self.first.is_none() {
             return;
         }
+        if matches!(self.keep, Kept::Keeping(_)) {
+            self.kept();
+        }
         self.settle(Ending::of(self.stream.seen()));
+    }
+
+    /// Reads what is left for those who read along.
+    async fn finish(mut self: Box<Self>) {
+        loop {
+            self.ready.clear();
+            let more = poll_fn(|cx| self.poll(cx)).await;
+            if !more || !self.is_read() {
+                return;
+            }
+        }
+    }
+
+    fn is_read(&self) -> bool {
+        matches!(&self.keep, Kept::Keeping(keeping) if keeping.is_read())
     }
 
     fn settle(&mut self, ending: Ending) {
@@ -160,19 +251,33 @@ fn fault(fault: Option<&Fault>) -> Failure {
 
 impl Source for Streamed {
     fn poll_frame(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame, BodyError>>> {
+        let Some(under) = &mut self.0 else { return Poll::Ready(None) };
         loop {
-            if let Some(data) = self.ready.pop_front() {
+            if let Some(data) = under.ready.pop_front() {
                 return Poll::Ready(Some(Ok(Frame::Data(data))));
             }
-            if self.over {
+            if under.over {
                 return Poll::Ready(None);
             }
-            ready!(self.poll(cx));
+            ready!(under.poll(cx));
         }
     }
 }
 
 impl Drop for Streamed {
+    fn drop(&mut self) {
+        let Some(under) = self.0.take() else { return };
+        if !under.over
+            && let Kept::Keeping(keeping) = &under.keep
+            && keeping.is_read()
+        {
+            let worker = keeping.worker.clone();
+            worker.outside.aside(under.finish());
+        }
+    }
+}
+
+impl Drop for Under {
     fn drop(&mut self) {
         let ending = if self.over { Ending::of(self.stream.seen()) } else { Ending::Abandoned };
         self.settle(ending);

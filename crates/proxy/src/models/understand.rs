@@ -1,14 +1,16 @@
 //! What a call to a model asks: its body read whole, up to a bound, and looked at once.
 
+use std::cell::Cell;
 use std::sync::Arc;
 
 use base::{Call, ModelCall};
 use bytes::{Bytes, BytesMut};
 use config::{Llm, Model};
-use llm::{Operation, Peek, Target};
+use llm::{Dialect, Operation, Peek, Target};
 use transport::{Body, Frame};
 
 use super::books;
+use super::keep::Keep;
 use super::words::Failure;
 
 /// A call to a model, understood.
@@ -22,6 +24,8 @@ pub struct Asked {
     /// What the `*` of the model's name stands for.
     pub rest: String,
     pub stream: bool,
+    /// What becomes of the answer in the cache; taken by whoever has the answer.
+    pub keep: Cell<Option<Box<Keep>>>,
 }
 
 /// Bytes of prompt that make up a token, about; for English text and code alike. It decides nothing about money: what is
@@ -57,7 +61,14 @@ pub async fn understand(llm: &Llm, target: &Target, call: &mut Call, body: &mut 
         json_schema: peek.wants.json_schema,
         reasoning: peek.wants.reasoning,
     }));
-    Ok(Asked { target: target.clone(), body: whole, peek, name, model, rest, stream })
+    Ok(Asked { target: target.clone(), body: whole, peek, name, model, rest, stream, keep: Cell::new(None) })
+}
+
+impl Asked {
+    /// Whoever did not ask for it may not expect a piece without choices.
+    pub fn hides_usage(&self) -> bool {
+        self.stream && self.target.dialect == Dialect::OpenAiChat && !self.peek.usage_asked
+    }
 }
 
 /// Tokens of the prompt, about.

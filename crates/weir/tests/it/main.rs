@@ -4,6 +4,7 @@
 mod accounting;
 mod acme;
 mod admin;
+mod answers;
 mod cache;
 mod cli;
 mod ends;
