@@ -85,6 +85,8 @@ pub enum Cached {
     Revalidated,
     /// It came from the upstream, for want of one that could be used.
     Miss,
+    /// It came from there, and is the answer to something that is nearly the same.
+    Near,
     /// Another call had asked the upstream for it.
     Collapsed,
     /// The cache was not asked: a method, a field or a body spoke against it.
@@ -287,6 +289,7 @@ impl Cached {
             Cached::Stale => "stale",
             Cached::Revalidated => "revalidated",
             Cached::Miss => "miss",
+            Cached::Near => "near",
             Cached::Collapsed => "collapsed",
             Cached::Bypass => "bypass",
         }

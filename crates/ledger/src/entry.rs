@@ -67,6 +67,8 @@ pub enum Class {
     Guard,
     /// It failed, and nobody charges for it.
     Failed,
+    /// Spent on looking whether an answer is known.
+    Lookup,
 }
 
 /// How the attempt ended.
@@ -93,7 +95,7 @@ impl Entry {
     /// A hold is settled with the sum over the entries of its call.
     pub fn used(&self) -> Used {
         let calls = match self.class {
-            Class::Retry | Class::Duplicate | Class::Guard | Class::Cached => 0,
+            Class::Retry | Class::Duplicate | Class::Guard | Class::Cached | Class::Lookup => 0,
             Class::Useful | Class::FailedBilled | Class::Failed | Class::Abandoned => 1,
         };
         let tokens = if self.class == Class::Cached { 0 } else { self.usage.total() };
@@ -112,7 +114,7 @@ impl Entry {
 }
 
 impl Class {
-    pub const ALL: [Class; 8] = [
+    pub const ALL: [Class; 9] = [
         Class::Useful,
         Class::Retry,
         Class::FailedBilled,
@@ -121,6 +123,7 @@ impl Class {
         Class::Cached,
         Class::Guard,
         Class::Failed,
+        Class::Lookup,
     ];
 
     pub fn as_str(self) -> &'static str {
@@ -133,6 +136,7 @@ impl Class {
             Class::Cached => "cached",
             Class::Guard => "guard",
             Class::Failed => "failed",
+            Class::Lookup => "lookup",
         }
     }
 }

@@ -112,6 +112,11 @@ pub fn give(kept: &Kept<'_>, caller: Dialect, stream: bool, options: &stream::Op
     }
 }
 
+/// The vector that an answer to a question for one brings.
+pub fn vector(body: &[u8]) -> Option<Vec<f32>> {
+    format::openai_embeddings::vector(body)
+}
+
 fn read<'a>(dialect: Dialect, body: &'a [u8], lost: &mut Losses) -> Option<Answer<'a>> {
     format::answer_reader(dialect)?(Value::parse(body).ok()?, lost).ok()
 }

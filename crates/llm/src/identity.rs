@@ -65,8 +65,10 @@ const STATE: [&str; 4] = ["previous_response_id", "conversation", "background", 
 pub fn identity(dialect: Dialect, operation: Operation, body: &[u8], stream: bool) -> Result<Identity, Apart> {
     match operation {
         Operation::Generate => {}
-        Operation::Embed => return embedding(dialect, body),
-        Operation::CountTokens | Operation::Models => return Err(Apart::NoQuestion),
+        Operation::Embed if dialect == Dialect::OpenAiEmbeddings => return embedding(body),
+        Operation::Embed | Operation::EmbedOne | Operation::CountTokens | Operation::Models => {
+            return Err(Apart::NoQuestion);
+        }
     }
     let read = format::request_reader(dialect).ok_or(Apart::NoQuestion)?;
     let mut lost = Losses::default();
@@ -111,8 +113,8 @@ pub fn identity(dialect: Dialect, operation: Operation, body: &[u8], stream: boo
     Ok(Identity { digest, said, user: found.user, coldest: found.coldest })
 }
 
-/// Embeddings are the same only within their dialect, whose own words will do.
-fn embedding(dialect: Dialect, body: &[u8]) -> Result<Identity, Apart> {
+/// Embeddings in OpenAI's words, which will do as they are.
+fn embedding(body: &[u8]) -> Result<Identity, Apart> {
     let value = Value::parse(body).map_err(|_| Apart::NoQuestion)?;
     let mut fields = value.fields("an object").map_err(|_| Apart::NoQuestion)?;
     fields.take("model");
@@ -123,7 +125,6 @@ fn embedding(dialect: Dialect, body: &[u8]) -> Result<Identity, Apart> {
     rest.sort_by(|(a, _), (b, _)| a.cmp(b));
     let mut pen = Pen::new();
     pen.word("embeddings");
-    pen.word(dialect.name());
     for (key, value) in &rest {
         pen.word(key);
         pen.json(value, false);

@@ -1,9 +1,11 @@
 //! Answers of models that are given again. The policy is its settings: which requests are the same is decided in the crate
 //! `llm`, where answers lie in `cache`, and it is done by the path of models once a call is understood.
 
+use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use base::{Call, Size, Span};
+use cache::{Entry, Near};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
@@ -38,6 +40,29 @@ pub struct AnswerCacheSpec {
     /// Only calls with `temperature: 0`, whose answers hardly differ. Default: false.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub coldest: Option<bool>,
+    /// Answers are also given to those who say nearly the same. Default: they are not.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub semantic: Option<SemanticSpec>,
+}
+
+/// When the answer to another question is given: if the two are near to each other in the space of a model of embeddings, and the
+/// same in all but the last thing the user says. That is the system prompt, the tools, the earlier turns, the settings, whose
+/// it is; and the numbers in what is said. Answers that call tools are given to nobody so.
+#[derive(Clone, Debug, Default, PartialEq, Deserialize, Serialize, JsonSchema)]
+#[serde(deny_unknown_fields, rename_all = "kebab-case")]
+pub struct SemanticSpec {
+    /// The model that gives the vectors, by its name under `models`. What it costs is booked as `lookup`.
+    pub model: String,
+    /// How near they must be: the cosine of the angle between their vectors, at most 1. Models differ in what is near;
+    /// too low a bound gives wrong answers. Default: 0.95.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub threshold: Option<f64>,
+    /// How many questions are remembered; each takes a byte for every dimension. Default: 10000.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub entries: Option<u32>,
+    /// How long a vector is waited for; then a provider is asked as if there were none. Default: `1s`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub timeout: Option<Span>,
 }
 
 /// Who may be given what another got.
@@ -65,10 +90,25 @@ pub struct AnswerCache {
     by: Option<Expr>,
     /// Only calls at temperature 0.
     pub coldest: bool,
+    pub semantic: Option<Semantic>,
+}
+
+/// How answers to other questions are found.
+#[derive(Debug)]
+pub struct Semantic {
+    /// Of embeddings, by its name in the document.
+    pub model: Arc<str>,
+    pub threshold: f32,
+    pub timeout: Duration,
+    /// The questions that are remembered, each with its answer as long as that is kept.
+    pub near: Arc<Near<Weak<Entry>>>,
 }
 
 const TTL: Duration = Duration::from_secs(3600);
 const ENTRY: u64 = 1 << 20;
+const THRESHOLD: f64 = 0.95;
+const ENTRIES: u32 = 10_000;
+const VECTOR: Duration = Duration::from_secs(1);
 
 impl AnswerCache {
     /// Whether it has to do with a call, which is understood by now; and what else tells its answers apart.
@@ -95,13 +135,39 @@ impl AnswerCache {
     }
 }
 
+impl Semantic {
+    fn compile(spec: &SemanticSpec, env: &mut CompileEnv<'_>) -> Semantic {
+        let SemanticSpec { model, threshold, entries, timeout } = spec;
+        let threshold = threshold.unwrap_or(THRESHOLD);
+        if !(threshold > 0.0 && threshold <= 1.0) {
+            let message = format!("found {threshold}; expected more than 0 and at most 1, such as 0.95");
+            env.error("answer-cache.semantic.threshold", message);
+        }
+        let entries = entries.unwrap_or(ENTRIES) as usize;
+        if entries == 0 {
+            env.error(
+                "answer-cache.semantic.entries",
+                "no question would be remembered; expected a number such as 10000",
+            );
+        }
+        let previous = env.previous.and_then(|it| it.answer_cache.as_ref()?.semantic.as_ref());
+        let kept = previous.filter(|it| *it.model == **model && it.near.room() == entries).map(|it| it.near.clone());
+        Semantic {
+            model: model.as_str().into(),
+            threshold: threshold as f32,
+            timeout: timeout.map_or(VECTOR, |timeout| timeout.0),
+            near: kept.unwrap_or_else(|| Arc::new(Near::new(entries))),
+        }
+    }
+}
+
 impl Policy for AnswerCache {
     const NAME: &'static str = "answer-cache";
     type Spec = AnswerCacheSpec;
     type Memo = ();
 
     fn compile(spec: &AnswerCacheSpec, env: &mut CompileEnv<'_>) -> Option<AnswerCache> {
-        let AnswerCacheSpec { ttl, shared, entry, when, by, coldest } = spec;
+        let AnswerCacheSpec { ttl, shared, entry, when, by, coldest, semantic } = spec;
         let before = env.errors.len();
         let ttl = ttl.map_or(TTL, |ttl| ttl.0);
         let entry = entry.map_or(ENTRY, |size| size.0);
@@ -117,6 +183,7 @@ impl Policy for AnswerCache {
         };
         let when = expression("answer-cache.when", when, Gives::Truth);
         let by = expression("answer-cache.by", by, Gives::Text);
+        let semantic = semantic.as_ref().map(|it| Semantic::compile(it, env));
         (env.errors.len() == before).then(|| AnswerCache {
             ttl,
             shared: shared.unwrap_or_default(),
@@ -124,6 +191,7 @@ impl Policy for AnswerCache {
             when,
             by,
             coldest: coldest.unwrap_or(false),
+            semantic,
         })
     }
 
@@ -139,11 +207,10 @@ impl Spec for AnswerCacheSpec {
 
 #[cfg(test)]
 mod tests {
-    use std::sync::Arc;
-
     use base::Consumer;
 
     use super::*;
+    use crate::Policies;
     use crate::testing::{call, compile, errors};
 
     fn cache(json: &str) -> Arc<AnswerCache> {
@@ -161,6 +228,8 @@ mod tests {
     fn what_makes_no_sense_is_told() {
         let told = errors(r#"{"answer-cache":{"ttl":"0s","entry":"0B","when":"1 + 1","by":"]"}}"#);
         assert_eq!(told, ["answer-cache.ttl", "answer-cache.entry", "answer-cache.when", "answer-cache.by"]);
+        let told = errors(r#"{"answer-cache":{"semantic":{"model":"e","threshold":1.5,"entries":0}}}"#);
+        assert_eq!(told, ["answer-cache.semantic.threshold", "answer-cache.semantic.entries"]);
     }
 
     #[test]
@@ -169,6 +238,21 @@ mod tests {
         assert_eq!(some.applies(&call(&[("x-a", "1"), ("x-version", "7")])), Some("7".into()));
         assert_eq!(some.applies(&call(&[("x-a", "2"), ("x-version", "7")])), None);
         assert_eq!(some.applies(&call(&[("x-a", "1")])), None, "a version is missing");
+    }
+
+    #[test]
+    fn what_is_remembered_outlives_a_reload_that_does_not_change_it() {
+        let load = |json: &str, previous: Option<&Policies>| {
+            let mut env = CompileEnv { previous, ..CompileEnv::new(Arc::default(), "policies") };
+            Policies::compile(&serde_json::from_str(json).unwrap(), &mut env)
+        };
+        let near =
+            |policies: &Policies| policies.answer_cache.as_ref().unwrap().semantic.as_ref().unwrap().near.clone();
+        let first = load(r#"{"answer-cache":{"semantic":{"model":"e"}}}"#, None);
+        let same = load(r#"{"answer-cache":{"ttl":"2h","semantic":{"model":"e","threshold":0.9}}}"#, Some(&first));
+        assert!(Arc::ptr_eq(&near(&first), &near(&same)));
+        let other = load(r#"{"answer-cache":{"semantic":{"model":"f"}}}"#, Some(&first));
+        assert!(!Arc::ptr_eq(&near(&first), &near(&other)));
     }
 
     #[test]

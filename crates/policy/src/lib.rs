@@ -39,7 +39,7 @@ use ledger::Money;
 
 pub use crate::cache::{Cache, CacheSpec, QuerySpec, StaleSpec};
 pub use admit::{Admit, AdmitSpec};
-pub use answer_cache::{AnswerCache, AnswerCacheSpec, SharedBy};
+pub use answer_cache::{AnswerCache, AnswerCacheSpec, Semantic, SemanticSpec, SharedBy};
 pub use authenticate::{
     Algorithm, ApiKeySpec, Authenticate, AuthenticateSpec, CertificateSpec, Credentials, JwtSpec, Key, Keys, Unknown,
     certificate_name,

@@ -13,6 +13,7 @@ mod count;
 mod keep;
 mod known;
 mod list;
+mod near;
 mod replay;
 mod send;
 mod state;
@@ -73,7 +74,7 @@ async fn walk(place: Place<'_>, asked: Asked, call: &mut Call, trip: &mut Trip) 
     if let Some(cache) = &place.route.policies.answer_cache {
         match Box::pin(known::look(&place, cache, &asked, call, trip)).await? {
             Known::Given(response) => return Ok(response),
-            Known::Ask(keep) => asked.keep.set(Some(Box::new(keep))),
+            Known::Ask(keep) => asked.keep.set(Some(keep)),
         }
     }
     let asking = ask(place, &asked, call, trip).await;

@@ -24,7 +24,7 @@ Examples:
   weir spend --data /var/lib/weir --by task --format json | jq '.rows[:10]'
 
 Hidden cost is what brought the caller nothing: retries, failures the provider charges for, answers nobody
-waited for, guards.
+waited for, guards, lookups.
 
 Exit codes: 0 summed, 1 the journal cannot be read, 2 the command line is wrong")]
 pub struct Args {

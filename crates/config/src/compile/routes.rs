@@ -4,6 +4,7 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use base::{Headers, Method, Percent, Place, Scheme, StatusCode};
+use llm::{Dialect, Operation};
 use policy::{Credentials, Policies, Specs};
 use regex::Regex;
 
@@ -13,8 +14,8 @@ use crate::diagnostic::nearest;
 use crate::document::{self, Named, OneOrMany, OrText, Split};
 use crate::router::{HostPattern, Part, PathMatch, RouteMatch, Router, ValueMatch, decode};
 use crate::snapshot::{
-    Action, Api, Forward, HostRewrite, Listener, Mirror, Models, PathRewrite, Redirect, Respond, Rewrite, Route,
-    Weighted,
+    Action, Api, Candidate, Forward, HostRewrite, Listener, Mirror, Models, PathRewrite, Redirect, Respond, Rewrite,
+    Route, Weighted,
 };
 
 type Routes = (Vec<Arc<Api>>, Vec<Arc<Route>>, Router);
@@ -205,6 +206,7 @@ impl Context<'_> {
     ) -> Option<(Route, RouteMatch)> {
         let at = format!("{}.llm", around.at);
         let llm = self.llm(&at, written, models);
+        self.check_vectors(around, models);
         let begin = document::Match { prefix: written.prefix.clone(), ..document::Match::default() };
         let matched = self.route_match(&at, &begin, around)?;
         let name: Arc<str> = format!("{}/0", around.api.name).into();
@@ -222,6 +224,29 @@ impl Context<'_> {
             action,
         };
         Some((route, matched))
+    }
+
+    /// That the model which is to give vectors is there and can.
+    fn check_vectors(&mut self, around: &Around, models: &Models) {
+        let cache = around.policies.answer_cache.as_ref();
+        let Some(semantic) = cache.and_then(|cache| cache.semantic.as_ref()) else { return };
+        let own = format!("{}.policies", around.at);
+        let at = if self.is_written(&own, "answer-cache") { own } else { "policies".to_owned() };
+        let at = format!("{at}.answer-cache.semantic.model");
+        let Some(model) = models.all.iter().find(|model| model.name == semantic.model) else {
+            if !self.is_lost("models", &semantic.model) {
+                let help = nearest(&semantic.model, models.all.iter().map(|model| &*model.name));
+                self.error_with(&at, format!("there is no model `{}`", semantic.model), help);
+            }
+            return;
+        };
+        let gives = |candidate: &Arc<Candidate>| {
+            candidate.provider.row.speaks_to(Dialect::OpenAiEmbeddings, Operation::Embed).is_some()
+        };
+        if !model.candidates.is_empty() && !model.candidates.iter().any(gives) {
+            let message = format!("no provider of `{}` gives vectors in the words of OpenAI's embeddings", model.name);
+            self.error(&at, message);
+        }
     }
 
     /// Where it leads has been written in a way that could not be read.

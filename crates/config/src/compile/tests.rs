@@ -440,6 +440,26 @@ fn who_lends_a_budget_is_a_store() {
     check("shared: here, enforce: soft", &["counted by each node alone"]);
 }
 
+#[test]
+fn the_model_that_gives_vectors_is_checked() {
+    check(
+        "version: 1
+providers: { anthropic: { upstream: 'http://a' }, openai: { upstream: 'http://o' } }
+models: { chat: anthropic/claude-sonnet-4-5, vectors: openai/text-embedding-3-small }
+policies: { answer-cache: { semantic: { model: vector } } }
+apis:
+  a: { llm: { prefix: /a } }
+  b: { llm: { prefix: /b }, policies: { answer-cache: { semantic: { model: chat } } } }
+  c: { llm: { prefix: /c }, policies: { answer-cache: { semantic: { model: vectors, threshold: 2 } } } }
+",
+        &[
+            "policies.answer-cache.semantic.model",
+            "no provider of `chat` gives vectors",
+            "expected more than 0 and at most 1",
+        ],
+    );
+}
+
 /// Written anew with `WEIR_GOLDEN=write`.
 #[test]
 fn diagnostics_read_as_they_should() {

@@ -56,6 +56,13 @@ fn input(cursor: &mut Cursor<'_>, peek: &mut Peek) -> Result<(), Malformed> {
     Ok(())
 }
 
+/// The first vector of an answer whose numbers are written out.
+pub(crate) fn vector(body: &[u8]) -> Option<Vec<f32>> {
+    let first = json::find(body, &["data"])?.array("an array").ok()?.into_iter().next()?;
+    let numbers = first.fields("an object").ok()?.array("embedding").ok()??;
+    numbers.into_iter().map(|number| number.number().ok()?.parse().ok()).collect()
+}
+
 pub(crate) fn read_request<'a>(body: Value<'a>, lost: &mut Losses) -> Result<Texts<'a>, Malformed> {
     const EXPECTED: &str = "a text or an array of texts: tokens mean something to one model only";
     let mut fields = body.fields("an object")?;

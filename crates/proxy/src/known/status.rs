@@ -41,6 +41,11 @@ impl Status {
         Status { hit: Some(left), ..Status::NOTHING }
     }
 
+    /// It answers another question, which is near to the one that was asked.
+    pub fn near(entry: &Entry, now: Time) -> Status {
+        Status { detail: Some("near"), ..Status::hit(entry, now) }
+    }
+
     pub fn forwarded(why: Forwarded) -> Status {
         Status { forwarded: Some(why), ..Status::NOTHING }
     }

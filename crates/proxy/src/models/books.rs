@@ -38,6 +38,8 @@ struct Open {
     entries: SmallVec<[Entry; 1]>,
     attempt: Option<Attempt>,
     prompt: u64,
+    /// What the money goes for, if it is no call of a caller's.
+    class: Option<Class>,
     /// For whoever observes the call.
     told: Rc<Cell<Option<Box<Came>>>>,
 }
@@ -153,6 +155,7 @@ impl Account {
             entries: SmallVec::new(),
             attempt: None,
             prompt: call.model.as_deref().map_or(0, |it| it.prompt),
+            class: asked.errand.as_ref().map(|errand| errand.class),
             told,
         };
         // Of a call that a crash cuts off, this is what is booked.
@@ -313,7 +316,7 @@ impl Saving {
         let spent = Spent { prompt: 0, completion: 0, money: Money::ZERO };
         told.set(Some(Box::new(Came { told: use_of_it, spent })));
         if let Some(journal) = &worker.journal {
-            let _ = journal.append(entry);
+            let _ = journal.append(&[entry]);
         }
     }
 }
@@ -378,6 +381,7 @@ impl Open {
             if at < last {
                 entry.class = Class::Retry;
             }
+            entry.class = self.class.unwrap_or(entry.class);
             // All of it is settled with the last.
             entry.hold = if at == last { self.entry.hold } else { 0 };
             let Used { money, tokens, calls } = entry.used();
@@ -439,9 +443,25 @@ fn entry(asked: &Asked, call: &Call, exchange: Option<&Exchange>) -> Entry {
         route,
         consumer: call.consumer.as_ref().map(|it| it.name.clone()),
         team: call.consumer.as_ref().and_then(|it| it.team.clone()),
-        credential: exchange.and_then(|it| it.credential.clone()),
-        task: exchange.and_then(|it| it.trace.parent.map(|_| it.trace.trace.0)),
+        credential: credential(asked, exchange),
+        task: task(asked, exchange),
         model_asked: asked.name.clone(),
         ..Entry::default()
+    }
+}
+
+/// What people call the key that was presented.
+pub fn credential(asked: &Asked, exchange: Option<&Exchange>) -> Option<Arc<str>> {
+    match &asked.errand {
+        Some(errand) => errand.credential.clone(),
+        None => exchange.and_then(|it| it.credential.clone()),
+    }
+}
+
+/// The task that the call belongs to.
+pub fn task(asked: &Asked, exchange: Option<&Exchange>) -> Option<[u8; 16]> {
+    match &asked.errand {
+        Some(errand) => errand.task,
+        None => exchange.and_then(|it| it.trace.parent.map(|_| it.trace.trace.0)),
     }
 }

@@ -12,10 +12,12 @@ use ledger::Price;
 use llm::Dialect;
 use llm::again::{Kept, Worth, worth_keeping};
 
+use super::near::Remember;
 use crate::known::status::{Forwarded, Status};
 use crate::worker::Worker;
 
 /// What is to be known of a kept answer beside its bytes.
+#[derive(Clone)]
 pub struct Note {
     /// Its provider's.
     pub dialect: Dialect,
@@ -49,6 +51,8 @@ pub struct ForOthers {
     pub tags: Vec<String>,
     /// Bytes of the largest answer.
     pub most: usize,
+    /// Where its question is remembered.
+    pub remember: Option<Remember>,
 }
 
 /// A stream that is kept as it passes.
@@ -61,6 +65,7 @@ pub struct Keeping {
     pieces: Vec<Bytes>,
     length: usize,
     reserved: usize,
+    remember: Option<Remember>,
 }
 
 /// By how much memory is taken for a body that is on its way.
@@ -88,10 +93,11 @@ impl ForOthers {
     pub fn whole(self, note: Note, body: &Bytes) -> bool {
         let kept = Kept { dialect: note.dialect, stream: false, body };
         let worth = if body.len() <= self.most { worth_keeping(&kept) } else { None };
-        let (head, ticket) = self.head(Arc::new(note));
+        let (head, ticket, remember) = self.head(Arc::new(note));
         match worth {
-            Some(Worth { .. }) => {
-                ticket.land(head.with_body(body.clone()));
+            Some(worth) => {
+                let entry = ticket.land(head.with_body(body.clone()));
+                told(remember, &worth, &entry);
                 true
             }
             None => {
@@ -105,21 +111,22 @@ impl ForOthers {
     /// The stream has begun: what has come of it already, and whoever waits reads along from here on.
     pub fn stream(self, note: Note, begun: Vec<Bytes>) -> Option<Keeping> {
         let (worker, most, note) = (self.worker.clone(), self.most, Arc::new(note));
-        let (head, ticket) = self.head(note.clone());
+        let (head, ticket, remember) = self.head(note.clone());
         let head = Arc::new(head);
         // The first reader would be ourselves, who have the pieces anyway.
         drop(ticket.stream(head.clone(), None));
-        let mut keeping = Keeping { worker, ticket, head, note, most, pieces: Vec::new(), length: 0, reserved: 0 };
+        let mut keeping =
+            Keeping { worker, ticket, head, note, most, pieces: Vec::new(), length: 0, reserved: 0, remember };
         begun.into_iter().all(|piece| keeping.push(piece)).then_some(keeping)
     }
 
-    fn head(self, note: Arc<Note>) -> (Entry, Ticket) {
-        let ForOthers { ticket, key, api, ttl, tags, .. } = self;
+    fn head(self, note: Arc<Note>) -> (Entry, Ticket, Option<Remember>) {
+        let ForOthers { ticket, key, api, ttl, tags, remember, .. } = self;
         let plan = Plan::plain(ttl, tags);
         let reply = ResponseHead::new(StatusCode::OK);
         let mut entry = Entry::new(&key, api, &reply, Bytes::new(), plan, (Time::now(), SystemTime::now()));
         entry.note = Some(note);
-        (entry, ticket)
+        (entry, ticket, remember)
     }
 }
 
@@ -151,13 +158,21 @@ impl Keeping {
 
     /// The stream has come to its proper end.
     pub fn finish(self) {
-        let Keeping { ticket, head, note, pieces, .. } = self;
+        let Keeping { ticket, head, note, pieces, remember, .. } = self;
         let body = Bytes::from(pieces.concat());
         match worth_keeping(&Kept { dialect: note.dialect, stream: true, body: &body }) {
-            Some(Worth { .. }) => {
-                ticket.land(head.with_body(body));
+            Some(worth) => {
+                let entry = ticket.land(head.with_body(body));
+                told(remember, &worth, &entry);
             }
             None => ticket.end(),
         }
+    }
+}
+
+/// What tools are to be called with depends on every word, so those answers are for the same question alone.
+fn told(remember: Option<Remember>, worth: &Worth, entry: &Arc<Entry>) {
+    if let Some(remember) = remember.filter(|_| !worth.calls) {
+        remember.answer(entry);
     }
 }

@@ -5,6 +5,7 @@
 //! and who waits for whom in the crate `cache`; here it is done. A given answer takes nothing of any budget and is booked as
 //! what it saved.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use awareness::Cached;
@@ -21,6 +22,7 @@ use transport::{Body, Response};
 use super::Place;
 use super::books::Saving;
 use super::keep::{ForOthers, Keep, Note};
+use super::near::{self, Near, Question};
 use super::replay::Replay;
 use super::understand::Asked;
 use super::words::Failure;
@@ -31,7 +33,7 @@ use crate::trip::Trip;
 /// What is known of a call before any provider is asked.
 pub enum Known {
     Given(Response),
-    Ask(Keep),
+    Ask(Box<Keep>),
 }
 
 /// How long one waits for somebody else's first token, where the document does not bound that.
@@ -47,7 +49,7 @@ pub async fn look(
 ) -> Result<Known, Failure> {
     let bypass = |why, detail, trip: &mut Trip| {
         trip.cached(Cached::Bypass);
-        Ok(Known::Ask(Keep { why, detail, for_others: None }))
+        Ok(Known::Ask(Box::new(Keep { why, detail, for_others: None })))
     };
     let asks = Asks::of(&call.head.headers);
     let Some(by) = cache.applies(call) else { return bypass(Forwarded::Bypass, None, trip) };
@@ -72,9 +74,9 @@ pub async fn look(
     if let Found::Entry(entry) = found {
         match entry.fit(&asks, call.now) {
             Fit::Fresh => {
-                let status = Status::hit(&entry, call.now);
+                let (status, cached) = hit(&entry, call.now);
                 if let Some(response) = given(place, asked, call, trip, &entry, status) {
-                    trip.cached(Cached::Hit);
+                    trip.cached(cached);
                     return Ok(Known::Given(response));
                 }
             }
@@ -120,6 +122,29 @@ pub async fn look(
         // At once, and whatever the others do: waiting again would be waiting in a row.
         apart = true;
     };
+    let mut remember = None;
+    if let (Some(semantic), Some(said), false) = (&cache.semantic, &identity.said, asks.no_cache) {
+        let around = digest(asked, &said.around, &by, call);
+        let question = Question { semantic, said: &said.text, around: &around, owner: owner.as_deref() };
+        match near::look(place, &question, &asks, call, trip.exchange.as_deref(), asked).await {
+            Near::Found(similarity, entry) => {
+                let found = note(&entry).map(|note| Note { similarity: Some(similarity), ..note.clone() });
+                if let Some(found) = found {
+                    // Known by this question too from now on, as old as it is; but nothing is near to it for that.
+                    let entry = entry.under(&key, Arc::new(found));
+                    let (status, cached) = hit(&entry, Time::now());
+                    if let Some(response) = given(place, asked, call, trip, &entry, status) {
+                        if let Some(ticket) = ticket {
+                            ticket.land(entry);
+                        }
+                        trip.cached(cached);
+                        return Ok(Known::Given(response));
+                    }
+                }
+            }
+            Near::Nothing(place) => remember = place,
+        }
+    }
     trip.cached(Cached::Miss);
     let for_others = ticket.map(|ticket| ForOthers {
         worker: place.worker.clone(),
@@ -129,8 +154,17 @@ pub async fn look(
         ttl: cache.ttl,
         tags: tags(asked, call),
         most: cache.entry,
+        remember,
     });
-    Ok(Known::Ask(Keep { why, detail: None, for_others }))
+    Ok(Known::Ask(Box::new(Keep { why, detail: None, for_others })))
+}
+
+/// What is said of an answer that is kept: to this question, or to one that is near to it.
+fn hit(entry: &Entry, now: Time) -> (Status, Cached) {
+    match note(entry).and_then(|note| note.similarity) {
+        Some(_) => (Status::near(entry, now), Cached::Near),
+        None => (Status::hit(entry, now), Cached::Hit),
+    }
 }
 
 /// A kept answer, as this caller wants it; `None` if it cannot be that.
@@ -237,13 +271,12 @@ fn tags(asked: &Asked, call: &Call) -> Vec<String> {
 /// What an answer is found by. Beside what is asked: for whom, of which route, and who would serve it, so that what another
 /// model said under the same name is not given.
 fn key(place: &Place<'_>, asked: &Asked, identity: &Identity, owner: Option<&str>, by: &str, call: &Call) -> Key {
-    let digest = place_digest(asked, &identity.digest, by, call);
-    let name = format!("model:{}/{}", asked.name, hex(&digest));
+    let name = format!("model:{}/{}", asked.name, hex(&digest(asked, &identity.digest, by, call)));
     Key::named(&place.route.scope, owner, &name)
 }
 
 /// A digest of a digest, and of what else tells answers apart.
-fn place_digest(asked: &Asked, of: &[u8], by: &str, call: &Call) -> [u8; 32] {
+fn digest(asked: &Asked, of: &[u8], by: &str, call: &Call) -> [u8; 32] {
     let mut context = Context::new(&SHA256);
     let mut word = |word: &[u8]| {
         context.update(&(word.len() as u64).to_le_bytes());

@@ -5,7 +5,8 @@ use std::sync::Arc;
 
 use base::{Call, ModelCall};
 use bytes::{Bytes, BytesMut};
-use config::{Llm, Model};
+use config::{Llm, Model, Models};
+use ledger::Class;
 use llm::{Dialect, Operation, Peek, Target};
 use transport::{Body, Frame};
 
@@ -26,6 +27,16 @@ pub struct Asked {
     pub stream: bool,
     /// What becomes of the answer in the cache; taken by whoever has the answer.
     pub keep: Cell<Option<Box<Keep>>>,
+    pub errand: Option<Box<Errand>>,
+}
+
+/// A call of our own, on the way to the answer of another.
+pub struct Errand {
+    /// What its money goes for.
+    pub class: Class,
+    /// Who pays, beside the consumer: as in the books of that other call.
+    pub credential: Option<Arc<str>>,
+    pub task: Option<[u8; 16]>,
 }
 
 /// Bytes of prompt that make up a token, about; for English text and code alike. It decides nothing about money: what is
@@ -44,10 +55,25 @@ pub async fn understand(llm: &Llm, target: &Target, call: &mut Call, body: &mut 
     };
     let (model, rest) = llm.model(&name).ok_or_else(|| Failure::UnknownModel(name.to_string()))?;
     let stream = target.stream || peek.stream;
-    let (prompt, output) = (estimate(&peek), output(target, &peek, model));
-    let cost = model.candidates.iter().map(|it| books::estimate(it, prompt, output)).max().unwrap_or(0);
     let (model, rest, name) = (model.clone(), rest.to_owned(), Arc::<str>::from(&*name));
-    call.model = Some(Box::new(ModelCall {
+    call.model = Some(Box::new(told(target, &peek, &name, &model, stream)));
+    Ok(Asked {
+        target: target.clone(),
+        body: whole,
+        peek,
+        name,
+        model,
+        rest,
+        stream,
+        keep: Cell::new(None),
+        errand: None,
+    })
+}
+
+fn told(target: &Target, peek: &Peek, name: &Arc<str>, model: &Model, stream: bool) -> ModelCall {
+    let (prompt, output) = (estimate(peek), output(target, peek, model));
+    let cost = model.candidates.iter().map(|it| books::estimate(it, prompt, output)).max().unwrap_or(0);
+    ModelCall {
         dialect: target.dialect.name(),
         model: name.clone(),
         stream,
@@ -60,11 +86,23 @@ pub async fn understand(llm: &Llm, target: &Target, call: &mut Call, body: &mut 
         documents: peek.wants.documents,
         json_schema: peek.wants.json_schema,
         reasoning: peek.wants.reasoning,
-    }));
-    Ok(Asked { target: target.clone(), body: whole, peek, name, model, rest, stream, keep: Cell::new(None) })
+    }
 }
 
 impl Asked {
+    /// What is asked for the vector of a text; tells the call of it. `None` if there is no such model.
+    pub fn vector(models: &Models, name: &str, text: &str, errand: Errand, call: &mut Call) -> Option<Asked> {
+        let model = models.all.iter().find(|model| *model.name == *name)?.clone();
+        let body = serde_json::json!({ "model": name, "input": text, "encoding_format": "float" });
+        let body = Bytes::from(body.to_string());
+        let (dialect, operation) = (Dialect::OpenAiEmbeddings, Operation::Embed);
+        let peek = llm::peek(dialect, &body).ok()?;
+        let (name, target) = (model.name.clone(), Target { dialect, operation, model: None, stream: false });
+        call.model = Some(Box::new(told(&target, &peek, &name, &model, false)));
+        let (keep, errand, rest) = (Cell::new(None), Some(Box::new(errand)), String::new());
+        Some(Asked { target, body, peek, name, model, rest, stream: false, keep, errand })
+    }
+
     /// Whoever did not ask for it may not expect a piece without choices.
     pub fn hides_usage(&self) -> bool {
         self.stream && self.target.dialect == Dialect::OpenAiChat && !self.peek.usage_asked

@@ -433,6 +433,174 @@ fn a_failure_is_told_to_all_who_waited_and_kept_for_nobody() {
     }
 }
 
+// === To nearly the same question ===
+
+const NEAR: &str = "policies: { answer-cache: { semantic: { model: e, threshold: 0.9 } } }";
+const HIGH: &str = "How high is the dam of the valley?";
+const HOW_HIGH: &str = "The dam of the valley is how high?";
+/// Another word, which is near.
+const VERY_HIGH: &str = "How very high is the dam of the valley?";
+
+fn say(text: &str) -> Value {
+    json!({ "model": "m", "messages": [{ "role": "user", "content": format!("{text} [sim tokens=5 input=20]") }] })
+}
+
+impl Room {
+    /// Calls for answers and calls for vectors that reached the provider.
+    fn reached(&self) -> (usize, usize) {
+        let books = self.provider.books();
+        let vectors = books.iter().filter(|it| it.service == "embeddings").count();
+        (books.len() - vectors, vectors)
+    }
+}
+
+#[test]
+fn nearly_the_same_question_is_given_the_answer_and_told_how_near_it_is() {
+    let room = Room::new(NEAR);
+    let first = room.chat(&say(HIGH), "");
+    assert_eq!((status(&first), room.reached()), ("weir; fwd=miss; fwd-status=200; stored", (1, 1)));
+    let near = room.chat(&say(VERY_HIGH), "");
+    assert_eq!((near.json()["id"].clone(), room.reached()), (first.json()["id"].clone(), (1, 2)));
+    assert!(
+        status(&near).starts_with("weir; hit; ttl=") && status(&near).ends_with("; detail=near"),
+        "{}",
+        status(&near)
+    );
+    let similarity: f64 = near.header("weir-similarity").unwrap().parse().unwrap();
+    assert!((0.9..1.0).contains(&similarity), "{similarity}");
+    // The same words again are known by now, without a vector; as a stream too.
+    let streamed = room.chat(&with(say(VERY_HIGH), "stream", true), "");
+    assert!(streamed.text().ends_with("data: [DONE]\n\n") && streamed.header("weir-similarity").is_some());
+    assert_eq!(room.reached(), (1, 2));
+    let same = room.chat(&with(say(HOW_HIGH), "stream", true), "");
+    assert_eq!((same.header("weir-similarity"), room.reached()), (Some("1.000"), (1, 3)));
+    room.chat(&say("Who painted the portrait in the hall?"), "");
+    assert_eq!(room.reached(), (2, 4));
+
+    let metrics = room.gateway.node().telemetry().metrics_addr().unwrap();
+    let metrics = Raw::connect(metrics).get("/metrics", "").text();
+    let line = "weir_cache_requests_total{api=\"brain\",route=\"brain/0\",result=\"near\"} 3";
+    assert!(metrics.contains(line), "{metrics}");
+    let entries = room.entries();
+    let of = |class| entries.iter().filter(|it| it.class == class).collect::<Vec<_>>();
+    assert_eq!((of(Class::Useful).len(), of(Class::Cached).len(), of(Class::Lookup).len()), (2, 3, 4));
+    for lookup in of(Class::Lookup) {
+        assert!(lookup.cost > Money::ZERO && &*lookup.model_asked == "e", "{lookup:?}");
+        assert_eq!(lookup.used().calls, 0);
+    }
+    assert!(of(Class::Cached).iter().all(|it| it.saved == of(Class::Useful)[0].cost && it.cost == Money::ZERO));
+}
+
+#[test]
+fn what_is_around_a_question_must_be_the_same() {
+    let room = Room::new(NEAR);
+    let with_messages = |messages: Value| json!({ "model": "m", "messages": messages });
+    let system = |text: &str, said: &str| {
+        let said = say(said)["messages"][0].clone();
+        with_messages(json!([{ "role": "system", "content": text }, said]))
+    };
+    let turns = |answer: &str, said: &str| {
+        let said = say(said)["messages"][0].clone();
+        with_messages(json!([
+            { "role": "user", "content": "Hello." }, { "role": "assistant", "content": answer }, said
+        ]))
+    };
+    let tool = |name: &str, said: &str| {
+        let tool = json!({ "type": "function", "function": { "name": name, "parameters": { "type": "object" } } });
+        with(with(say(said), "tools", json!([tool])), "tool_choice", "none")
+    };
+    let image = |text: &str| {
+        let image = json!({ "type": "image_url", "image_url": { "url": "data:image/png;base64,AAAA" } });
+        let text = json!({ "type": "text", "text": format!("{text} [sim tokens=5 input=20]") });
+        with_messages(json!([{ "role": "user", "content": [text, image] }]))
+    };
+    let mut expected = 0;
+    for (question, is_new) in [
+        (say(HIGH), true),
+        (system("S", HOW_HIGH), true),
+        (system("S", HIGH), false),
+        (system("T", HIGH), true),
+        (turns("Hi.", HIGH), true),
+        (turns("Hi.", HOW_HIGH), false),
+        (turns("Ho.", HIGH), true),
+        (tool("f", HIGH), true),
+        (tool("f", HOW_HIGH), false),
+        (tool("g", HIGH), true),
+        (with(say(HOW_HIGH), "temperature", 0.5), true),
+        (with(say(HOW_HIGH), "max_tokens", 50), true),
+        (with(say(HOW_HIGH), "model", "a"), true),
+        (say("How high is the dam 2 of the valley?"), true),
+        (say("The dam 3 of the valley is how high?"), true),
+        (say("The dam 2 of the valley is how high?"), false),
+        (image(HIGH), true),
+        (image(HOW_HIGH), true),
+        (say(HOW_HIGH), false),
+    ] {
+        let answer = room.chat(&question, "");
+        expected += usize::from(is_new);
+        assert_eq!(room.reached().0, expected, "{question} {}", status(&answer));
+    }
+}
+
+#[test]
+fn what_is_near_is_given_to_those_alone_with_whom_it_is_shared() {
+    for (shared, expected) in [("consumer", [1, 2, 3]), ("team", [1, 1, 2]), ("all", [1, 1, 1])] {
+        let (room, keys) = known(&format!("{{ shared: {shared}, semantic: {{ model: e, threshold: 0.9 }} }}"));
+        // No two of them say the same.
+        for ((key, text), expected) in keys.iter().zip([HIGH, HOW_HIGH, VERY_HIGH]).zip(expected) {
+            room.chat(&say(text), key);
+            assert_eq!(room.reached().0, expected, "{shared} {key}");
+        }
+        let (calls, vectors) = room.reached();
+        let entries = room.entries();
+        let who = |class| entries.iter().filter(|it| it.class == class).filter_map(|it| it.consumer.clone()).count();
+        assert_eq!((who(Class::Useful), who(Class::Lookup)), (calls, vectors), "everybody pays for his own vector");
+    }
+}
+
+#[test]
+fn a_vector_that_does_not_come_is_none() {
+    for (words, timeout) in [("status=500", "1s"), ("hang", "100ms"), ("html", "1s")] {
+        let near = format!("policies: {{ answer-cache: {{ semantic: {{ model: bad, timeout: {timeout} }} }} }}");
+        let provider = Simulator::start(Options::provider("models")).unwrap();
+        let folder = Folder::new();
+        folder.write("key", "sk-provider");
+        let document =
+            document(&provider, &folder, &near).replace("models: {", &format!("models: {{ bad: openai/e~{words},"));
+        let gateway = Gateway::start_in(&folder, &document);
+        for text in [HIGH, HOW_HIGH] {
+            let answer = post(&gateway, "/v1/chat/completions", &say(text), "");
+            assert_eq!((answer.status, status(&answer)), (200, "weir; fwd=miss; fwd-status=200; stored"), "{words}");
+        }
+        let again = post(&gateway, "/v1/chat/completions", &say(HIGH), "");
+        assert!(status(&again).starts_with("weir; hit"), "{words}: {}", status(&again));
+    }
+}
+
+#[test]
+fn what_is_forgotten_or_calls_tools_is_near_to_nothing() {
+    let room = Room::new(NEAR);
+    room.chat(&say(HIGH), "");
+    let purge = Purge { api: None, what: What::Tag("model:m".into()) };
+    assert_eq!(room.gateway.node().purge(&purge), 1);
+    room.chat(&say(HOW_HIGH), "");
+    assert_eq!(room.reached().0, 2);
+    room.chat(&say(HIGH), "cache-control: no-store\r\n");
+    assert_eq!(room.reached(), (3, 2), "it is neither looked for nor kept");
+
+    let tool = json!({ "type": "function", "function": { "name": "f", "parameters": { "type": "object" } } });
+    let call = |text: &str| {
+        let content = format!("{text} [sim calls=1 input=20]");
+        json!({ "model": "m", "messages": [{ "role": "user", "content": content }], "tools": [tool] })
+    };
+    for (text, expected) in [(HIGH, 4), (HOW_HIGH, 5), (HIGH, 5)] {
+        room.chat(&call(text), "");
+        assert_eq!(room.reached().0, expected, "{text}");
+    }
+}
+
+// === To official SDKs ===
+
 /// The scenarios of an SDK twice: the second time most of the answers are known, and the SDK must see no difference.
 #[track_caller]
 fn twice(script: &str, kind: &str) {
