@@ -39,7 +39,8 @@ impl LazyTimer {
 impl Drop for LazyTimer {
     fn drop(&mut self) {
         const MOST: usize = 1024;
-        if let Some(alarm) = self.alarm.take() {
+        if let Some(mut alarm) = self.alarm.take() {
+            alarm.forget();
             let mut spare = self.spare.0.borrow_mut();
             if spare.len() < MOST {
                 spare.push(alarm);

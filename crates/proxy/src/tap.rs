@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use awareness::{Ending, Stamp};
 use base::Time;
-use transport::{Body, BodyError, Frame, Response, Source};
+use transport::{Body, BodyError, Frame, Piece, Response, Sink, Source};
 
 use crate::deadline::LazyTimer;
 use crate::trip::Trip;
@@ -40,16 +40,22 @@ pub fn attach(response: Response, trip: Trip) -> Response {
     Response::new(head, Body::source(Tap { body, trip, patience, timer, last }))
 }
 
-impl Source for Tap {
-    fn poll_frame(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame, BodyError>>> {
+impl Tap {
+    /// Looks at what comes, whichever way it is asked for.
+    fn poll<T>(
+        &mut self,
+        cx: &mut Context<'_>,
+        poll: impl FnOnce(&mut Body, &mut Context<'_>) -> Poll<Option<Result<T, BodyError>>>,
+        length: impl FnOnce(&T) -> Option<usize>,
+    ) -> Poll<Option<Result<T, BodyError>>> {
         // What is whole came with its head.
         let whole = matches!(self.body, Body::Full(_));
         let polled = match &self.trip.meter {
-            None => self.body.poll_frame(cx),
-            Some(meter) => meter.poll(|| self.body.poll_frame(cx)),
+            None => poll(&mut self.body, cx),
+            Some(meter) => meter.poll(|| poll(&mut self.body, cx)),
         };
-        let frame = match polled {
-            Poll::Ready(frame) => frame,
+        let piece = match polled {
+            Poll::Ready(piece) => piece,
             Poll::Pending => {
                 let idle = self.patience.idle.map(|idle| self.last + idle);
                 let (at, error, word) = match (idle, self.patience.deadline) {
@@ -63,27 +69,53 @@ impl Source for Tap {
                 return Poll::Ready(Some(Err(error)));
             }
         };
-        match &frame {
-            Some(Ok(Frame::Data(data))) => {
-                if !whole {
-                    self.last = Time::now();
+        match &piece {
+            Some(Ok(piece)) => match length(piece) {
+                Some(bytes) => {
+                    if !whole {
+                        self.last = Time::now();
+                    }
+                    self.trip.note(|exchange| exchange.bytes_out += bytes as u64);
                 }
-                let bytes = data.len() as u64;
-                self.trip.note(|exchange| exchange.bytes_out += bytes);
-            }
-            Some(Ok(Frame::Trailers(_))) | None => {
-                self.trip.mark(Stamp::LastByte, self.last);
-                self.trip.complete();
-            }
+                None => self.ended(),
+            },
+            None => self.ended(),
             Some(Err(BodyError::Stopped)) => self.trip.broke(Ending::Stopped, "stopped"),
             Some(Err(_)) => self.trip.broke(Ending::UpstreamBroke, "upstream_broke"),
         }
-        Poll::Ready(frame)
+        Poll::Ready(piece)
+    }
+
+    fn ended(&mut self) {
+        self.trip.mark(Stamp::LastByte, self.last);
+        self.trip.complete();
+    }
+}
+
+impl Source for Tap {
+    fn poll_frame(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame, BodyError>>> {
+        self.poll(cx, Body::poll_frame, data)
+    }
+
+    fn poll_into(&mut self, cx: &mut Context<'_>, to: &mut Sink<'_>) -> Poll<Option<Result<Piece, BodyError>>> {
+        self.poll(
+            cx,
+            |body, cx| body.poll_into(cx, to),
+            |piece| match piece {
+                Piece::Put(bytes) => Some(*bytes),
+                Piece::Frame(frame) => data(frame),
+            },
+        )
     }
 
     fn length(&self) -> Option<u64> {
         self.body.length()
     }
+}
+
+/// How many bytes a frame has; of trailers, none.
+fn data(frame: &Frame) -> Option<usize> {
+    if let Frame::Data(data) = frame { Some(data.len()) } else { None }
 }
 
 impl Drop for Tap {

@@ -1,7 +1,7 @@
 //! A timer for waits that seldom last to their end.
 
 use std::pin::Pin;
-use std::task::{Context, Poll, ready};
+use std::task::{Context, Poll, Waker};
 
 use base::Time;
 use tokio::time::{Instant, Sleep, sleep_until};
@@ -11,11 +11,14 @@ use tokio::time::{Instant, Sleep, sleep_until};
 pub struct Alarm {
     sleep: Pin<Box<Sleep>>,
     set: Time,
+    /// Whom it will wake, once that one has asked twice: most never do.
+    waker: Option<Waker>,
+    asked: bool,
 }
 
 impl Alarm {
     pub fn new(at: Time) -> Alarm {
-        Alarm { sleep: Box::pin(sleep_until(instant(at))), set: at }
+        Alarm { sleep: Box::pin(sleep_until(instant(at))), set: at, waker: None, asked: false }
     }
 
     /// Ready when `at` has passed. It may wake its task earlier, to no harm.
@@ -23,8 +26,18 @@ impl Alarm {
         if at < self.set {
             self.set(at);
         }
+        // As nearly always: the same task asks again, long before.
+        if self.waker.as_ref().is_some_and(|waker| waker.will_wake(cx.waker())) && !self.sleep.is_elapsed() {
+            return Poll::Pending;
+        }
         loop {
-            ready!(self.sleep.as_mut().poll(cx));
+            // Without any left it turns its caller away unheard.
+            let is_heard = tokio::task::coop::has_budget_remaining();
+            if self.sleep.as_mut().poll(cx).is_pending() {
+                self.waker = (is_heard && self.asked).then(|| cx.waker().clone());
+                self.asked = true;
+                return Poll::Pending;
+            }
             if self.set >= at {
                 return Poll::Ready(());
             }
@@ -32,9 +45,15 @@ impl Alarm {
         }
     }
 
+    /// Nobody waits for it any more.
+    pub fn forget(&mut self) {
+        (self.waker, self.asked) = (None, false);
+    }
+
     fn set(&mut self, at: Time) {
         self.sleep.as_mut().reset(instant(at));
         self.set = at;
+        self.waker = None;
     }
 }
 
@@ -54,6 +73,29 @@ mod tests {
         let begin = Time::now();
         let mut alarm = Alarm::new(begin + Duration::from_millis(20));
         let late = begin + Duration::from_millis(60);
+        poll_fn(|cx| alarm.poll(late, cx)).await;
+        assert!(Time::now() >= late);
+    }
+
+    #[tokio::test]
+    async fn whoever_asks_again_is_woken_all_the_same_and_so_is_another_task() {
+        let late = Time::now() + Duration::from_millis(40);
+        let mut alarm = Alarm::new(late);
+        for _ in 0..2 {
+            let mut polls = 0;
+            poll_fn(|cx| {
+                polls += 1;
+                // Asked often, with whatever has been spent of the task's budget.
+                if (0..300).all(|_| alarm.poll(late, cx).is_pending()) { Poll::Pending } else { Poll::Ready(()) }
+            })
+            .await;
+            assert!(Time::now() >= late && polls < 100, "{polls}");
+        }
+        let mut alarm = Alarm::new(late);
+        let late = Time::now() + Duration::from_millis(20);
+        for _ in 0..3 {
+            let _ = alarm.poll(late, &mut Context::from_waker(Waker::noop()));
+        }
         poll_fn(|cx| alarm.poll(late, cx)).await;
         assert!(Time::now() >= late);
     }

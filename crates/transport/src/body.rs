@@ -7,6 +7,8 @@ use std::task::{Context, Poll};
 use base::Headers;
 use bytes::Bytes;
 
+use crate::h1::Framing;
+
 /// The body of a request or an answer.
 #[derive(Default)]
 pub enum Body {
@@ -23,10 +25,28 @@ pub trait Source {
     /// The next piece; `None` at the end, after which it is not asked again.
     fn poll_frame(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame, BodyError>>>;
 
+    /// The same, for who puts it on a connection of HTTP/1: small pieces that came by one may be put there at once,
+    /// which spares what it costs to hold them in between.
+    fn poll_into(&mut self, cx: &mut Context<'_>, _to: &mut Sink<'_>) -> Poll<Option<Result<Piece, BodyError>>> {
+        self.poll_frame(cx).map(|frame| frame.map(|frame| frame.map(Piece::Frame)))
+    }
+
     /// How many bytes are still to come, where that is known.
     fn length(&self) -> Option<u64> {
         None
     }
+}
+
+/// What is to be written to a connection of HTTP/1, and how a body is framed there.
+pub struct Sink<'o> {
+    out: &'o mut Vec<u8>,
+    framing: Framing,
+}
+
+pub enum Piece {
+    Frame(Frame),
+    /// So many bytes of the body were put into the sink. Never none.
+    Put(usize),
 }
 
 pub enum Frame {
@@ -58,6 +78,8 @@ pub enum BodyError {
     #[error("the call's deadline passed")]
     Deadline,
 }
+
+// === impl Body ===
 
 impl Body {
     pub fn source(source: impl Source + 'static) -> Body {
@@ -99,8 +121,41 @@ impl Body {
         }
     }
 
+    pub fn poll_into(&mut self, cx: &mut Context<'_>, to: &mut Sink<'_>) -> Poll<Option<Result<Piece, BodyError>>> {
+        let Body::Source(source) = self else {
+            return self.poll_frame(cx).map(|frame| frame.map(|frame| frame.map(Piece::Frame)));
+        };
+        let piece = source.poll_into(cx, to);
+        if let Poll::Ready(None | Some(Err(_) | Ok(Piece::Frame(Frame::Trailers(_))))) = &piece {
+            *self = Body::Empty;
+        }
+        piece
+    }
+
     pub async fn frame(&mut self) -> Option<Result<Frame, BodyError>> {
         poll_fn(|cx| self.poll_frame(cx)).await
+    }
+}
+
+// === impl Sink ===
+
+impl<'o> Sink<'o> {
+    pub(crate) fn new(out: &'o mut Vec<u8>, framing: Framing) -> Sink<'o> {
+        Sink { out, framing }
+    }
+
+    pub(crate) fn put(&mut self, data: &[u8]) {
+        self.framing.encode(self.out, data);
+    }
+
+    pub(crate) fn takes_chunks(&self) -> bool {
+        self.framing == Framing::Chunked
+    }
+
+    /// A chunk with its size and its end.
+    pub(crate) fn put_chunk(&mut self, chunk: &[u8]) {
+        debug_assert!(self.takes_chunks());
+        self.out.extend_from_slice(chunk);
     }
 }
 

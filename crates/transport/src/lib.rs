@@ -23,7 +23,7 @@ mod slots;
 mod trailers;
 
 pub use alarm::Alarm;
-pub use body::{Body, BodyError, Frame, Source};
+pub use body::{Body, BodyError, Frame, Piece, Sink, Source};
 pub use client::SendError;
 pub use drain::{Drain, Drainer, drain};
 pub use message::{Handler, Io, Request, Response, Tunnel};

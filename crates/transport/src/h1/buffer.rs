@@ -12,7 +12,7 @@ use crate::message::Io;
 
 const SCRATCH: usize = 64 * 1024;
 /// Pieces from this size on are written from where they lie.
-const COPY_BELOW: usize = 8 * 1024;
+pub const COPY_BELOW: usize = 8 * 1024;
 
 /// Bytes that one body may move before all others on its core have their turn.
 const TURN: usize = 256 * 1024;

@@ -12,7 +12,7 @@ use bytes::{Bytes, BytesMut};
 use super::buffer::{self, Outgoing, Turn};
 use super::framing::{Decoded, Decoder, Framing};
 use super::head::{self, HeadError, HeadLimits};
-use crate::body::{Body, BodyError, Frame, Source};
+use crate::body::{Body, BodyError, Frame, Piece, Sink, Source};
 use crate::client::SendError;
 use crate::message::{Io, Response, Tunnel};
 use crate::pool::Held;
@@ -335,26 +335,28 @@ impl Download {
             home.recycle(Connection { io: exchange.io, read: BytesMut::new(), held: exchange.held });
         }
     }
-}
 
-impl Source for Download {
-    fn poll_frame(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame, BodyError>>> {
-        let Some(exchange) = &mut self.exchange else { return Poll::Ready(None) };
-        if !exchange.upload.done {
-            match exchange.upload.poll(&mut *exchange.io, cx) {
-                // What was not to pass is no longer to be answered either.
-                Poll::Ready(Err(UploadError::Body(error @ BodyError::Stopped))) => {
-                    self.exchange = None;
-                    return Poll::Ready(Some(Err(error)));
-                }
-                // An upload that fails now costs the connection, not the answer: the upstream may have had enough.
-                Poll::Ready(Err(_)) => {
-                    exchange.upload.body = Body::Empty;
-                    self.keep_alive = false;
-                }
-                Poll::Ready(Ok(())) | Poll::Pending => {}
+    /// Goes on sending the request. Gives why the answer must not go on either.
+    fn poll_upload(&mut self, cx: &mut Context<'_>) -> Result<(), BodyError> {
+        let Some(exchange) = self.exchange.as_mut().filter(|exchange| !exchange.upload.done) else { return Ok(()) };
+        match exchange.upload.poll(&mut *exchange.io, cx) {
+            // What was not to pass is no longer to be answered either.
+            Poll::Ready(Err(UploadError::Body(error @ BodyError::Stopped))) => {
+                self.exchange = None;
+                return Err(error);
             }
+            // An upload that fails now costs the connection, not the answer: the upstream may have had enough.
+            Poll::Ready(Err(_)) => {
+                exchange.upload.body = Body::Empty;
+                self.keep_alive = false;
+            }
+            Poll::Ready(Ok(())) | Poll::Pending => {}
         }
+        Ok(())
+    }
+
+    fn poll_download(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame, BodyError>>> {
+        let Some(exchange) = &mut self.exchange else { return Poll::Ready(None) };
         loop {
             match self.decoder.decode(&mut exchange.read) {
                 Ok(Decoded::Frame(frame)) => {
@@ -371,14 +373,60 @@ impl Source for Download {
                 Err(error) => return Poll::Ready(Some(Err(error))),
             }
             match ready!(buffer::poll_read(&mut *exchange.io, cx, &mut exchange.read)) {
-                Ok(0) => {
-                    self.keep_alive = false;
-                    return Poll::Ready(self.decoder.end_of_stream().err().map(Err));
-                }
+                Ok(0) => return Poll::Ready(self.closed().map(Err)),
                 Ok(_) => {}
                 Err(error) => return Poll::Ready(Some(Err(BodyError::Io(error)))),
             }
         }
+    }
+
+    /// The upstream has closed the connection.
+    fn closed(&mut self) -> Option<BodyError> {
+        self.keep_alive = false;
+        self.decoder.end_of_stream().err()
+    }
+}
+
+impl Source for Download {
+    fn poll_frame(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame, BodyError>>> {
+        if let Err(error) = self.poll_upload(cx) {
+            return Poll::Ready(Some(Err(error)));
+        }
+        self.poll_download(cx)
+    }
+
+    fn poll_into(&mut self, cx: &mut Context<'_>, to: &mut Sink<'_>) -> Poll<Option<Result<Piece, BodyError>>> {
+        if let Err(error) = self.poll_upload(cx) {
+            return Poll::Ready(Some(Err(error)));
+        }
+        let Some(exchange) = &mut self.exchange else { return Poll::Ready(None) };
+        if exchange.read.is_empty() && !self.decoder.is_done() {
+            let decoder = &mut self.decoder;
+            let taken = buffer::poll_take(&mut *exchange.io, cx, &mut exchange.read, |bytes| {
+                // Large pieces are written from where they lie.
+                if bytes.len() >= buffer::COPY_BELOW {
+                    return (Ok(0), 0);
+                }
+                match decoder.relay(bytes, to) {
+                    Ok((used, passed)) => (Ok(passed), used),
+                    Err(error) => (Err(error), 0),
+                }
+            });
+            match ready!(taken) {
+                Ok(None) => return Poll::Ready(self.closed().map(Err)),
+                // Nothing of it was body, or it is to be looked at.
+                Ok(Some(Ok(0))) => {}
+                Ok(Some(Ok(passed))) => {
+                    if self.decoder.is_done() {
+                        self.give_back();
+                    }
+                    return Poll::Ready(Some(Ok(Piece::Put(passed))));
+                }
+                Ok(Some(Err(error))) => return Poll::Ready(Some(Err(error))),
+                Err(error) => return Poll::Ready(Some(Err(BodyError::Io(error)))),
+            }
+        }
+        self.poll_download(cx).map(|frame| frame.map(|frame| frame.map(Piece::Frame)))
     }
 
     fn length(&self) -> Option<u64> {

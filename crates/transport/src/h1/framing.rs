@@ -4,7 +4,7 @@ use base::{Headers, Method, StatusCode, Version};
 use bytes::{Buf, Bytes, BytesMut};
 
 use super::head::HeadError;
-use crate::body::{BodyError, Frame};
+use crate::body::{BodyError, Frame, Sink};
 use crate::trailers::as_trailers;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -146,11 +146,9 @@ impl Decoder {
                     return Ok(data(piece));
                 }
                 Decoder::Size => {
-                    let Some(line) = take_line(buffer, MAX_LINE)? else { return Ok(Decoded::More) };
-                    *self = match chunk_size(&line)? {
-                        0 => Decoder::Trailers,
-                        size => Decoder::Chunk(size),
-                    };
+                    let Some(SizeLine { size, length, .. }) = size_line(buffer)? else { return Ok(Decoded::More) };
+                    buffer.advance(length);
+                    *self = Decoder::at(size);
                 }
                 Decoder::Chunk(left) => {
                     let piece = take(buffer, *left);
@@ -180,6 +178,65 @@ impl Decoder {
                 }
             }
         }
+    }
+
+    /// Puts what `bytes` have of the body where it goes on. Gives how many of them it needs no more, and how much of the
+    /// body was in those. It leaves trailers and lines that are not whole to [`decode`](Decoder::decode).
+    pub fn relay(&mut self, bytes: &[u8], to: &mut Sink<'_>) -> Result<(usize, usize), BodyError> {
+        let (mut rest, mut passed) = (bytes, 0);
+        while !rest.is_empty() {
+            match self {
+                Decoder::Done => break,
+                Decoder::UntilClose => {
+                    to.put(rest);
+                    passed += rest.len();
+                    rest = &[];
+                }
+                Decoder::Length(left) | Decoder::Chunk(left) => {
+                    let most = usize::try_from(*left).unwrap_or(usize::MAX).min(rest.len());
+                    let (piece, behind) = rest.split_at(most);
+                    to.put(piece);
+                    *left -= most as u64;
+                    (rest, passed) = (behind, passed + most);
+                    if *left == 0 {
+                        *self = if let Decoder::Chunk(_) = self { Decoder::ChunkEnd } else { Decoder::Done };
+                    }
+                }
+                Decoder::Size => {
+                    let Some(line) = size_line(rest)? else { break };
+                    if let Some(chunk) = line.whole_chunk(rest)
+                        && to.takes_chunks()
+                    {
+                        to.put_chunk(chunk);
+                        (rest, passed) = (&rest[chunk.len()..], passed + line.size as usize);
+                    } else {
+                        *self = Decoder::at(line.size);
+                        rest = &rest[line.length..];
+                    }
+                }
+                Decoder::ChunkEnd => match rest {
+                    [b'\r', b'\n', behind @ ..] => {
+                        *self = Decoder::Size;
+                        rest = behind;
+                    }
+                    [b'\r'] => break,
+                    _ => return Err(CHUNK_END),
+                },
+                Decoder::Trailers => {
+                    if let [b'\r', b'\n', behind @ ..] = rest {
+                        *self = Decoder::Done;
+                        rest = behind;
+                    }
+                    break;
+                }
+            }
+        }
+        Ok((bytes.len() - rest.len(), passed))
+    }
+
+    /// Behind the line with a chunk's size.
+    fn at(size: u64) -> Decoder {
+        if size == 0 { Decoder::Trailers } else { Decoder::Chunk(size) }
     }
 
     /// The connection ended: was that the body's end?
@@ -228,6 +285,43 @@ fn content_length(headers: &Headers) -> Result<Option<u64>, HeadError> {
     Ok(Some(length))
 }
 
+/// The line before a chunk's data.
+struct SizeLine {
+    size: u64,
+    /// With what ends it.
+    length: usize,
+    /// It has nothing but the size.
+    is_plain: bool,
+}
+
+impl SizeLine {
+    /// The chunk with its line and its end, if all of it is there and may go on as it came.
+    fn whole_chunk<'b>(&self, bytes: &'b [u8]) -> Option<&'b [u8]> {
+        let end = usize::try_from(self.size).ok()?.checked_add(self.length + 2)?;
+        let chunk = bytes.get(..end)?;
+        (self.is_plain && self.size > 0 && chunk.ends_with(b"\r\n")).then_some(chunk)
+    }
+}
+
+/// `None` if it is not whole yet.
+fn size_line(bytes: &[u8]) -> Result<Option<SizeLine>, BodyError> {
+    let (mut size, mut digits) = (0, 0);
+    while let Some(digit) = bytes.get(digits).and_then(|digit| char::from(*digit).to_digit(16))
+        && digits < MAX_DIGITS
+    {
+        size = size << 4 | u64::from(digit);
+        digits += 1;
+    }
+    if digits > 0 && bytes[digits..].starts_with(b"\r\n") {
+        return Ok(Some(SizeLine { size, length: digits + 2, is_plain: true }));
+    }
+    let Some(length) = line_length(bytes, MAX_LINE)? else { return Ok(None) };
+    let size = chunk_size(&bytes[..length - 2])?;
+    Ok(Some(SizeLine { size, length, is_plain: false }))
+}
+
+const MAX_DIGITS: usize = 15;
+
 fn chunk_size(line: &[u8]) -> Result<u64, BodyError> {
     const WRONG: BodyError = BodyError::Malformed("a chunk's size is not a hexadecimal number");
     // Extensions are ignored, as RFC 9112 7.1.1 allows; nothing of them is forwarded.
@@ -235,7 +329,7 @@ fn chunk_size(line: &[u8]) -> Result<u64, BodyError> {
     while let [rest @ .., b' ' | b'\t'] = digits {
         digits = rest;
     }
-    if digits.is_empty() || digits.len() > 15 || !digits.iter().all(u8::is_ascii_hexdigit) {
+    if digits.is_empty() || digits.len() > MAX_DIGITS || !digits.iter().all(u8::is_ascii_hexdigit) {
         return Err(WRONG);
     }
     std::str::from_utf8(digits).ok().and_then(|digits| u64::from_str_radix(digits, 16).ok()).ok_or(WRONG)
@@ -250,17 +344,16 @@ fn data(piece: Bytes) -> Decoded {
     Decoded::Frame(Frame::Data(piece))
 }
 
-fn take_line(buffer: &mut BytesMut, limit: usize) -> Result<Option<Bytes>, BodyError> {
-    let window = &buffer[..buffer.len().min(limit)];
+/// How long the first line is with the CRLF that ends it; `None` if it is not whole yet.
+fn line_length(bytes: &[u8], limit: usize) -> Result<Option<usize>, BodyError> {
+    let window = &bytes[..bytes.len().min(limit)];
     let Some(end) = window.iter().position(|b| *b == b'\n') else {
-        return if buffer.len() < limit { Ok(None) } else { Err(BodyError::Malformed("a line is too long")) };
+        return if bytes.len() < limit { Ok(None) } else { Err(BodyError::Malformed("a line is too long")) };
     };
-    if end == 0 || buffer[end - 1] != b'\r' || buffer[..end - 1].contains(&b'\r') {
+    if end == 0 || bytes[end - 1] != b'\r' || bytes[..end - 1].contains(&b'\r') {
         return Err(BodyError::Malformed("a line ends in LF without CR"));
     }
-    let line = buffer.split_to(end - 1).freeze();
-    buffer.advance(2);
-    Ok(Some(line))
+    Ok(Some(end + 1))
 }
 
 fn take_trailers(buffer: &mut BytesMut) -> Result<Option<Headers>, BodyError> {
@@ -299,6 +392,47 @@ mod tests {
 
     use super::*;
 
+    /// As [`decode`], but what can pass is relayed to a body that is framed like that, which is decoded in its turn.
+    fn relay(
+        framing: Framing,
+        wire: &[u8],
+        cuts: &[usize],
+        to: Framing,
+    ) -> Result<Option<(Vec<u8>, usize)>, BodyError> {
+        let mut decoder = framing.decoder();
+        let (mut buffer, mut out) = (BytesMut::new(), Vec::new());
+        let (mut start, mut trailers, mut sum, mut put) = (0, 0, 0, 0);
+        for end in cuts.iter().copied().chain([wire.len()]) {
+            let end = end.clamp(start, wire.len());
+            let piece = &wire[start..end];
+            start = end;
+            if buffer.is_empty() {
+                let (used, passed) = decoder.relay(piece, &mut Sink::new(&mut out, to))?;
+                sum += passed;
+                buffer.extend_from_slice(&piece[used..]);
+            } else {
+                buffer.extend_from_slice(piece);
+            }
+            loop {
+                match decoder.decode(&mut buffer)? {
+                    Decoded::Frame(Frame::Data(piece)) => {
+                        put += piece.len();
+                        to.encode(&mut out, &piece);
+                    }
+                    Decoded::Frame(Frame::Trailers(it)) => trailers = it.len(),
+                    Decoded::More | Decoded::End => break,
+                }
+            }
+        }
+        to.finish(&mut out, None);
+        let body = match to {
+            Framing::Chunked => decode(to, &out, &[])?.expect("what was relayed is whole").0,
+            _ => out,
+        };
+        assert_eq!(body.len(), sum + put);
+        Ok(decoder.is_done().then_some((body, trailers)))
+    }
+
     /// Feeds `wire` in pieces that end at `cuts`; gives the body and the trailers, or `None` if it is not whole.
     fn decode(framing: Framing, wire: &[u8], cuts: &[usize]) -> Result<Option<(Vec<u8>, usize)>, BodyError> {
         let mut decoder = framing.decoder();
@@ -324,11 +458,29 @@ mod tests {
     #[test]
     fn chunked_bodies_survive_any_cut() {
         let wire = b"5;x=\"y\"\r\nhello\r\n001\r\n!\r\n0\r\nx-sum: 1\r\ncontent-length: 9\r\n\r\n";
+        let expected = Some((b"hello!".to_vec(), 1));
         for cut in 0..=wire.len() {
-            assert_eq!(decode(Framing::Chunked, wire, &[cut]).unwrap(), Some((b"hello!".to_vec(), 1)), "{cut}");
+            assert_eq!(decode(Framing::Chunked, wire, &[cut]).unwrap(), expected, "{cut}");
+            assert_eq!(relay(Framing::Chunked, wire, &[cut], Framing::Chunked).unwrap(), expected, "{cut}");
+            assert_eq!(relay(Framing::Chunked, wire, &[cut], Framing::UntilClose).unwrap(), expected, "{cut}");
         }
         let all: Vec<usize> = (0..wire.len()).collect();
-        assert_eq!(decode(Framing::Chunked, wire, &all).unwrap(), Some((b"hello!".to_vec(), 1)));
+        assert_eq!(decode(Framing::Chunked, wire, &all).unwrap(), expected);
+        assert_eq!(relay(Framing::Chunked, wire, &all, Framing::Chunked).unwrap(), expected);
+    }
+
+    #[test]
+    fn a_whole_chunk_goes_on_as_it_came_unless_more_than_its_size_stands_before_it() {
+        let check = |wire: &[u8], expected: &[u8]| {
+            let mut out = Vec::new();
+            let (used, _) = Decoder::Size.relay(wire, &mut Sink::new(&mut out, Framing::Chunked)).unwrap();
+            assert_eq!((used, &out[..]), (wire.len(), expected));
+        };
+        check(b"0A\r\n0123456789\r\n", b"0A\r\n0123456789\r\n");
+        check(b"1\r\na\r\n2\r\nbc\r\n", b"1\r\na\r\n2\r\nbc\r\n");
+        check(b"A;x=y\r\n0123456789\r\n", b"a\r\n0123456789\r\n");
+        check(b"A \r\n0123456789\r\n", b"a\r\n0123456789\r\n");
+        check(b"5\r\nhel", b"3\r\nhel\r\n");
     }
 
     #[test]
@@ -348,6 +500,7 @@ mod tests {
             "0\r\n bad\r\n\r\n",
         ] {
             assert!(decode(Framing::Chunked, wire.as_bytes(), &[]).is_err(), "{wire:?}");
+            assert!(relay(Framing::Chunked, wire.as_bytes(), &[], Framing::Chunked).is_err(), "{wire:?}");
         }
     }
 
@@ -370,11 +523,13 @@ mod tests {
             let mut cuts = cuts;
             cuts.sort_unstable();
             prop_assert_eq!(decode(Framing::Chunked, &wire, &cuts).unwrap(), Some((pieces.concat(), 0)));
+            prop_assert_eq!(relay(Framing::Chunked, &wire, &cuts, Framing::Chunked).unwrap(), Some((pieces.concat(), 0)));
         }
 
         #[test]
         fn garbage_never_panics(wire in prop::collection::vec(any::<u8>(), 0..300)) {
-            let _ = decode(Framing::Chunked, &wire, &[7, 50]);
+            let decoded = decode(Framing::Chunked, &wire, &[7, 50]).ok();
+            prop_assert_eq!(relay(Framing::Chunked, &wire, &[7, 50], Framing::Chunked).ok(), decoded);
             let limits = super::super::head::HeadLimits { bytes: 200, fields: 8 };
             let _ = super::super::head::parse_request(&mut BytesMut::from(&wire[..]), base::Scheme::Http, limits);
             let _ = super::super::head::parse_response(&mut BytesMut::from(&wire[..]), &Method::GET, limits);

@@ -6,7 +6,8 @@ use std::io;
 use std::pin::Pin;
 use std::rc::Rc;
 use std::sync::Arc;
-use std::task::{Context, Poll, ready};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::task::{Context, Poll, Wake, Waker, ready};
 use std::time::Duration;
 
 use awareness::Arrival;
@@ -18,7 +19,7 @@ use super::buffer::{self, Outgoing, Turn};
 use super::framing::{Decoded, Decoder, Framing};
 use super::head::{self, HeadError, HeadLimits, ParsedRequest, Persistence};
 use crate::alarm::Alarm;
-use crate::body::{Body, BodyError, Frame, Source};
+use crate::body::{Body, BodyError, Frame, Piece, Sink, Source};
 use crate::drain::{Drain, Watch};
 use crate::message::{Handler, Io, Request, Response, Tunnel};
 use crate::pace::{Pace, Waiting};
@@ -135,6 +136,15 @@ enum Waited {
     Head(Box<ParsedRequest>),
     Closed,
     Http2,
+}
+
+#[derive(PartialEq)]
+enum Client {
+    Gone,
+    /// Whatever it does next wakes who asked.
+    Quiet,
+    /// To be asked again.
+    Unheard,
 }
 
 enum Next {
@@ -366,57 +376,61 @@ async fn write_response<I: Io>(
         body = Body::Empty;
     }
     let mut promised = if let Framing::Length(length) = framing { Some(length) } else { None };
-    {
-        let mut wire = wire.borrow_mut();
-        let room = 128 + head.headers.bytes() + head.headers.len() * 4;
-        wire.out.reserve(room + promised.map_or(0, |length| length.min(8192) as usize));
-        head::write_response(&mut wire.out.head, &head, framing, is_said, persistence);
-    }
+    let mut out = Outgoing::default();
+    let room = 128 + head.headers.bytes() + head.headers.len() * 4;
+    out.reserve(room + promised.map_or(0, |length| length.min(8192) as usize));
+    head::write_response(&mut out.head, &head, framing, is_said, persistence);
     drop(head);
     let mut taken = false;
     let mut turn = Turn::default();
     let mut pace = Waiting::default();
+    let mut client = Listening::default();
     let written: Result<(), BodyError> = poll_fn(|cx| {
         loop {
             // All that is ready goes out in one write; nothing that is ready waits for what is not.
             let mut waiting = false;
-            while !taken && wire.borrow().out.has_room() {
-                match body.poll_frame(cx) {
-                    Poll::Ready(Some(Ok(Frame::Data(data)))) => {
-                        if let Some(left) = &mut promised {
-                            let Some(rest) = left.checked_sub(data.len() as u64) else {
-                                return Poll::Ready(Err(BodyError::Malformed("longer than its Content-Length")));
-                            };
-                            *left = rest;
-                        }
-                        wire.borrow_mut().out.body(framing, data);
+            while !taken && out.has_room() {
+                let passed = match body.poll_into(cx, &mut Sink::new(&mut out.head, framing)) {
+                    Poll::Ready(Some(Ok(Piece::Put(bytes)))) => bytes,
+                    Poll::Ready(Some(Ok(Piece::Frame(Frame::Data(data))))) => {
+                        let bytes = data.len();
+                        out.body(framing, data);
+                        bytes
                     }
-                    Poll::Ready(Some(Ok(Frame::Trailers(trailers)))) => {
+                    Poll::Ready(Some(Ok(Piece::Frame(Frame::Trailers(trailers))))) => {
                         let trailers = wants_trailers.then_some(trailers);
-                        framing.finish(&mut wire.borrow_mut().out.head, trailers.as_deref());
+                        framing.finish(&mut out.head, trailers.as_deref());
                         taken = true;
+                        0
                     }
                     Poll::Ready(None) => {
                         if promised.is_some_and(|left| left > 0) {
                             return Poll::Ready(Err(BodyError::Incomplete));
                         }
-                        framing.finish(&mut wire.borrow_mut().out.head, None);
+                        framing.finish(&mut out.head, None);
                         taken = true;
+                        0
                     }
                     Poll::Ready(Some(Err(error))) => return Poll::Ready(Err(error)),
                     Poll::Pending => {
                         waiting = true;
                         break;
                     }
+                };
+                if let Some(left) = &mut promised {
+                    let Some(rest) = left.checked_sub(passed as u64) else {
+                        return Poll::Ready(Err(BodyError::Malformed("longer than its Content-Length")));
+                    };
+                    *left = rest;
                 }
             }
             let wire = &mut *wire.borrow_mut();
-            let bytes = wire.out.len();
-            match wire.out.poll_write(&mut wire.io, cx) {
+            let bytes = out.len();
+            match out.poll_write(&mut wire.io, cx) {
                 Poll::Ready(Ok(())) => pace.done(),
                 Poll::Ready(Err(error)) => return Poll::Ready(Err(BodyError::Io(error))),
                 Poll::Pending => {
-                    pace.moved(settings.pace, bytes - wire.out.len());
+                    pace.moved(settings.pace, bytes - out.len());
                     ready!(pace.poll_late(settings.pace, cx));
                     return Poll::Ready(Err(BodyError::Idle));
                 }
@@ -425,7 +439,7 @@ async fn write_response<I: Io>(
                 return Poll::Ready(Ok(()));
             }
             if waiting {
-                if wire.is_deserted(cx) {
+                if client.is_gone(wire, cx) {
                     return Poll::Ready(Err(BodyError::Incomplete));
                 }
                 return Poll::Pending;
@@ -435,9 +449,49 @@ async fn write_response<I: Io>(
     })
     .await;
     // Of an answer that broke off, only the end of the connection tells in HTTP/1: nothing more is written.
-    let mut wire = wire.borrow_mut();
-    wire.out = Outgoing::default();
     written.map(|()| persistence)
+}
+
+/// Listens for a client that leaves while its answer is written, without asking the socket again for each piece.
+#[derive(Default)]
+struct Listening {
+    ear: Option<(Arc<Ear>, Waker)>,
+}
+
+/// What the socket wakes: the task that writes, which hereby knows why.
+struct Ear {
+    stirred: AtomicBool,
+    task: Waker,
+}
+
+impl Listening {
+    fn is_gone<I: Io>(&mut self, wire: &mut Wire<I>, cx: &mut Context<'_>) -> bool {
+        let (ear, waker) = match &mut self.ear {
+            Some(it) if it.0.task.will_wake(cx.waker()) => it,
+            none => {
+                let ear = Arc::new(Ear { stirred: AtomicBool::new(true), task: cx.waker().clone() });
+                let waker = Waker::from(ear.clone());
+                none.insert((ear, waker))
+            }
+        };
+        if !ear.stirred.swap(false, Ordering::Relaxed) {
+            return false;
+        }
+        let found = wire.poll_client(&mut Context::from_waker(waker));
+        ear.stirred.fetch_or(found == Client::Unheard, Ordering::Relaxed);
+        found == Client::Gone
+    }
+}
+
+impl Wake for Ear {
+    fn wake(self: Arc<Self>) {
+        self.wake_by_ref();
+    }
+
+    fn wake_by_ref(self: &Arc<Self>) {
+        self.stirred.store(true, Ordering::Relaxed);
+        self.task.wake_by_ref();
+    }
 }
 
 /// Reads the rest of a request that was answered early, if it is little; true if the connection can go on.
@@ -513,22 +567,31 @@ async fn tunnel_through<I: Io>(wire: &Rc<RefCell<Wire<I>>>, mut head: ResponseHe
 // === impl Wire ===
 
 impl<I: Io> Wire<I> {
-    /// True if the client closed while it is owed an answer. Bytes it sends ahead are kept, up to a bound.
+    /// True if the client closed while it is owed an answer.
     fn is_deserted(&mut self, cx: &mut Context<'_>) -> bool {
+        self.poll_client(cx) == Client::Gone
+    }
+
+    /// What the client does that is owed an answer. Bytes it sends ahead are kept, up to a bound.
+    fn poll_client(&mut self, cx: &mut Context<'_>) -> Client {
         const AHEAD: usize = 64 * 1024;
         // While the body is unread, its end is for the body's reader to find.
         if !self.decoder.is_done() || self.read.len() >= AHEAD {
-            return false;
+            return Client::Unheard;
         }
-        matches!(buffer::poll_read(&mut self.io, cx, &mut self.read), Poll::Ready(Ok(0) | Err(_)))
+        match buffer::poll_read(&mut self.io, cx, &mut self.read) {
+            Poll::Ready(Ok(0) | Err(_)) => Client::Gone,
+            Poll::Ready(Ok(_)) => Client::Unheard,
+            Poll::Pending => Client::Quiet,
+        }
     }
 
     fn poll_body(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame, BodyError>>> {
-        if std::mem::take(&mut self.owes_continue) && self.read.is_empty() {
+        if std::mem::take(&mut self.owes_continue) && self.read.is_empty() && !self.answered {
             self.out.head.extend_from_slice(b"HTTP/1.1 100 Continue\r\n\r\n");
         }
         if !self.out.is_empty() {
-            // Only `100 Continue` can be waiting here: an answer's own bytes are written by the answer.
+            // `100 Continue`; an answer has its own.
             if let Poll::Ready(Err(error)) = self.out.poll_write(&mut self.io, cx) {
                 return Poll::Ready(Some(Err(BodyError::Io(error))));
             }
