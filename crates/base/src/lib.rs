@@ -5,6 +5,7 @@
 #![forbid(unsafe_code)]
 
 mod call;
+mod crc;
 mod date;
 mod headers;
 mod model_call;
@@ -15,6 +16,7 @@ mod units;
 mod usage;
 
 pub use call::{Call, Claims, Client, Consumer, Peer, Place, Reply, RequestHead, ResponseHead, Scheme, TlsInfo};
+pub use crc::crc32c;
 pub use date::Date;
 pub use headers::Headers;
 pub use http::{Method, StatusCode, Version};

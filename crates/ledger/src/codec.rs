@@ -10,9 +10,8 @@
 
 use std::sync::Arc;
 
-use base::TokenUsage;
+use base::{TokenUsage, crc32c};
 
-use crate::crc::crc32c;
 use crate::{Class, Entry, Moment, Money, Outcome, ServiceTier};
 
 /// One record of a journal.

@@ -6,7 +6,6 @@
 mod book;
 mod budget;
 pub mod codec;
-mod crc;
 mod entry;
 pub mod litellm;
 mod money;
@@ -14,13 +13,13 @@ mod price;
 mod rows;
 mod spend;
 
+pub use base::crc32c;
 pub use book::{Found, Near, PriceBook};
 pub use budget::{
     Account, Allowance, Away, Books, BudgetError, BudgetSpec, BudgetsSpec, Caller, Crossed, Enforce, Every, Exhausted,
     Fail, GIVE_BACK, Health, Hold, LEND, Lender, Moment, Offset, Scope, Standing, Used, Want, Why,
 };
 pub use codec::Record;
-pub use crc::crc32c;
 pub use entry::{Class, Entry, Outcome};
 pub use money::{Money, MoneyRate, TokenPrice};
 pub use price::{CacheUse, Demand, Price, Rates, Section, ServiceTier, Stated};
