@@ -9,6 +9,7 @@ use base::{Headers, RequestHead, ResponseHead, StatusCode, Time};
 use bytes::Bytes;
 
 use crate::control::Asks;
+use crate::disk::Place;
 use crate::key::Key;
 use crate::plan::{Plan, kept, normal};
 
@@ -24,7 +25,10 @@ pub struct Entry {
     pub api: Arc<str>,
     pub status: StatusCode,
     pub headers: Headers,
+    /// Empty where it is [`apart`](Entry::apart).
     pub body: Bytes,
+    /// Where the body is, if that is not here.
+    pub apart: Option<Box<Place>>,
     pub plan: Plan,
     /// What else its keeper has to know of it.
     pub note: Option<Note>,
@@ -68,6 +72,7 @@ impl Entry {
             status: reply.status,
             headers: kept(&reply.headers, &plan, wall),
             body,
+            apart: None,
             plan,
             note: None,
             told,
@@ -79,6 +84,46 @@ impl Entry {
         }
     }
 
+    /// As it was written down.
+    pub(crate) fn read(
+        key: Box<[u8]>,
+        url_at: usize,
+        api: Arc<str>,
+        (status, headers): (StatusCode, Headers),
+        plan: Plan,
+        (told, wall): (Time, SystemTime),
+    ) -> Entry {
+        Entry {
+            key,
+            url_at,
+            api,
+            status,
+            headers,
+            body: Bytes::new(),
+            apart: None,
+            plan,
+            told,
+            wall,
+            asked: AtomicU8::new(0),
+            place: AtomicU8::new(0),
+            id: 0,
+            gone: AtomicBool::new(false),
+        }
+    }
+
+    /// With the body that the other one has, wherever that is.
+    #[must_use]
+    pub fn with_body_of(mut self, other: &Entry) -> Entry {
+        self.body = other.body.clone();
+        self.apart.clone_from(&other.apart);
+        self
+    }
+
+    /// Bytes of its body.
+    pub fn length(&self) -> usize {
+        self.apart.as_ref().map_or(self.body.len(), |place| place.length as usize)
+    }
+
     /// The same head with its body, which had been on its way.
     pub fn with_body(&self, body: Bytes) -> Entry {
         Entry {
@@ -88,6 +133,7 @@ impl Entry {
             status: self.status,
             headers: self.headers.clone(),
             body,
+            apart: None,
             plan: self.plan.clone(),
             note: self.note.clone(),
             told: self.told,
@@ -196,7 +242,8 @@ impl Entry {
         let words = tags.iter().chain(withheld).map(|word| 24 + word.len());
         // A field's place in the list of fields takes 12 bytes.
         let headers = self.headers.bytes() + 12 * self.headers.len();
-        AROUND + self.key.len() + headers + self.body.len() + vary.sum::<usize>() + words.sum::<usize>()
+        let apart = self.apart.as_ref().map_or(0, |place| 32 + 4 * place.sums.len());
+        AROUND + self.key.len() + headers + self.body.len() + apart + vary.sum::<usize>() + words.sum::<usize>()
     }
 
     /// Somebody asked for it. Written only while it matters, so that a popular entry is not a place all cores write to.

@@ -12,7 +12,7 @@ use base::Time;
 use bytes::Bytes;
 
 use crate::entry::Entry;
-use crate::store::Store;
+use crate::store::{Of, Store};
 
 #[derive(Debug, Default)]
 pub struct Flight(Mutex<State>);
@@ -113,6 +113,10 @@ impl Flight {
     /// What it brings must not be kept.
     pub(crate) fn void(&self) {
         self.state().void = true;
+    }
+
+    pub(crate) fn is_void(&self) -> bool {
+        self.state().void
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
@@ -267,19 +271,26 @@ impl Ticket {
     /// Keeps the answer and gives it to all who wait.
     pub fn land(self, entry: Entry) -> Arc<Entry> {
         let entry = Arc::new(self.store.numbered(entry));
-        if !self.flight.state().void {
-            self.store.put(self.hash, &entry);
-        }
+        self.store.put(self.hash, &self.flight, &entry, Of::Upstream);
         self.flight.become_of(Phase::Landed(entry.clone()));
         entry
+    }
+
+    /// The disk had the answer. `None` if it was forgotten meanwhile.
+    pub fn recall(self, entry: Entry) -> Option<Arc<Entry>> {
+        let entry = Arc::new(self.store.numbered(entry));
+        self.store.put(self.hash, &self.flight, &entry, Of::Disk);
+        if self.flight.is_void() {
+            return None;
+        }
+        self.flight.become_of(Phase::Landed(entry.clone()));
+        Some(entry)
     }
 
     /// What was kept is told not to have changed.
     pub fn renew(self, old: &Arc<Entry>, entry: Entry) -> Arc<Entry> {
         let entry = Arc::new(self.store.numbered(entry));
-        if !self.flight.state().void {
-            self.store.replace(self.hash, old, &entry);
-        }
+        self.store.replace(self.hash, &self.flight, old, &entry);
         self.flight.become_of(Phase::Landed(entry.clone()));
         entry
     }

@@ -4,11 +4,13 @@
 //! It also keeps what is known by a name rather than a URL ([`Key::named`]), and finds what is near to something
 //! ([`Near`]).
 //!
-//! Read [`plan`] for what is kept, [`Entry::fit`] for what is used, [`store`] for where it lies.
+//! Read [`plan`] for what is kept, [`Entry::fit`] for what is used, [`store`] for where it lies, [`disk`] for where it
+//! lies when the process ends.
 #![forbid(unsafe_code)]
 
 mod control;
 mod date;
+pub mod disk;
 mod entry;
 mod flight;
 mod key;

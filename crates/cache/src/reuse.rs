@@ -28,7 +28,7 @@ pub fn answer(entry: &Entry, request: &RequestHead) -> Answer {
         return Answer::NotModified;
     }
     if request.method == Method::GET && wants_part(headers) && is_in_range(entry, headers) {
-        return part(headers, entry.body.len());
+        return part(headers, entry.length());
     }
     Answer::Whole
 }

@@ -14,6 +14,7 @@ use base::{Headers, Time};
 use foldhash::quality::RandomState;
 use smallvec::SmallVec;
 
+use crate::disk::Tier;
 use crate::entry::Entry;
 use crate::flight::{Flight, Ticket};
 use crate::key::Key;
@@ -34,6 +35,8 @@ pub struct Store {
     evicted: AtomicU64,
     revalidated: [AtomicU64; 3],
     next: AtomicU64,
+    /// What the disk has.
+    pub tier: Arc<Tier>,
 }
 
 #[derive(Debug, Default)]
@@ -57,6 +60,14 @@ struct Flying {
     shared: bool,
 }
 
+/// Where an entry comes from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Of {
+    Upstream,
+    /// It is there already.
+    Disk,
+}
+
 /// What was found for a key.
 #[derive(Debug)]
 pub enum Found {
@@ -78,14 +89,14 @@ pub enum Boarded {
 }
 
 /// What is to be forgotten.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Purge {
     /// Of this api alone.
     pub api: Option<String>,
     pub what: What,
 }
 
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum What {
     All,
     /// `https://host/path?query`.
@@ -145,6 +156,7 @@ impl Store {
             evicted: AtomicU64::new(0),
             revalidated: Default::default(),
             next: AtomicU64::new(1),
+            tier: Tier::new(),
         })
     }
 
@@ -220,11 +232,27 @@ impl Store {
         for flying in shard.flights.values().flatten().filter(|flying| flying.key[flying.url_at..] == *url) {
             flying.flight.void();
         }
+        self.tier.forget(url);
         let hashes = shard.urls.get(&self.hasher.hash_one(url)).cloned().unwrap_or_default();
         hashes.into_iter().map(|hash| self.remove_where(shard, hash, |entry| entry.url() == url)).sum()
     }
 
-    /// Forgets what is named. For threads that may wait.
+    /// Forgets one whose body is no more where it was.
+    pub fn let_go(&self, entry: &Entry) {
+        let hash = self.hasher.hash_one(&*entry.key);
+        if let Some(mut shard) = self.lock(shard_of(self.hasher.hash_one(entry.url()))) {
+            self.remove_where(&mut shard, hash, |it| it.id == entry.id);
+        }
+    }
+
+    /// Forgets one whose body turned out not to be what was written.
+    pub fn lose(&self, entry: &Entry) {
+        self.let_go(entry);
+        self.tier.forget(entry.url());
+    }
+
+    /// Forgets what is named. For threads that may wait. Counts what was in memory, and on the disk as far as that is
+    /// known without reading it.
     pub fn purge(&self, purge: &Purge) -> usize {
         let named = |entry: &Entry| {
             let of_api = purge.api.as_ref().is_none_or(|api| **api == *entry.api);
@@ -236,6 +264,7 @@ impl Store {
                     What::Tag(tag) => entry.plan.tags.contains(tag),
                 }
         };
+        self.tier.begin_purge(purge);
         let mut count = 0;
         for shard in 0..SHARDS {
             let mut shard = self.wait(shard);
@@ -245,7 +274,8 @@ impl Store {
                 shard.slots.iter().filter(|(_, all)| all.iter().any(|it| named(it))).map(|(hash, _)| *hash).collect();
             count += hashes.into_iter().map(|hash| self.remove_where(&mut shard, hash, named)).sum::<usize>();
         }
-        count
+        // Nearly all that is in memory is on the disk too.
+        count.max(self.tier.end_purge(purge))
     }
 
     /// Lets go of what is over. Now and then, by anybody.
@@ -276,15 +306,25 @@ impl Store {
         entry
     }
 
-    /// Keeps an entry in place of the one that answers the same. `from` is the key it was fetched for.
-    pub(crate) fn put(&self, from: u64, entry: &Arc<Entry>) {
-        if entry.size() > self.memory.load(Relaxed) / 2 {
-            return;
-        }
+    /// Keeps an entry in place of the one that answers the same, unless what `flight` brings is out of date. `from` is
+    /// the key it was fetched for.
+    pub(crate) fn put(&self, from: u64, flight: &Flight, entry: &Arc<Entry>, of: Of) {
         let hash = self.hasher.hash_one(&*entry.key);
         let url = self.hasher.hash_one(entry.url());
         let Some(mut shard) = self.lock(shard_of(url)) else { return };
+        // With the lock, as whoever forgets has it.
+        if flight.is_void() {
+            return;
+        }
+        if of == Of::Upstream {
+            self.tier.offer(entry);
+        }
         shard.passes.remove(&from);
+        if entry.size() > self.memory.load(Relaxed) / 2 {
+            // What it replaces is older.
+            self.remove_where(&mut shard, hash, |old| *old.key == *entry.key && old.plan.vary == entry.plan.vary);
+            return;
+        }
         self.remove_where(&mut shard, hash, |old| *old.key == *entry.key && old.plan.vary == entry.plan.vary);
         let variants = shard.slots.get(&hash).map_or(0, SmallVec::len);
         if variants >= VARIANTS
@@ -316,15 +356,19 @@ impl Store {
     }
 
     /// Puts an entry where the old one was, if that is still there.
-    pub(crate) fn replace(&self, from: u64, old: &Arc<Entry>, entry: &Arc<Entry>) {
+    pub(crate) fn replace(&self, from: u64, flight: &Flight, old: &Arc<Entry>, entry: &Arc<Entry>) {
         if old.is_gone() || old.key != entry.key {
-            return self.put(from, entry);
+            return self.put(from, flight, entry, Of::Upstream);
         }
         let hash = self.hasher.hash_one(&*entry.key);
         let Some(mut shard) = self.lock(shard_of(self.hasher.hash_one(entry.url()))) else { return };
+        if flight.is_void() {
+            return;
+        }
         let shard = &mut *shard;
         let found = shard.slots.get_mut(&hash).and_then(|it| it.iter_mut().find(|it| Arc::ptr_eq(it, old)));
         let Some(there) = found else { return };
+        self.tier.offer(entry);
         let (before, after, place) = (old.size(), entry.size(), old.place.load(Relaxed));
         entry.place.store(place, Relaxed);
         entry.asked.store(old.asked.load(Relaxed), Relaxed);

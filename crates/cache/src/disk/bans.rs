@@ -1,0 +1,170 @@
+//! What was purged, for answers that only the disk has: they are told when they are read. So a purge takes no longer for
+//! what is on the disk, and is written down in a few bytes.
+
+use std::collections::HashMap;
+
+use base::crc32c;
+
+use super::codec::{In, Out};
+use crate::entry::Entry;
+use crate::store::{Purge, What};
+
+/// All that was written before, and is named so, is gone.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Ban {
+    pub sequence: u64,
+    pub purge: Purge,
+}
+
+#[derive(Debug, Default)]
+pub(crate) struct Bans {
+    exact: HashMap<Purge, u64>,
+    prefixes: HashMap<Purge, u64>,
+    /// Bytes of what they name.
+    bytes: usize,
+}
+
+/// Of all that is written, whenever: until it is known when.
+pub(crate) const ALWAYS: u64 = u64::MAX;
+/// Bytes of what bans name. Beyond, more is gone than was named.
+const MOST: usize = 1 << 20;
+
+// === impl Bans ===
+
+impl Bans {
+    /// The later of two counts.
+    pub(crate) fn add(&mut self, purge: Purge, sequence: u64) {
+        let size = purge.size();
+        let map = if matches!(purge.what, What::Prefix(_)) { &mut self.prefixes } else { &mut self.exact };
+        if map.insert(purge, sequence).is_none() {
+            self.bytes += size;
+        }
+        if self.bytes > MOST {
+            self.condense();
+        }
+    }
+
+    /// Gives a place in the order to all that have none.
+    pub(crate) fn settle(&mut self, sequence: u64) {
+        for at in self.exact.values_mut().chain(self.prefixes.values_mut()).filter(|at| **at == ALWAYS) {
+            *at = sequence;
+        }
+    }
+
+    /// Whether an answer that was written as that is gone.
+    pub(crate) fn hit(&self, entry: &Entry, sequence: u64) -> bool {
+        if self.bytes == 0 {
+            return false;
+        }
+        let url = String::from_utf8_lossy(entry.url());
+        let tags = entry.plan.tags.iter().cloned().map(What::Tag);
+        let names: Vec<What> = [What::All, What::Url(url.to_string())].into_iter().chain(tags).collect();
+        for api in [None, Some(entry.api.to_string())] {
+            for what in &names {
+                let purge = Purge { api: api.clone(), what: what.clone() };
+                if self.exact.get(&purge).is_some_and(|at| *at >= sequence) {
+                    return true;
+                }
+            }
+        }
+        self.prefixes.iter().any(|(purge, at)| {
+            let of_api = purge.api.as_ref().is_none_or(|api| **api == *entry.api);
+            *at >= sequence && of_api && matches!(&purge.what, What::Prefix(prefix) if url.starts_with(&**prefix))
+        })
+    }
+
+    /// Lets go of those that nothing is older than.
+    pub(crate) fn prune(&mut self, oldest: u64) {
+        self.retain(|at| at >= oldest);
+    }
+
+    pub(crate) fn all(&self) -> Vec<Ban> {
+        let all = self.exact.iter().chain(&self.prefixes);
+        all.map(|(purge, sequence)| Ban { sequence: *sequence, purge: purge.clone() }).collect()
+    }
+
+    /// The older half becomes one that names everything.
+    fn condense(&mut self) {
+        let mut order: Vec<u64> = self.exact.values().chain(self.prefixes.values()).copied().collect();
+        order.sort_unstable();
+        let middle = order[order.len() / 2];
+        self.retain(|at| at > middle);
+        self.add(Purge { api: None, what: What::All }, middle);
+    }
+
+    fn retain(&mut self, keep: impl Fn(u64) -> bool) {
+        let bytes = &mut self.bytes;
+        for map in [&mut self.exact, &mut self.prefixes] {
+            map.retain(|purge, at| {
+                let stays = keep(*at);
+                if !stays {
+                    *bytes -= purge.size();
+                }
+                stays
+            });
+        }
+    }
+}
+
+impl Purge {
+    fn size(&self) -> usize {
+        let text = match &self.what {
+            What::All => 0,
+            What::Url(text) | What::Prefix(text) | What::Tag(text) => text.len(),
+        };
+        64 + text + self.api.as_ref().map_or(0, String::len)
+    }
+}
+
+// === impl Ban ===
+
+impl Ban {
+    /// Its length, a checksum, itself.
+    pub fn encode(&self) -> Vec<u8> {
+        let Ban { sequence, purge: Purge { api, what } } = self;
+        let mut out = Out::default();
+        out.long(*sequence);
+        out.byte(u8::from(api.is_some()));
+        out.text(api.as_deref().unwrap_or_default().as_bytes());
+        let (kind, text) = match what {
+            What::All => (0, ""),
+            What::Url(text) => (1, &**text),
+            What::Prefix(text) => (2, &**text),
+            What::Tag(text) => (3, &**text),
+        };
+        out.byte(kind);
+        out.text(text.as_bytes());
+        let mut framed = Out::default();
+        framed.short(crc32c(&out.0));
+        framed.text(&out.0);
+        framed.0
+    }
+
+    /// All that are whole, and whether that is all there is. What is torn is at the end, of a process that was killed.
+    pub fn decode_all(bytes: &[u8]) -> (Vec<Ban>, bool) {
+        let (mut input, mut bans) = (In(bytes), Vec::new());
+        while !input.0.is_empty() {
+            let Some(ban) = Ban::decode(&mut input) else { return (bans, false) };
+            bans.push(ban);
+        }
+        (bans, true)
+    }
+
+    fn decode(input: &mut In<'_>) -> Option<Ban> {
+        let (sum, bytes) = (input.short()?, input.text()?);
+        (sum == crc32c(bytes)).then_some(())?;
+        let mut input = In(bytes);
+        let sequence = input.long()?;
+        let named = input.byte()? == 1;
+        let api = input.string()?;
+        let (kind, text) = (input.byte()?, input.string()?);
+        let what = match kind {
+            0 => What::All,
+            1 => What::Url(text),
+            2 => What::Prefix(text),
+            3 => What::Tag(text),
+            _ => return None,
+        };
+        Some(Ban { sequence, purge: Purge { api: named.then_some(api), what } })
+    }
+}
