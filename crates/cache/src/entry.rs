@@ -101,6 +101,7 @@ impl Entry {
             headers,
             body: Bytes::new(),
             apart: None,
+            note: None,
             plan,
             told,
             wall,

@@ -30,7 +30,7 @@ use crate::de::Kind;
 use crate::diagnostic::{Diagnostic, Severity, nearest};
 use crate::document::{self, Document};
 use crate::files::Files;
-use crate::snapshot::{Certificate, Dns, Node, Revision, SharedStore, Snapshot};
+use crate::snapshot::{CacheDisk, Certificate, Dns, Node, Revision, SharedStore, Snapshot};
 use crate::source::{self, Source, Step};
 
 /// The snapshot of a document with its warnings, or all its errors (and warnings). Limits that `previous`
@@ -230,6 +230,7 @@ impl Context<'_> {
                 drain: node.drain.map_or(Duration::from_secs(30), |span| span.0),
                 retire: node.retire.map_or(Some(Duration::from_secs(3600)), |it| it.0.map(|span| span.0)),
                 cache_memory: node.cache.memory.map_or(64 << 20, |size| usize::try_from(size.0).unwrap_or(usize::MAX)),
+                cache_disk: self.cache_disk(node.cache.disk),
                 zone: self.zone.clone(),
                 connections: node.connections,
                 dns: self.dns(node.dns),
@@ -248,6 +249,22 @@ impl Context<'_> {
             router,
             written: std::mem::take(&mut self.written),
         }
+    }
+
+    fn cache_disk(&mut self, written: Option<document::CacheDisk>) -> Option<CacheDisk> {
+        let document::CacheDisk { size } = written?;
+        let size = size.map_or(1 << 30, |size| size.0);
+        if size < 1 << 20 {
+            self.error("node.cache.disk.size", "too little to keep answers in; expected `1MiB` or more");
+        }
+        let Some(data) = &self.data else {
+            self.error(
+                "node.cache.disk",
+                "there is nowhere to keep the answers; say where with `node.data`, such as `/var/lib/weir`",
+            );
+            return None;
+        };
+        Some(CacheDisk { folder: data.join("cache"), size })
     }
 
     fn dns(&mut self, written: document::Dns) -> Dns {

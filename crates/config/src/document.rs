@@ -102,6 +102,17 @@ section! {
     Cache {
         /// Memory for them, shared by all workers. Default: `64MiB`.
         memory: Option<Size>,
+        /// They are on a disk too, where they outlive the process: in the folder `cache` of `node.data`. Only in memory
+        /// unless given.
+        disk: Option<CacheDisk>,
+    }
+}
+
+section! {
+    /// The disk for the answers that the policy `cache` keeps.
+    CacheDisk {
+        /// How much of it they may take, at least `1MiB`. Default: `1GiB`.
+        size: Option<Size>,
     }
 }
 

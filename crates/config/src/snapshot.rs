@@ -86,7 +86,16 @@ pub struct Node {
     pub connections: Option<u32>,
     /// Bytes of memory for the answers that are kept.
     pub cache_memory: usize,
+    /// Where they are kept over a restart.
+    pub cache_disk: Option<CacheDisk>,
     pub dns: Dns,
+}
+
+/// A folder for the answers that are kept, and bytes that they may take.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct CacheDisk {
+    pub folder: PathBuf,
+    pub size: u64,
 }
 
 /// How names are resolved.

@@ -1,9 +1,10 @@
 //! The stage "already known": an answer that is kept is given again, or its upstream is asked whether it still holds.
 //!
 //! What may be kept and used is decided in the crate `cache`; here it is done. [`look`] is all that a hit needs and
-//! waits for nothing. [`fetch`] is for the rest: one call asks the upstream for all that want the same.
+//! waits for nothing. [`fetch`] is for the rest: one call asks the disk, or the upstream, for all that want the same.
 
 mod along;
+mod apart;
 pub mod status;
 
 use std::sync::Arc;
@@ -13,6 +14,7 @@ use std::time::{Duration, SystemTime};
 use awareness::Cached;
 use base::{Call, Headers, Method, RequestHead, ResponseHead, StatusCode, Time};
 use bytes::Bytes;
+use cache::disk::{OnDisk, Slot};
 use cache::{Answer, Asks, Boarded, Entry, Fit, Found, Joined, Key, Plan, Revalidated, Seen, Ticket, Why};
 use config::{Action, Route, Timeouts};
 use policy::Cache;
@@ -22,6 +24,7 @@ use crate::attempt::{self, Way};
 use crate::refusal::Refusal;
 use crate::trip::Trip;
 use along::{Along, Resumed};
+use apart::Held;
 use status::{Forwarded, Status};
 
 /// What is known of a call before any upstream is asked.
@@ -41,6 +44,15 @@ pub struct Wanted {
     why: Forwarded,
     /// There is an answer; it must be asked about.
     stale: Option<Arc<Entry>>,
+    recall: Option<Recall>,
+}
+
+/// What the disk is to be asked for first.
+enum Recall {
+    /// An answer that is not in memory, and whether it is this consumer's own.
+    Answer(Slot, bool),
+    /// The body of one that is.
+    Body(Arc<Entry>),
 }
 
 /// What in a request's head matters here, found in one pass.
@@ -72,7 +84,7 @@ pub fn look(
     let passes = !is_read || !body.is_empty() || way.upgrade.is_some() || noted.precondition || asks.no_store;
     if passes {
         let why = if is_read { Forwarded::Request } else { Forwarded::Method };
-        return Ok(Known::Ask(Box::new(Wanted { key, own: None, asks, noted, why, stale: None })));
+        return Ok(Known::Ask(Box::new(Wanted { key, own: None, asks, noted, why, stale: None, recall: None })));
     }
     let consumer = call.consumer.as_ref().filter(|_| !rules.shared);
     let own = consumer.map(|consumer| Key::new(&route.scope, Some(&consumer.name), head, &rules.query));
@@ -87,15 +99,22 @@ pub fn look(
         };
     }
     let why = match &found {
+        // Where its body is, one has to wait.
+        Found::Entry(entry) if entry.apart.is_some() => {
+            let recall = Some(Recall::Body(entry.clone()));
+            let why = Forwarded::UriMiss;
+            return Ok(Known::Ask(Box::new(Wanted { key, own, asks, noted, why, stale: None, recall })));
+        }
         Found::Entry(entry) => {
             let fit = entry.fit(&asks, call.now);
             if matches!(fit, Fit::Fresh | Fit::Stale | Fit::WhileRevalidating) {
                 let cached = if fit == Fit::Fresh { Cached::Hit } else { Cached::Stale };
-                let response = respond(entry, head, noted, call.now, Status::hit(entry, call.now));
+                let response = respond(entry, None, head, noted, call.now, Status::hit(entry, call.now));
                 trip.note(|exchange| exchange.cache = Some(cached));
                 if fit == Fit::WhileRevalidating {
                     let stale = Some(entry.clone());
-                    revalidate(Wanted { key, own, asks, noted, why: Forwarded::Stale, stale }, way, route, call);
+                    let why = Forwarded::Stale;
+                    revalidate(Wanted { key, own, asks, noted, why, stale, recall: None }, way, route, call);
                 }
                 return Ok(Known::Answer(response));
             }
@@ -105,16 +124,20 @@ pub fn look(
         Found::Others => Forwarded::VaryMiss,
         Found::Nothing => Forwarded::UriMiss,
     };
-    if asks.only_if_cached {
+    let stale = if let Found::Entry(entry) = found { Some(entry) } else { None };
+    let mut wanted = Wanted { key, own, asks, noted, why, stale, recall: None };
+    if wanted.stale.is_none() {
+        wanted.look_on_disk(&store.tier, head, openly);
+    }
+    if asks.only_if_cached && wanted.recall.is_none() {
         return Err(Refusal::NotStored);
     }
-    let stale = if let Found::Entry(entry) = found { Some(entry) } else { None };
-    Ok(Known::Ask(Box::new(Wanted { key, own, asks, noted, why, stale })))
+    Ok(Known::Ask(Box::new(wanted)))
 }
 
-/// The upstream's answer, or one that another call has got of it meanwhile.
+/// The disk's answer or the upstream's, or one that another call has got of them meanwhile.
 pub async fn fetch(
-    wanted: Box<Wanted>,
+    mut wanted: Box<Wanted>,
     cache: &Cache,
     route: &Route,
     way: Way<'_>,
@@ -122,6 +145,14 @@ pub async fn fetch(
     body: &mut Body,
     trip: &mut Trip,
 ) -> Result<Response, Refusal> {
+    if let Some(recall) = wanted.recall.take() {
+        if let Some(response) = recalled(recall, &mut wanted, route, &way, call, trip).await {
+            return Ok(response);
+        }
+        if wanted.asks.only_if_cached {
+            return Err(Refusal::NotStored);
+        }
+    }
     if matches!(wanted.why, Forwarded::Request | Forwarded::Method) && wanted.stale.is_none() {
         trip.note(|exchange| exchange.cache = Some(Cached::Bypass));
         return pass(*wanted, way, call, body, trip).await;
@@ -160,10 +191,14 @@ pub async fn fetch(
                 && matches!(entry.fit(&wanted.asks, now), Fit::Fresh | Fit::Stale)
         };
         match joined {
-            Joined::Entry(entry) if usable(&entry) => {
-                trip.note(|exchange| exchange.cache = Some(Cached::Collapsed));
-                return Ok(respond(&entry, &call.head, wanted.noted, now, Status::collapsed(wanted.why)));
-            }
+            Joined::Entry(entry) if usable(&entry) => match Held::of(&entry, &way) {
+                Ok(held) => {
+                    trip.note(|exchange| exchange.cache = Some(Cached::Collapsed));
+                    let status = Status::collapsed(wanted.why);
+                    return Ok(respond(&entry, held.as_ref(), &call.head, wanted.noted, now, status));
+                }
+                Err(apart::Gone) => apart = true,
+            },
             Joined::Stream(head, reader) if usable(&head) && !wanted.noted.conditional && !wanted.noted.range => {
                 trip.note(|exchange| exchange.cache = Some(Cached::Collapsed));
                 let reply = reply(&head, now, Status::collapsed(wanted.why));
@@ -176,6 +211,66 @@ pub async fn fetch(
         }
     };
     lead(ticket, *wanted, cache, route, way, call, body, trip).await
+}
+
+/// What the disk has, if that answers. What must be asked about is in `wanted` then.
+async fn recalled(
+    recall: Recall,
+    wanted: &mut Wanted,
+    route: &Route,
+    way: &Way<'_>,
+    call: &Call,
+    trip: &mut Trip,
+) -> Option<Response> {
+    let entry = match recall {
+        Recall::Body(entry) => entry,
+        Recall::Answer(slot, own) => from_disk(slot, own, wanted, way, call).await?,
+    };
+    let now = Time::now();
+    let fit = entry.fit(&wanted.asks, now);
+    if fit == Fit::Validate {
+        let fresh = entry.age(now) < entry.plan.lifetime;
+        wanted.why = if fresh && !entry.plan.no_cache { Forwarded::Request } else { Forwarded::Stale };
+        wanted.stale = Some(entry);
+        return None;
+    }
+    let mut held = Held::of(&entry, way).ok()?;
+    if let Some(held) = &mut held {
+        // Before its head is sent: what cannot be read is not there.
+        held.begin(&entry, &call.head).await.ok()?;
+    }
+    let status = Status::hit(&entry, now).from_disk();
+    let response = respond(&entry, held.as_ref(), &call.head, wanted.noted, now, status);
+    trip.note(|exchange| exchange.cache = Some(if fit == Fit::Fresh { Cached::Hit } else { Cached::Stale }));
+    if fit == Fit::WhileRevalidating {
+        let Wanted { key, own, asks, noted, .. } = wanted;
+        let (key, own, stale, why) = (key.clone(), own.clone(), Some(entry), Forwarded::Stale);
+        let wanted = Wanted { key, own, asks: *asks, noted: *noted, why, stale, recall: None };
+        revalidate(wanted, way, route, call);
+    }
+    Some(response)
+}
+
+/// Reads an answer for all who want it, back into memory.
+async fn from_disk(slot: Slot, own: bool, wanted: &Wanted, way: &Way<'_>, call: &Call) -> Option<Arc<Entry>> {
+    let openly = !own && (wanted.own.is_some() || wanted.noted.authorization);
+    let key = wanted.own.as_ref().filter(|_| own).unwrap_or(&wanted.key);
+    let answers = |entry: &Entry| entry.answers(key.bytes(), &call.head.headers, openly);
+    match way.worker.store.board(key, false, call.now) {
+        // Those who wait for what is not there go on as if nobody had asked.
+        Boarded::Lead(ticket) => {
+            let entry = way.worker.disk.read(slot).await.filter(answers)?;
+            ticket.recall(entry)
+        }
+        Boarded::Follow(flight) => {
+            let patience = way.forward.timeouts.first_byte.unwrap_or(Duration::from_secs(60));
+            match tokio::time::timeout(patience, flight.join()).await {
+                Ok(Joined::Entry(entry)) => Some(entry).filter(|entry| answers(entry)),
+                _ => None,
+            }
+        }
+        Boarded::Alone => None,
+    }
 }
 
 /// An answer to a request of somebody who is known by a credential that goes to the upstream is nobody else's, unless it
@@ -224,7 +319,12 @@ async fn lead(
     body: &mut Body,
     trip: &mut Trip,
 ) -> Result<Response, Refusal> {
-    let Wanted { key, own, asks, noted, why, stale } = wanted;
+    let Wanted { key, own, asks, noted, why, stale, recall: _ } = wanted;
+    // Its file stays as long as it may be needed.
+    let (stale, held) = match stale.map(|entry| (Held::of(&entry, &way), entry)) {
+        Some((Ok(held), entry)) => (Some(entry), held),
+        Some((Err(apart::Gone), _)) | None => (None, None),
+    };
     let seen = call.head.clone();
     let asks_about = stale.as_ref().filter(|entry| entry.ask_about(&mut call.head));
     call.head.headers.set("surrogate-capability", "weir=\"Surrogate/1.0\"");
@@ -237,7 +337,7 @@ async fn lead(
         let Plan { stale_if_error, stale_if_unreachable, no_cache, .. } = entry.plan;
         let most = if error.is_some() { stale_if_error } else { stale_if_unreachable };
         (!no_cache && !asks.no_cache && entry.stale_for(told) < most)
-            .then(|| respond(entry, &seen, noted, told, Status::stands_in(error)))
+            .then(|| respond(entry, held.as_ref(), &seen, noted, told, Status::stands_in(error)))
     };
     let mut response = match result {
         Ok(response) => response,
@@ -270,7 +370,8 @@ async fn lead(
         let entry = match cache::plan(&cache.rules, &of, &head) {
             Ok(plan) => {
                 let key = kept_under(&plan);
-                let entry = Entry::new(key, route.api.name.clone(), &head, old.body.clone(), plan, (told, wall));
+                let entry = Entry::new(key, route.api.name.clone(), &head, Bytes::new(), plan, (told, wall));
+                let entry = entry.with_body_of(old);
                 match ticket {
                     Some(ticket) => ticket.renew(old, entry),
                     None => Arc::new(entry),
@@ -283,7 +384,7 @@ async fn lead(
             }
         };
         trip.cached(Cached::Revalidated);
-        return Ok(respond(&entry, &seen, noted, told, Status::revalidated(why)));
+        return Ok(respond(&entry, held.as_ref(), &seen, noted, told, Status::revalidated(why)));
     }
 
     let plan = match cache::plan(&cache.rules, &of, &response.head) {
@@ -404,27 +505,36 @@ fn revalidate(wanted: Wanted, way: &Way<'_>, route: &Route, call: &Call) {
             (Ok(_) | Err(_), _) => Revalidated::Failed,
         };
         worker.store.count(outcome);
-        if let Ok(mut response) = answered {
+        if let Ok(mut response) = answered
+            && trip.cached.is_none()
+        {
             while let Some(Ok(_)) = response.body.frame().await {}
         }
     });
 }
 
 /// What is stored, as the answer to this request.
-fn respond(entry: &Entry, request: &RequestHead, noted: Noted, now: Time, status: Status) -> Response {
+fn respond(
+    entry: &Arc<Entry>,
+    held: Option<&Held>,
+    request: &RequestHead,
+    noted: Noted,
+    now: Time,
+    status: Status,
+) -> Response {
     let mut reply = reply(entry, now, status);
     let answer = if noted.conditional || noted.range { cache::answer(entry, request) } else { Answer::Whole };
     let body = match answer {
         Answer::Whole if request.method == Method::HEAD => {
-            reply.headers.append("content-length", entry.body.len().to_string());
+            reply.headers.append("content-length", entry.length().to_string());
             Body::Empty
         }
-        Answer::Whole => Body::from(entry.body.clone()),
+        Answer::Whole => held.map_or_else(|| Body::from(entry.body.clone()), |held| held.body(0..entry.length())),
         Answer::Part(range) => {
             reply.status = StatusCode::PARTIAL_CONTENT;
-            let (first, last, length) = (range.start, range.end - 1, entry.body.len());
+            let (first, last, length) = (range.start, range.end - 1, entry.length());
             reply.headers.set("content-range", format!("bytes {first}-{last}/{length}"));
-            Body::from(entry.body.slice(range))
+            held.map_or_else(|| Body::from(entry.body.slice(range.clone())), |held| held.body(range.clone()))
         }
         Answer::NotModified => {
             reply.status = StatusCode::NOT_MODIFIED;
@@ -434,7 +544,7 @@ fn respond(entry: &Entry, request: &RequestHead, noted: Noted, now: Time, status
         Answer::Unsatisfiable => {
             reply.status = StatusCode::RANGE_NOT_SATISFIABLE;
             reply.headers.retain(|name, _| !matches!(name, "content-type" | "content-encoding" | "etag"));
-            reply.headers.set("content-range", format!("bytes */{}", entry.body.len()));
+            reply.headers.set("content-range", format!("bytes */{}", entry.length()));
             Body::Empty
         }
     };
@@ -476,6 +586,27 @@ fn same_origin(of: &RequestHead, location: &str) -> Option<RequestHead> {
         }
     };
     Some(named)
+}
+
+// === impl Wanted ===
+
+impl Wanted {
+    /// Whether the disk may have an answer, as it was looked for in memory.
+    fn look_on_disk(&mut self, tier: &cache::disk::Tier, head: &RequestHead, openly: bool) {
+        let mut found = tier.find(&self.key, &head.headers, openly);
+        let mut own = false;
+        if let (OnDisk::Others | OnDisk::Nothing, Some(key)) = (found, &self.own) {
+            match tier.find(key, &head.headers, false) {
+                OnDisk::Nothing => {}
+                other => (found, own) = (other, true),
+            }
+        }
+        match found {
+            OnDisk::At(slot) => self.recall = Some(Recall::Answer(slot, own)),
+            OnDisk::Others => self.why = Forwarded::VaryMiss,
+            OnDisk::Nothing => {}
+        }
+    }
 }
 
 // === impl Noted ===

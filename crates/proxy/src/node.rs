@@ -11,8 +11,10 @@ use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
 use arc_swap::{ArcSwap, ArcSwapOption};
+use cache::disk::{TierState, TierUsage};
 use cache::{Purge, Store};
 use config::{Address, Snapshot, Upstream};
+use disk::Disk;
 use journal::Journal;
 use rustls::{ClientConfig, ServerConfig};
 use rustls_pki_types::ServerName;
@@ -50,6 +52,7 @@ pub struct Node {
     upstreams: Upstreams,
     /// The answers that are kept.
     store: Arc<Store>,
+    disk: Arc<Disk>,
     /// Listeners by name.
     bound: HashMap<Arc<str>, Bound>,
     board: Arc<Board>,
@@ -120,10 +123,17 @@ impl Node {
         telemetry.gauges().loaded(&snapshot.revision.hash);
         let store = Store::new(snapshot.node.cache_memory);
         let counted = store.clone();
+        let disk = Arc::new(Disk::new(store.tier.clone()));
+        disk.apply(disk_settings(&snapshot));
         let board = Board::new(workers);
         let journal = booking::open(&snapshot).map_err(|problem| vec![problem])?;
-        let shared =
-            Shared { board: board.clone(), names: names.clone(), store: store.clone(), desk: control.desk().clone() };
+        let shared = Shared {
+            board: board.clone(),
+            names: names.clone(),
+            store: store.clone(),
+            disk: disk.clone(),
+            desk: control.desk().clone(),
+        };
         let handles = spawn_workers(recorders, &prepared.generation, &shared, journal.as_ref())
             .map_err(|error| wrong("node.workers", format!("cannot start a worker: {error}")))?;
         let served = Arc::new(ArcSwap::new(prepared.generation.clone()));
@@ -136,6 +146,7 @@ impl Node {
             acme,
             upstreams: Upstreams::new(&prepared.generation),
             store,
+            disk,
             bound: HashMap::new(),
             board,
             journal,
@@ -182,6 +193,7 @@ impl Node {
         match result {
             Ok(prepared) => {
                 self.store.resize(snapshot.node.cache_memory);
+                self.disk.apply(disk_settings(&snapshot));
                 self.commit(prepared);
                 self.telemetry.gauges().reloaded(&snapshot.revision.hash);
                 Ok(())
@@ -264,6 +276,7 @@ impl Node {
         self.telemetry.close_endpoint();
         // The one that follows asks from now on.
         self.acme.stop();
+        self.disk.release();
         self.bound.clear();
         self.drain(true, done);
     }
@@ -292,6 +305,7 @@ impl Node {
         if self.generation.snapshot.books.is_shared() {
             self.control.desk().give_back(GIVING_BACK);
         }
+        self.disk.close();
         if let Some(journal) = self.journal.take()
             && !journal.close()
         {
@@ -728,6 +742,11 @@ fn spawn_workers(
     Ok(handles)
 }
 
+fn disk_settings(snapshot: &Snapshot) -> Option<disk::Settings> {
+    let config::CacheDisk { folder, size } = snapshot.node.cache_disk.clone()?;
+    Some(disk::Settings { folder, size })
+}
+
 /// What the cache holds, as numbers.
 fn kept(store: &Store) -> Vec<Figure> {
     let cache::Usage { bytes, entries, evicted, revalidated } = store.usage();
@@ -741,6 +760,34 @@ fn kept(store: &Store) -> Vec<Figure> {
         Figure {
             name: "weir_cache_revalidations",
             help: "Questions about stale answers that no call waited for",
+            counter: true,
+            rows: results.map(row).into(),
+        },
+    ]
+    .into_iter()
+    .chain(kept_on_disk(store.tier.usage()))
+    .collect()
+}
+
+/// Nothing where the document wants no disk.
+fn kept_on_disk(usage: TierUsage) -> Vec<Figure> {
+    let TierUsage { state, bytes, entries, counts: [hits, written, dropped, evicted, errors, corrupt] } = usage;
+    if state == TierState::Off {
+        return Vec::new();
+    }
+    let results = [("failed", errors), ("corrupt", corrupt)];
+    let row = |(result, value): (&str, u64)| Row { labels: vec![("kind", result.into())], value };
+    vec![
+        Figure::gauge("weir_cache_disk_up", "Whether the disk is in use", u64::from(state == TierState::On)),
+        Figure::gauge("weir_cache_disk_bytes", "Bytes of files with stored answers", bytes),
+        Figure::gauge("weir_cache_disk_entries", "Stored answers on the disk", entries as u64),
+        Figure::counter("weir_cache_disk_hits", "Stored answers read from the disk", hits),
+        Figure::counter("weir_cache_disk_writes", "Stored answers written to the disk", written),
+        Figure::counter("weir_cache_disk_dropped", "Stored answers not written to the disk", dropped),
+        Figure::counter("weir_cache_disk_evictions", "Files with stored answers that gave way", evicted),
+        Figure {
+            name: "weir_cache_disk_errors",
+            help: "Times that the disk failed, or gave back something else than was written",
             counter: true,
             rows: results.map(row).into(),
         },

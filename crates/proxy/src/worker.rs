@@ -79,6 +79,8 @@ pub struct Worker {
     /// What is kept of answers, shared with the other workers, and what of it was found here lately.
     pub store: Arc<Store>,
     pub front: RefCell<Front>,
+    /// Where what is kept is read that is not in memory.
+    pub disk: Arc<disk::Disk>,
     /// What policies may ask; copies to shadow upstreams too go out by it.
     pub outside: World,
     /// Where it is written down what calls cost.
@@ -154,6 +156,7 @@ pub struct Shared {
     pub names: Arc<Names>,
     pub store: Arc<Store>,
     pub desk: Desk,
+    pub disk: Arc<disk::Disk>,
 }
 
 /// Runs a worker until its orders end.
@@ -182,7 +185,7 @@ async fn work(
     journal: Option<journal::Handle>,
     mut orders: mpsc::UnboundedReceiver<Order>,
 ) {
-    let Shared { board, names, store, desk } = shared;
+    let Shared { board, names, store, disk, desk } = shared;
     let active = recorder.active();
     let worker = Rc::new(Worker {
         index,
@@ -200,6 +203,7 @@ async fn work(
         quiet: tokio::sync::Notify::new(),
         store,
         front: RefCell::default(),
+        disk,
         journal,
         desk,
         outside: World::new(names, Time::now().nanos().wrapping_mul(0x9e37_79b9_7f4a_7c15) ^ (index as u64 + 1)),

@@ -202,7 +202,8 @@ impl Tier {
     /// Lets it be written, in place of the one that answers the same. Called with the lock of its shard in memory, so
     /// that what is forgotten is forgotten in both.
     pub(crate) fn offer(&self, entry: &Arc<Entry>) {
-        if !self.is_on() {
+        // What has a note is its keeper's, who looks for it in memory alone.
+        if !self.is_on() || entry.note.is_some() {
             return;
         }
         let url = self.hasher.hash_one(entry.url());

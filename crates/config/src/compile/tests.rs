@@ -576,3 +576,17 @@ fn an_authority_issues_for_hosts_and_what_it_issued_is_kept() {
     );
     check(&acme("data: d", "domains: []"), &["listeners.web.tls.acme: no name"]);
 }
+
+#[test]
+fn answers_are_kept_on_a_disk_where_there_is_a_folder_for_them() {
+    let document = |node: &str| {
+        format!("version: 1\nnode: {{ {node} }}\napis: {{ a: {{ routes: [{{ respond: {{ body: x }} }}] }} }}\n")
+    };
+    check(&document("data: d, cache: { disk: {} }"), &[]);
+    check(&document("cache: { disk: {} }"), &["node.cache.disk: there is nowhere to keep the answers"]);
+    check(&document("data: d, cache: { disk: { size: 1KiB } }"), &["node.cache.disk.size: too little"]);
+    let source = Source::new("weir.yaml", document("data: d, cache: { disk: { size: 10GiB } }"));
+    let (snapshot, _) = compile(&source, &Disk { base: "/b".into() }, None).unwrap();
+    let disk = snapshot.node.cache_disk.as_ref().unwrap();
+    assert_eq!((disk.folder.to_str(), disk.size), (Some("/b/d/cache"), 10 << 30));
+}

@@ -46,6 +46,11 @@ impl Status {
         Status { detail: Some("near"), ..Status::hit(entry, now) }
     }
 
+    /// It was not in memory.
+    pub fn from_disk(self) -> Status {
+        Status { detail: Some("disk"), ..self }
+    }
+
     pub fn forwarded(why: Forwarded) -> Status {
         Status { forwarded: Some(why), ..Status::NOTHING }
     }
@@ -127,6 +132,7 @@ mod tests {
             assert_eq!(headers.get_all("cache-status").collect::<Vec<_>>(), [b"origin; hit", expected.as_bytes()]);
         };
         check(Status { hit: Some(-3), ..Status::NOTHING }, "weir; hit; ttl=-3");
+        check(Status { hit: Some(3), ..Status::NOTHING }.from_disk(), "weir; hit; ttl=3; detail=disk");
         let stored = Status { stored: true, ..Status::answered(Forwarded::UriMiss, StatusCode::OK) };
         check(stored, "weir; fwd=uri-miss; fwd-status=200; stored");
         check(Status::collapsed(Forwarded::VaryMiss), "weir; fwd=vary-miss; collapsed");

@@ -18,21 +18,21 @@ pub struct Origin {
 }
 
 /// A request as the origin saw it: its first line, and its fields in lower case.
-struct Asked {
-    line: String,
+pub struct Asked {
+    pub line: String,
     fields: Vec<String>,
     /// How many came before it.
-    number: usize,
+    pub number: usize,
 }
 
 impl Asked {
-    fn field(&self, name: &str) -> Option<&str> {
+    pub fn field(&self, name: &str) -> Option<&str> {
         self.fields.iter().find_map(|field| field.strip_prefix(name)?.strip_prefix(": "))
     }
 }
 
 impl Origin {
-    fn start(answer: impl Fn(&Asked, &mut TcpStream) + Send + Sync + 'static) -> Origin {
+    pub fn start(answer: impl Fn(&Asked, &mut TcpStream) + Send + Sync + 'static) -> Origin {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let (address, requests) = (listener.local_addr().unwrap(), Arc::new(AtomicUsize::new(0)));
         let (answer, count) = (Arc::new(answer), requests.clone());
@@ -56,7 +56,7 @@ impl Origin {
         Origin::start(move |asked, out| say(out, fields, &format!("answer {}", asked.number)))
     }
 
-    fn requests(&self) -> usize {
+    pub fn requests(&self) -> usize {
         self.requests.load(SeqCst)
     }
 }
@@ -81,7 +81,7 @@ fn read(reader: &mut BufReader<TcpStream>, count: &AtomicUsize) -> Option<Asked>
     Some(Asked { line, fields, number: count.fetch_add(1, SeqCst) })
 }
 
-fn say(out: &mut TcpStream, fields: &str, body: &str) {
+pub fn say(out: &mut TcpStream, fields: &str, body: &str) {
     let _ = write!(out, "HTTP/1.1 200 OK\r\n{fields}content-length: {}\r\n\r\n{body}", body.len());
 }
 
@@ -98,7 +98,7 @@ fn get(gateway: &Gateway, path: &str, fields: &str) -> Answer {
 }
 
 #[track_caller]
-fn check(answer: &Answer, body: &str, status: &str) {
+pub fn check(answer: &Answer, body: &str, status: &str) {
     assert_eq!(answer.text(), body, "{answer:?}");
     let told = answer.header("cache-status").unwrap_or_default();
     assert!(told.starts_with("weir; ") && told.contains(status), "no `{status}` in {answer:?}");

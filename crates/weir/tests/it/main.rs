@@ -7,6 +7,7 @@ mod admin;
 mod answers;
 mod cache;
 mod cli;
+mod disk;
 mod ends;
 mod examples;
 mod h2peer;

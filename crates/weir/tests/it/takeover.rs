@@ -224,6 +224,38 @@ fn twenty_upgrades_under_load_lose_nothing() {
     assert!(!folder.path().join("weir.sock").exists(), "its file went with the last");
 }
 
+/// What each of them stored is found by the next, and no call notices.
+#[test]
+fn the_disk_of_the_cache_is_handed_over_under_load() {
+    let service = Simulator::start(Options::default()).unwrap();
+    let folder = tempfile::tempdir().unwrap();
+    let text = format!(
+        "version: 1\nnode: {{ workers: 2, data: d, cache: {{ memory: 2MiB, disk: {{ size: 32MiB }} }} }}\n\
+         listeners: {{ web: {{ address: '127.0.0.1:0' }}, unix: {{ address: 'unix:weir.sock' }} }}\n\
+         apis: {{ a: {{ upstream: '{}', policies: {{ cache: {{ fresh: 1h }} }} }} }}\n",
+        service.url()
+    );
+    std::fs::write(folder.path().join("weir.yaml"), text).unwrap();
+    let (mut line, address) = Line::start(folder.path(), &["run"]);
+    line.first.line("the cache has its disk");
+    let web: SocketAddr = address.parse().unwrap();
+    let load = Load::start(web, &folder.path().join("weir.sock"));
+    for round in 0..5 {
+        let path = format!("/bytes/{}", 300_000 + round);
+        let fresh = Raw::connect(web).get(&path, "");
+        assert!(fresh.header("cache-status").unwrap().contains("stored"), "{:?}", fresh.headers);
+        line.replace();
+        line.first.line("the cache has its disk");
+        let again = Raw::connect(web).get(&path, "");
+        assert!(again.header("cache-status").unwrap().contains("detail=disk"), "{:?}", again.headers);
+        assert_eq!((again.body.len(), again.body == fresh.body), (300_000 + round, true));
+        let before = load.served();
+        eventually("the load goes on", || load.served() > before + 20);
+    }
+    assert!(load.end() > 100);
+    assert_eq!(service.seen("/bytes/300000").len(), 1);
+}
+
 #[test]
 fn who_cannot_take_over_changes_nothing() {
     let service = Simulator::start(Options::default()).unwrap();
