@@ -239,7 +239,7 @@ async fn recalled(
         // Before its head is sent: what cannot be read is not there.
         held.begin(&entry, &call.head).await.ok()?;
     }
-    let status = Status::hit(&entry, now).from_disk();
+    let status = Status::hit(&entry, now).of_disk();
     let response = respond(&entry, held.as_ref(), &call.head, wanted.noted, now, status);
     trip.note(|exchange| exchange.cache = Some(if fit == Fit::Fresh { Cached::Hit } else { Cached::Stale }));
     if fit == Fit::WhileRevalidating {

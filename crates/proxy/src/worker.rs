@@ -64,6 +64,7 @@ pub struct Worker {
     local: RefCell<Rc<Local>>,
     recorder: RefCell<Recorder>,
     /// Records that have been read and may be written again.
+    #[expect(clippy::vec_box, reason = "calls hold them boxed, and a box is what is saved")]
     spare: RefCell<Vec<Box<Exchange>>>,
     active: Gauge,
     pub balance: Balance,

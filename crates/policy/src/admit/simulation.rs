@@ -17,11 +17,13 @@ struct Source {
     per_second: Box<dyn Fn(f64) -> f64>,
 }
 
+type ServiceOverTime = Box<dyn Fn(f64, &mut Random) -> f64>;
+
 struct Server {
     /// By the time.
     places: Box<dyn Fn(f64) -> usize>,
     /// Seconds that a call takes, by the time it begins.
-    service: Box<dyn Fn(f64, &mut Random) -> f64>,
+    service: ServiceOverTime,
 }
 
 struct Outcome {

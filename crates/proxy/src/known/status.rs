@@ -47,7 +47,7 @@ impl Status {
     }
 
     /// It was not in memory.
-    pub fn from_disk(self) -> Status {
+    pub fn of_disk(self) -> Status {
         Status { detail: Some("disk"), ..self }
     }
 
@@ -132,7 +132,7 @@ mod tests {
             assert_eq!(headers.get_all("cache-status").collect::<Vec<_>>(), [b"origin; hit", expected.as_bytes()]);
         };
         check(Status { hit: Some(-3), ..Status::NOTHING }, "weir; hit; ttl=-3");
-        check(Status { hit: Some(3), ..Status::NOTHING }.from_disk(), "weir; hit; ttl=3; detail=disk");
+        check(Status { hit: Some(3), ..Status::NOTHING }.of_disk(), "weir; hit; ttl=3; detail=disk");
         let stored = Status { stored: true, ..Status::answered(Forwarded::UriMiss, StatusCode::OK) };
         check(stored, "weir; fwd=uri-miss; fwd-status=200; stored");
         check(Status::collapsed(Forwarded::VaryMiss), "weir; fwd=vary-miss; collapsed");
