@@ -200,6 +200,8 @@ fn what_was_forgotten_stays_so_over_a_restart() {
     room.purge(What::Url("http://h/url".into()));
     room.purge(What::Prefix("http://h/prefix/".into()));
     room.store.forget(&key(None, "/changed"));
+    // What is written next is written after that.
+    room.keep(tagged("/next", "u"));
     let killed = copy(folder.path());
     let gone = |room: &Room| {
         for target in ["/tag", "/url", "/prefix/a", "/changed"] {

@@ -163,17 +163,20 @@ pub fn answer(from: Dialect, to: Dialect, body: &[u8], options: &Options<'_>) ->
 
 fn vectors(from: Dialect, to: Dialect, body: &[u8], options: &Options<'_>) -> Result<Answer, Malformed> {
     let mut lost = Losses::default();
+    let foreign = || Malformed::new("an answer of another dialect", 0, "one that can be translated");
+    let write = match from {
+        Dialect::OpenAiEmbeddings => openai_embeddings::write_answer,
+        Dialect::GeminiEmbeddings => gemini_embeddings::write_answer,
+        _ => return Err(foreign()),
+    };
     let read = |value| match to {
         Dialect::OpenAiEmbeddings => openai_embeddings::read_answer(value, &mut lost),
         Dialect::GeminiEmbeddings => gemini_embeddings::read_answer(value, &mut lost),
-        _ => Err(Malformed::new("an answer of another dialect", 0, "one that can be translated")),
+        _ => Err(foreign()),
     };
     let vectors: Vectors<'_> = Value::parse(body).and_then(read).map_err(|error| error.in_body(body))?;
     let mut translated = Vec::with_capacity(body.len() + 128);
-    match from {
-        Dialect::OpenAiEmbeddings => openai_embeddings::write_answer(&vectors, options, &mut translated),
-        _ => gemini_embeddings::write_answer(&vectors, options, &mut translated),
-    }
+    write(&vectors, options, &mut translated);
     let usage = vectors.tokens.map(|input| TokenUsage { input, ..TokenUsage::default() });
     Ok(Answer { body: translated, usage, stop: Some(Stop::End), lost: lost.named(body) })
 }

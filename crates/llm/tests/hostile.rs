@@ -30,6 +30,11 @@ fn samples(what: &str) -> Vec<(Dialect, Vec<u8>)> {
     all
 }
 
+/// Numbers may be of any size: a reader that would keep them refuses what no number of its own can hold.
+fn is_json(text: &[u8]) -> bool {
+    serde_json::from_slice::<serde::de::IgnoredAny>(text).is_ok()
+}
+
 fn options() -> translate::Options<'static> {
     translate::Options { model: "m", id: "id", include_usage: true, ..translate::Options::default() }
 }
@@ -99,7 +104,7 @@ proptest! {
         let body = mutate(body, &edits);
         for to in Dialect::ALL {
             if let Ok(translated) = translate::request(*dialect, to, &body, &options()) {
-                prop_assert!(serde_json::from_slice::<Value>(&translated.body).is_ok());
+                prop_assert!(is_json(&translated.body));
             }
         }
     }
@@ -112,11 +117,11 @@ proptest! {
         for caller in Dialect::ALL {
             translate::glance(*dialect, &body);
             let failure = translate::error(caller, *dialect, 500, &body);
-            prop_assert!(serde_json::from_slice::<Value>(&failure.body).is_ok());
+            prop_assert!(is_json(&failure.body));
             if let Ok(answer) = translate::answer(caller, *dialect, &body, &options())
                 && caller != *dialect
             {
-                prop_assert!(serde_json::from_slice::<Value>(&answer.body).is_ok());
+                prop_assert!(is_json(&answer.body));
             }
         }
     }
