@@ -382,6 +382,8 @@ async fn write_response<I: Io>(
     head::write_response(&mut out.head, &head, framing, is_said, persistence);
     drop(head);
     let mut taken = false;
+    // What came before an answer broke off belongs to the caller, its head above all.
+    let mut broke = None;
     let mut turn = Turn::default();
     let mut pace = Waiting::default();
     let mut client = Listening::default();
@@ -404,14 +406,18 @@ async fn write_response<I: Io>(
                         0
                     }
                     Poll::Ready(None) => {
-                        if promised.is_some_and(|left| left > 0) {
-                            return Poll::Ready(Err(BodyError::Incomplete));
+                        match promised.is_some_and(|left| left > 0) {
+                            true => broke = Some(BodyError::Incomplete),
+                            false => framing.finish(&mut out.head, None),
                         }
-                        framing.finish(&mut out.head, None);
                         taken = true;
                         0
                     }
-                    Poll::Ready(Some(Err(error))) => return Poll::Ready(Err(error)),
+                    Poll::Ready(Some(Err(error))) => {
+                        broke = Some(error);
+                        taken = true;
+                        0
+                    }
                     Poll::Pending => {
                         waiting = true;
                         break;
@@ -436,7 +442,7 @@ async fn write_response<I: Io>(
                 }
             }
             if taken {
-                return Poll::Ready(Ok(()));
+                return Poll::Ready(broke.take().map_or(Ok(()), Err));
             }
             if waiting {
                 if client.is_gone(wire, cx) {
