@@ -290,7 +290,9 @@ fn near_endpoints_are_preferred_while_enough_of_them_are_well() {
     half.set_healthy(false);
     let endpoints = [endpoint(&near, "zone: here"), endpoint(&half, "zone: here"), endpoint(&far, "zone: there")];
     gateway.apply(&document(&endpoints, &format!("{settings}, zones: {{ spill-below: 100% }}")));
-    eventually("half is ill", || !status(&gateway).endpoints[1].healthy);
+    eventually("half is ill, and nobody else", || {
+        status(&gateway).endpoints.iter().map(|it| it.healthy).eq([true, false, true])
+    });
     let met = who(&gateway, 200);
     assert_eq!(share("half", &met), 0);
     assert!((60..140).contains(&share("far", &met)), "{}", share("far", &met));
