@@ -19,7 +19,7 @@ use smallvec::SmallVec;
 use super::Place;
 use super::choose::Chosen;
 use super::keep::Note;
-use super::state::CandidateState;
+use super::state::{BYTES_PER_TOKEN, CandidateState};
 use super::understand::{self, Asked};
 use super::words::Failure;
 use crate::trip::{Came, Trip};
@@ -71,9 +71,6 @@ pub struct Saving {
     state: Option<Arc<CandidateState>>,
     told: Rc<Cell<Option<Box<Came>>>>,
 }
-
-/// Bytes of an answer that make up a token, about; used only where the provider does not tell.
-const BYTES_PER_TOKEN: u64 = 4;
 
 /// The most that a call can cost at a candidate; `None` if nobody knows its price.
 pub fn worst_case(candidate: &Candidate, asked: &Asked) -> Option<Money> {
@@ -356,17 +353,27 @@ impl Open {
     /// As the provider has reported it, or as far as it was seen.
     fn usage(&self, seen: &Seen) -> (TokenUsage, bool) {
         match seen.usage {
-            Some(usage) if seen.settled => (usage, false),
+            Some(usage) if seen.settled => {
+                // Thoughts are counted and not always shown.
+                if let (Some(attempt), 0) = (&self.attempt, usage.reasoning) {
+                    attempt.state.weighs(seen.text, usage.output);
+                }
+                (usage, false)
+            }
             other => {
                 let told = other.unwrap_or(TokenUsage {
                     // Whoever has begun to answer has read the prompt.
                     input: self.prompt,
                     ..TokenUsage::default()
                 });
-                let seen = seen.text.div_ceil(BYTES_PER_TOKEN).max(seen.deltas);
+                let seen = self.tokens(seen.text).max(seen.deltas);
                 (TokenUsage { output: told.output.max(seen.saturating_sub(told.reasoning)), ..told }, true)
             }
         }
+    }
+
+    fn tokens(&self, text: u64) -> u64 {
+        self.attempt.as_ref().map_or(text.div_ceil(BYTES_PER_TOKEN), |it| it.state.tokens(text))
     }
 
     fn close(mut self) {

@@ -41,6 +41,8 @@ pub struct CandidateState {
     /// Moving averages: microseconds to the first token, and for each token after it. Zero: nothing is known.
     first: AtomicU32,
     each: AtomicU32,
+    /// Moving average: tokens in 64 KiB of the text of its answers. Zero: nothing is known.
+    density: AtomicU32,
     rests_until: AtomicU64,
     failures: AtomicU32,
     pub counts: Counts,
@@ -60,6 +62,9 @@ pub struct Counts {
     saved: AtomicU64,
 }
 
+/// Bytes of an answer that make up a token where nothing is known of its model; about right for English.
+pub const BYTES_PER_TOKEN: u64 = 4;
+const DENSITY_TEXT: u64 = 1 << 16;
 /// How much newer measurements count.
 const SHARE: f64 = 0.2;
 /// How long a key rests that has met 429 where the provider does not say, and at most.
@@ -236,6 +241,22 @@ impl CandidateState {
         }
     }
 
+    /// An answer of so many bytes of text was so many tokens, as its provider counts.
+    pub fn weighs(&self, text: u64, tokens: u64) {
+        // Of a few words chance makes more than of their language.
+        if text >= 64 && tokens > 0 {
+            average(&self.density, tokens as f64 * DENSITY_TEXT as f64 / text as f64);
+        }
+    }
+
+    /// How many tokens a text of its answers is, about, as its answers before have it.
+    pub fn tokens(&self, text: u64) -> u64 {
+        match u64::from(self.density.load(Ordering::Relaxed)) {
+            0 => text.div_ceil(BYTES_PER_TOKEN),
+            density => text.saturating_mul(density).div_ceil(DENSITY_TEXT),
+        }
+    }
+
     pub fn failed(&self, now: Time) {
         let failures = self.failures.fetch_add(1, Ordering::Relaxed).min(8);
         let rest = FAILURE_REST.saturating_mul(1 << failures).min(LONGEST_FAILURE_REST);
@@ -287,6 +308,20 @@ mod tests {
         provider.exhausted(1, Some(Duration::from_secs(1 << 40)), at(6));
         assert_eq!(provider.key(at(605)), Ok(0));
         assert!((0..2).any(|_| provider.key(at(607)) == Ok(1)));
+    }
+
+    #[test]
+    fn how_many_tokens_a_text_is_gets_known() {
+        let state = CandidateState::default();
+        assert_eq!(state.tokens(401), 101);
+        state.weighs(10, 10);
+        assert_eq!(state.tokens(400), 100, "ten bytes say nothing");
+        (0..50).for_each(|_| state.weighs(3_000, 1_500));
+        assert_eq!(state.tokens(400), 200);
+        assert_eq!(state.tokens(0), 0);
+        state.weighs(u64::MAX, 1);
+        state.weighs(64, u64::MAX);
+        assert!(state.tokens(u64::MAX) > 0);
     }
 
     #[test]
