@@ -236,9 +236,18 @@ fn the_disk_of_the_cache_is_handed_over_under_load() {
         service.url()
     );
     std::fs::write(folder.path().join("weir.yaml"), text).unwrap();
-    let (mut line, address) = Line::start(folder.path(), &["run"]);
-    line.first.line("the cache has its disk");
-    let web: SocketAddr = address.parse().unwrap();
+    let first = Running::start(folder.path(), &["run"]);
+    // Said by threads that do not wait for each other.
+    let (mut web, mut has_disk) = (None, false);
+    while web.is_none() || !has_disk {
+        let line = first.line("");
+        has_disk |= line.contains("the cache has its disk");
+        if line.contains("listener=web") {
+            web = Some(word(&line, "address=").parse::<SocketAddr>().unwrap());
+        }
+    }
+    let (web, processes) = (web.unwrap(), vec![first.id()]);
+    let mut line = Line { first, processes };
     let load = Load::start(web, &folder.path().join("weir.sock"));
     for round in 0..5 {
         let path = format!("/bytes/{}", 300_000 + round);
