@@ -335,6 +335,8 @@ proptest! {
         }
         let purged = &targets[purged.index(targets.len())];
         room.purge(What::Url(format!("http://h{purged}")));
+        // What is written next is written after that.
+        room.keep(entry(None, "/next", &[], &[], body("/next", 100)));
         let copied = copy(folder.path());
         room.disk.close();
         let folder = if is_killed { copied } else { folder };
