@@ -361,7 +361,8 @@ proptest! {
         for (target, length) in targets.iter().zip(&lengths) {
             match room.body(target) {
                 Some(found) => {
-                    prop_assert!(target != purged, "{} was purged", target);
+                    // Where the list of purges lost its end, what it said there is not known.
+                    prop_assert!(target != purged || cut.is_some(), "{} was purged", target);
                     prop_assert!(found == body(target, *length), "{} is not what it was", target);
                 }
                 None => prop_assert!(!untouched || target == purged, "{} is gone", target),
