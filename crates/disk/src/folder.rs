@@ -47,7 +47,7 @@ pub(crate) fn write_purged(folder: &Path, bytes: &[u8]) -> io::Result<File> {
     file.sync_all()?;
     fs::rename(&new, &path)?;
     File::open(folder)?.sync_all()?;
-    File::options().append(true).open(path)
+    File::options().write(true).open(path)
 }
 
 /// Deletes all that is there.

@@ -2,7 +2,7 @@
 
 use std::collections::VecDeque;
 use std::fs::{self, File};
-use std::io::{self, Write};
+use std::io;
 use std::os::unix::fs::FileExt;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -42,6 +42,7 @@ struct Open {
     used: u64,
     next: u32,
     bans: File,
+    bans_count: u64,
     bans_bytes: u64,
     /// How long that file may become before it is written anew.
     bans_most: u64,
@@ -250,7 +251,8 @@ impl Open {
         let size = *size;
         let most = usize::try_from(size / 4).unwrap_or(usize::MAX).min(1 << 30);
         let bans = tier.open(next, most, bans);
-        let bytes: Vec<u8> = bans.iter().flat_map(Ban::encode).collect();
+        let bans_count = bans.len() as u64;
+        let bytes = Ban::encode_all(&bans);
         let bans = folder::write_purged(path, &bytes)?;
         let mut open = Open {
             path: path.clone(),
@@ -262,6 +264,7 @@ impl Open {
             used,
             next: last.wrapping_add(1),
             bans,
+            bans_count,
             bans_bytes: bytes.len() as u64,
             bans_most: BANS.min(size / 8).max(2 * bytes.len() as u64),
             dirty: false,
@@ -417,14 +420,18 @@ impl Open {
             let newest = self.active.iter().flat_map(|active| &active.cards).map(|card| card.sequence).min();
             // What has a number already may still be on its way here.
             let oldest = oldest.into_iter().chain(newest).min().unwrap_or(ban.sequence).saturating_sub(4096);
-            let all: Vec<u8> = tier.bans_since(oldest).iter().flat_map(Ban::encode).collect();
+            let bans = tier.bans_since(oldest);
+            let all = Ban::encode_all(&bans);
             self.bans = folder::write_purged(&self.path, &all)?;
+            self.bans_count = bans.len() as u64;
             self.bans_bytes = all.len() as u64;
             self.bans_most = self.bans_most.max(2 * self.bans_bytes);
             return Ok(());
         }
-        self.bans.write_all(&bytes)?;
+        self.bans.write_all_at(&bytes, self.bans_bytes)?;
+        self.bans_count += 1;
         self.bans_bytes += bytes.len() as u64;
+        self.bans.write_all_at(&Ban::heading(self.bans_count), 0)?;
         self.dirty = true;
         Ok(())
     }

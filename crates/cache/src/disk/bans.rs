@@ -140,14 +140,35 @@ impl Ban {
         framed.0
     }
 
+    /// Stands before them all and says how many they are at least, so that it shows where their end was cut off. It is
+    /// written after those it counts.
+    pub fn heading(count: u64) -> Vec<u8> {
+        let mut out = Out::default();
+        out.long(count);
+        let sum = crc32c(&out.0);
+        out.short(sum);
+        out.0
+    }
+
+    pub fn encode_all(bans: &[Ban]) -> Vec<u8> {
+        Ban::heading(bans.len() as u64).into_iter().chain(bans.iter().flat_map(Ban::encode)).collect()
+    }
+
     /// All that are whole, and whether that is all there is. What is torn is at the end, of a process that was killed.
     pub fn decode_all(bytes: &[u8]) -> (Vec<Ban>, bool) {
         let (mut input, mut bans) = (In(bytes), Vec::new());
+        let count = Ban::decode_heading(&mut input);
         while !input.0.is_empty() {
             let Some(ban) = Ban::decode(&mut input) else { return (bans, false) };
             bans.push(ban);
         }
-        (bans, true)
+        let whole = count.is_some_and(|count| bans.len() as u64 >= count);
+        (bans, whole)
+    }
+
+    fn decode_heading(input: &mut In<'_>) -> Option<u64> {
+        let (count, sum) = (input.long()?, input.short()?);
+        (crc32c(&count.to_le_bytes()) == sum).then_some(count)
     }
 
     fn decode(input: &mut In<'_>) -> Option<Ban> {
