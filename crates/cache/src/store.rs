@@ -200,6 +200,13 @@ impl Store {
         }
     }
 
+    /// What answers a request as of now, whatever this core found a moment ago. `None` also where the lock is held.
+    pub fn newest(&self, key: &Key, request: &Headers, openly: bool) -> Option<Arc<Entry>> {
+        let shard = self.lock(self.shard(key))?;
+        let variants = shard.slots.get(&self.hash(key))?;
+        variants.iter().rev().find(|entry| entry.answers(key.bytes(), request, openly)).cloned()
+    }
+
     /// How to fetch what was not found: in place of all who want it, or after somebody else. `apart`: whatever others do.
     pub fn board(self: &Arc<Store>, key: &Key, apart: bool, now: Time) -> Boarded {
         let (at, hash) = (self.shard(key), self.hash(key));
