@@ -14,8 +14,9 @@ use base::{Headers, Time};
 use foldhash::quality::RandomState;
 use smallvec::SmallVec;
 
+use crate::control::Asks;
 use crate::disk::Tier;
-use crate::entry::Entry;
+use crate::entry::{Entry, Fit};
 use crate::flight::{Flight, Ticket};
 use crate::key::Key;
 use crate::queue::{Item, MAIN, Queues, SMALL};
@@ -200,11 +201,13 @@ impl Store {
         }
     }
 
-    /// What answers a request as of now, whatever this core found a moment ago. `None` also where the lock is held.
-    pub fn newest(&self, key: &Key, request: &Headers, openly: bool) -> Option<Arc<Entry>> {
+    /// Whether what answers a request is fresh as of now, whatever this core found a moment ago. `None` while another core
+    /// is changing that.
+    pub fn is_fresh(&self, key: &Key, request: &Headers, openly: bool, asks: &Asks, now: Time) -> Option<bool> {
         let shard = self.lock(self.shard(key))?;
-        let variants = shard.slots.get(&self.hash(key))?;
-        variants.iter().rev().find(|entry| entry.answers(key.bytes(), request, openly)).cloned()
+        let mut variants = shard.slots.get(&self.hash(key)).into_iter().flatten().rev();
+        let newest = variants.find(|entry| entry.answers(key.bytes(), request, openly));
+        Some(newest.is_some_and(|entry| entry.fit(asks, now) == Fit::Fresh))
     }
 
     /// How to fetch what was not found: in place of all who want it, or after somebody else. `apart`: whatever others do.
@@ -318,7 +321,7 @@ impl Store {
     pub(crate) fn put(&self, from: u64, flight: &Flight, entry: &Arc<Entry>, of: Of) {
         let hash = self.hasher.hash_one(&*entry.key);
         let url = self.hasher.hash_one(entry.url());
-        let Some(mut shard) = self.lock(shard_of(url)) else { return };
+        let Some(mut shard) = self.lock_to_keep(shard_of(url)) else { return };
         // With the lock, as whoever forgets has it.
         if flight.is_void() {
             return;
@@ -368,7 +371,7 @@ impl Store {
             return self.put(from, flight, entry, Of::Upstream);
         }
         let hash = self.hasher.hash_one(&*entry.key);
-        let Some(mut shard) = self.lock(shard_of(self.hasher.hash_one(entry.url()))) else { return };
+        let Some(mut shard) = self.lock_to_keep(shard_of(self.hasher.hash_one(entry.url()))) else { return };
         if flight.is_void() {
             return;
         }
@@ -474,6 +477,17 @@ impl Store {
             }
         }
         None
+    }
+
+    /// What was fetched is worth a few turns of the core: whoever holds the lock may wait for one.
+    fn lock_to_keep(&self, shard: usize) -> Option<MutexGuard<'_, Shard>> {
+        (0..32).find_map(|_| {
+            let locked = self.lock(shard);
+            if locked.is_none() {
+                std::thread::yield_now();
+            }
+            locked
+        })
     }
 
     fn wait(&self, shard: usize) -> MutexGuard<'_, Shard> {

@@ -495,13 +495,14 @@ fn revalidate(wanted: Wanted, way: &Way<'_>, route: &Route, call: &Call) {
     outside.aside(async move {
         let (Action::Forward(forward), Some(cache)) = (&route.action, &route.policies.cache) else { return };
         let way = Way { worker: &worker, local: &local, listener: &listener, forward, found: &found, upgrade: None };
-        // Between the look and the ticket another core may have landed what this one would fetch.
-        let is_fresh = |key: &Key, openly| {
-            let newest = worker.store.newest(key, &call.head.headers, openly);
-            newest.is_some_and(|it| it.fit(&wanted.asks, call.now) == Fit::Fresh)
+        // Between the look and the ticket another core may have landed what this one would fetch, or be about to: then the
+        // next call will tell.
+        let is_stale = |key: &Key, openly| {
+            let fresh = worker.store.is_fresh(key, &call.head.headers, openly, &wanted.asks, call.now);
+            fresh == Some(false)
         };
         let openly = wanted.own.is_some() || wanted.noted.authorization;
-        if is_fresh(&wanted.key, openly) || wanted.own.as_ref().is_some_and(|own| is_fresh(own, false)) {
+        if !is_stale(&wanted.key, openly) || !wanted.own.as_ref().is_none_or(|own| is_stale(own, false)) {
             return;
         }
         let mut trip = Trip::unseen(&worker);
