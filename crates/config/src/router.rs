@@ -105,18 +105,17 @@ pub enum ValueMatch {
 /// True for a path that upstreams may read as another: with `.` or `..` among its segments, also
 /// encoded, or with a backslash, which some take for a slash.
 pub fn is_ambiguous_path(path: &str) -> bool {
-    let dots = |segment: &str| {
+    let dots = |segment: &[u8]| {
         // `..;x` is `..` to servers that know path parameters.
-        let name = segment.split(';').next().unwrap_or_default();
-        matches!(name, "." | "..")
+        let name = segment.split(|byte| *byte == b';').next().unwrap_or_default();
+        matches!(name, b"." | b"..")
     };
     if !path.bytes().any(|byte| matches!(byte, b'.' | b'%' | b'\\')) {
         return false;
     }
-    path.split('/').any(|segment| {
-        let segment = decode(segment);
-        segment.contains('\\') || segment.split('/').any(dots)
-    })
+    // In bytes: what is no text once decoded (`/%ff%2f..`) hides nothing either.
+    let path = decode_bytes(path);
+    path.contains(&b'\\') || path.split(|byte| *byte == b'/').any(dots)
 }
 
 // === impl Router ===
@@ -535,8 +534,15 @@ fn memchr_slash(path: &str, from: usize) -> Option<usize> {
 
 /// Percent-decoded; as it is where that is not valid.
 pub(crate) fn decode(text: &str) -> Cow<'_, str> {
+    match decode_bytes(text) {
+        Cow::Borrowed(_) => text.into(),
+        Cow::Owned(decoded) => String::from_utf8(decoded).map_or(text.into(), Cow::Owned),
+    }
+}
+
+fn decode_bytes(text: &str) -> Cow<'_, [u8]> {
     if !text.contains('%') {
-        return text.into();
+        return text.as_bytes().into();
     }
     let hex = |b: u8| (b as char).to_digit(16);
     let bytes = text.as_bytes();
@@ -555,7 +561,7 @@ pub(crate) fn decode(text: &str) -> Cow<'_, str> {
             }
         }
     }
-    String::from_utf8(decoded).map_or(text.into(), Cow::Owned)
+    decoded.into()
 }
 
 fn decode_form(text: &str) -> Cow<'_, str> {
