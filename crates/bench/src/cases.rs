@@ -76,8 +76,8 @@ fn skipped(runner: &Runner, case: Case) -> Result<()> {
 
 /// All stay up; the rounds go A B C, A B C.
 fn rounds(runner: &Runner, case: Case, peers: &[Peer], loads: fn(&Peer, f64) -> Vec<Load>) -> Result<()> {
-    let up: Vec<(&Peer, Process)> =
-        peers.iter().map(|peer| Ok((peer, runner.start(peer, "0")?))).collect::<Result<_>>()?;
+    let peers = peers.iter().filter(|peer| case != Case::H2 || peer.h2 != 0);
+    let up: Vec<(&Peer, Process)> = peers.map(|peer| Ok((peer, runner.start(peer, "0")?))).collect::<Result<_>>()?;
     for (peer, _) in &up {
         for (_, command, read) in loads(peer, 1.0).into_iter().take(1) {
             let warm = read(&runner.tool("1", &command)?)?;
@@ -145,7 +145,7 @@ fn h2(peer: &Peer, seconds: f64) -> Vec<Load> {
 
 /// Each proxy fresh, so that nothing is left of another case's buffers.
 fn idle(runner: &Runner) -> Result<()> {
-    for peer in runner.peers("bench/weir/bare.yaml")? {
+    for peer in runner.peers("bench/weir/bare.yaml")?.into_iter().filter(|peer| peer.name != "floor") {
         let process = runner.start(&peer, "0")?;
         runner.pause();
         let count = IDLE_CONNECTIONS.to_string();

@@ -4,6 +4,7 @@
 mod backend;
 mod cases;
 mod client;
+mod floor;
 mod idle;
 mod llm;
 mod load;
@@ -33,6 +34,8 @@ enum Command {
     Backend(backend::Arguments),
     /// The provider behind gateways for models: the simulator.
     Provider(provider::Arguments),
+    /// The least a proxy can cost: it copies bytes and looks at none.
+    Floor(floor::Arguments),
     /// Requests over HTTP/1.1: as fast as they are answered, or at a given rate.
     Load(load::Arguments),
     /// One endless download that the proxy compresses.
@@ -55,6 +58,7 @@ fn main() -> Result<()> {
     match Arguments::parse().command {
         Command::Backend(arguments) => block(backend::run(arguments)),
         Command::Provider(arguments) => provider::run(arguments),
+        Command::Floor(arguments) => floor::run(&arguments),
         Command::Load(arguments) => print(&block(load::run(arguments))?),
         Command::Heavy(arguments) => print(&block(load::heavy(arguments))?),
         Command::Sse(arguments) => print(&block(sse::run(arguments))?),

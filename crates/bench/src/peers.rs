@@ -113,6 +113,20 @@ pub struct Peer {
     pub version: Vec<String>,
 }
 
+/// What the kernel alone costs: it has no HTTP/2, and is no rival.
+pub fn floor() -> Result<Peer> {
+    let program = bench()?.display().to_string();
+    Ok(Peer {
+        name: "floor",
+        port: 19070,
+        h2: 0,
+        streams: 19070,
+        headers: &[],
+        command: words(&[&program, "floor", "--port", "19070", "--to", &BACKEND_PORT.to_string()]),
+        version: words(&["echo", "copies bytes between sockets and looks at none"]),
+    })
+}
+
 pub fn nginx(configuration: &str) -> Result<Peer> {
     let prefix = format!("{OUT}/nginx");
     fs::create_dir_all(&prefix)?;

@@ -173,6 +173,9 @@ fn write(text: &mut String, findings: &Findings, arguments: &Arguments) -> std::
         writeln!(text, "\nWithout a result: {}", failure.lines().next().unwrap_or_default())?;
     }
 
+    if findings.samples.iter().any(|sample| sample.peer == "floor") {
+        writeln!(text, "\n{FLOOR}")?;
+    }
     for &case in &arguments.cases {
         samples(text, findings, case, arguments.suite)?;
         let figures: Vec<_> = findings.figures.iter().filter(|figure| figure.case == case).collect();
@@ -194,6 +197,10 @@ fn write(text: &mut String, findings: &Findings, arguments: &Arguments) -> std::
     }
     writeln!(text, "```")
 }
+
+const FLOOR: &str = "\
+`floor` is no rival: it copies bytes between a client's connection and one of its own to the origin and looks at none of
+them (`bench floor`), so it shows what reading and writing alone cost on this machine.";
 
 const CORES: &str = "\
 Two workers on two cores. Beside small requests runs one text without end that the proxy compresses (gzip, level 4) as it

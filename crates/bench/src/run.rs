@@ -26,7 +26,7 @@ pub struct Arguments {
     /// Seconds of each measurement; the clock ticks of CPU time are 10 ms.
     #[arg(long, default_value_t = 3.0, value_parser = seconds)]
     pub seconds: f64,
-    #[arg(long, value_delimiter = ',', default_value = "nginx,haproxy,envoy")]
+    #[arg(long, value_delimiter = ',', default_value = "floor,nginx,haproxy,envoy")]
     pub peers: Vec<String>,
     /// Weir's binary; without it only the others run.
     #[arg(long)]
@@ -255,6 +255,9 @@ impl Runner {
     pub fn rivals(&self) -> Result<Vec<Peer>> {
         let wanted = |name: &str| self.arguments.peers.iter().any(|peer| peer == name);
         let mut peers = Vec::new();
+        if wanted("floor") {
+            peers.push(peers::floor()?);
+        }
         if wanted("nginx") {
             peers.push(peers::nginx("nginx.conf")?);
         }
