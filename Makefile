@@ -28,7 +28,7 @@ accounting: ## 20,000 calls at random, every token of them accounted for; a budg
 bench: ## Side by side with other gateways; writes bench/RESULTS.md
 	bench/setup.sh
 	cargo build --release -p weir -p bench
-	target/release/bench run --weir target/release/weir
+	target/release/bench run --weir target/release/weir --readme README.md
 
 bench-llm: ## Side by side with other gateways for models; writes bench/RESULTS-LLM.md
 	bench/setup-llm.sh

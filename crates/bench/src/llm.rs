@@ -1,7 +1,7 @@
 //! The side-by-side runs against other gateways for models: nginx as a plain proxy of the same bytes, LiteLLM, Portkey.
 
 use std::fs;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use anyhow::{Context, Result, ensure};
 
@@ -222,13 +222,4 @@ fn memory(runner: &Runner) -> Result<()> {
 
 fn own(text: &str) -> Result<Outcome> {
     serde_json::from_str(text.trim()).with_context(|| text.to_owned())
-}
-
-/// Where the table of bars stands in the README.
-pub fn put(readme: &Path, table: &str) -> Result<()> {
-    let text = fs::read_to_string(readme)?;
-    let (start, end) = ("<!-- bench-llm -->", "<!-- /bench-llm -->");
-    let (before, rest) = text.split_once(start).with_context(|| format!("no {start} in {}", readme.display()))?;
-    let (_, after) = rest.split_once(end).with_context(|| format!("no {end} in {}", readme.display()))?;
-    Ok(fs::write(readme, format!("{before}{start}\n{table}{end}{after}"))?)
 }

@@ -2,6 +2,9 @@
 
 use std::fmt::Write;
 use std::fs;
+use std::path::Path;
+
+use anyhow::{Context, Result};
 
 use crate::cases::IDLE_CONNECTIONS;
 use crate::run::{Arguments, Case, Findings, Sample, Suite, cores};
@@ -208,6 +211,23 @@ comes, 20 MB/s of it: much work for one worker, little for the origin and the lo
 where there are only two. p99 is that of 1000 requests a second over 64 connections, sent whether or not those before were
 answered, with and without the text; the load of the workers is looked at with as many requests beside it as they take.
 HAProxy's compressor (SLZ) does less to each byte than the others'.";
+
+/// Between its marks in the readme.
+pub fn put(readme: &Path, findings: &Findings, arguments: &Arguments) -> Result<()> {
+    let text = fs::read_to_string(readme)?;
+    let mark = match arguments.suite {
+        Suite::Http => "bench",
+        Suite::Llm => "bench-llm",
+    };
+    let (start, end) = (format!("<!-- {mark} -->"), format!("<!-- /{mark} -->"));
+    let (before, rest) = text.split_once(&start).with_context(|| format!("no {start} in {}", readme.display()))?;
+    let (_, after) = rest.split_once(&end).with_context(|| format!("no {end} in {}", readme.display()))?;
+    let Arguments { rounds, seconds, .. } = arguments;
+    let table = table(findings, arguments.suite);
+    let how =
+        format!("Medians of {rounds} interleaved rounds of {seconds} s, one worker of each on a core of its own.");
+    Ok(fs::write(readme, format!("{before}{start}\n{table}\n{how}\n{end}{after}"))?)
+}
 
 /// The bars, and what was measured.
 pub fn table(findings: &Findings, suite: Suite) -> String {

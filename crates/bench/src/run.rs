@@ -34,7 +34,7 @@ pub struct Arguments {
     #[arg(long, default_value = "bench/RESULTS.md")]
     pub output: PathBuf,
     /// Where the table of bars goes, between its marks.
-    #[arg(skip)]
+    #[arg(long)]
     pub readme: Option<PathBuf>,
     #[arg(skip)]
     pub suite: Suite,
@@ -175,7 +175,7 @@ pub fn run(arguments: Arguments) -> Result<()> {
     fs::write(format!("{OUT}/raw.json"), serde_json::to_string_pretty(&*findings)?)?;
     fs::write(&runner.arguments.output, report::render(&findings, &runner.arguments))?;
     if let Some(readme) = &runner.arguments.readme {
-        llm::put(readme, &report::table(&findings, runner.arguments.suite))?;
+        report::put(readme, &findings, &runner.arguments)?;
     }
     println!("{} written", runner.arguments.output.display());
     ended
