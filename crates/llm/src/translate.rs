@@ -9,7 +9,7 @@ use base::TokenUsage;
 use crate::dialect::Dialect;
 use crate::error;
 use crate::format::{self, gemini_embeddings, openai_embeddings};
-use crate::json::Value;
+use crate::json::{self, Value};
 use crate::malformed::Malformed;
 use crate::neutral::{Losses, Texts, Vectors};
 use crate::peek::peek;
@@ -184,6 +184,11 @@ fn vectors(from: Dialect, to: Dialect, body: &[u8], options: &Options<'_>) -> Re
 /// Usage and end of an answer whose body goes on as it is.
 pub fn glance(dialect: Dialect, body: &[u8]) -> (Option<TokenUsage>, Option<Stop>) {
     format::glance(dialect, body)
+}
+
+/// Whether an answer that goes on as it is can be read by a caller at all: one object of JSON, and nothing after it.
+pub fn check(body: &[u8]) -> Result<(), Malformed> {
+    json::check(body).map_err(|malformed| malformed.in_body(body))
 }
 
 /// A provider's error, for the caller: also where the provider answers with a page of HTML, or nothing.

@@ -15,6 +15,18 @@ pub(crate) fn after<'a>(body: &'a [u8], needle: &Finder<'_>) -> Option<&'a [u8]>
     Some(body[at..].trim_ascii_start())
 }
 
+/// Whether it is one object and nothing else; keys may come twice.
+pub(crate) fn check(body: &[u8]) -> Result<(), Malformed> {
+    let Some(mut cursor) = Cursor::trusting(body) else {
+        return Err(Malformed::new("not UTF-8", 0, "JSON in UTF-8"));
+    };
+    if cursor.kind()? != Kind::Object {
+        return Err(cursor.wrong("an object"));
+    }
+    cursor.skip()?;
+    cursor.end()
+}
+
 /// The value at a path of keys. `None` if it is not there or not to be understood.
 pub(crate) fn find<'a>(body: &'a [u8], path: &[&str]) -> Option<Value<'a>> {
     let mut found = None;

@@ -6,6 +6,7 @@ use super::framing::Framing;
 use super::{Fault, Options, Seen};
 use crate::dialect::Dialect;
 use crate::format;
+use crate::json;
 use crate::sse::{Frame, Piece};
 
 #[derive(Debug)]
@@ -46,8 +47,11 @@ impl Meter {
         if rest.is_empty() {
             return;
         }
-        // The last event may lack its blank line.
-        watch(self.dialect, &self.framing.parser()(rest), seen);
+        // The last event may lack its blank line. One that was cut in the middle has brought nobody anything.
+        let frame = self.framing.parser()(rest);
+        if &*frame.data == b"[DONE]" || json::check(&frame.data).is_ok() {
+            watch(self.dialect, &frame, seen);
+        }
         if self.hide_usage {
             to.extend_from_slice(rest);
         }

@@ -44,23 +44,23 @@ pub async fn whole(
         }
     };
     let came = bytes.clone();
-    let (bytes, usage) = if caller == spoken {
-        let (usage, _) = translate::glance(spoken, &bytes);
-        (bytes, usage)
-    } else {
-        match translated(asked, spoken, &bytes, (id, now)) {
-            Ok(answer) => {
-                head.headers.set("content-type", "application/json");
-                (answer.body.into(), answer.usage)
-            }
-            Err(malformed) => {
-                tracing::debug!(provider = %chosen.candidate.provider.name, %malformed, "an answer cannot be understood");
-                state.failed(Time::now());
-                let failure = Failure::Garbled;
-                return Tried::Failed { failure, account: account.garbled() };
-            }
+    let understood = match caller == spoken {
+        true => translate::check(&bytes).map(|()| (bytes, translate::glance(spoken, &came).0)),
+        false => translated(asked, spoken, &bytes, (id, now)).map(|answer| (answer.body.into(), answer.usage)),
+    };
+    let (bytes, usage) = match understood {
+        Ok(understood) => understood,
+        Err(malformed) => {
+            tracing::debug!(provider = %chosen.candidate.provider.name, %malformed, "an answer cannot be understood");
+            state.failed(Time::now());
+            return Tried::Failed { failure: Failure::Garbled, account: account.garbled() };
         }
     };
+    // Whatever the provider called it.
+    let is_json = |kind: &str| kind.get(..16).is_some_and(|kind| kind.eq_ignore_ascii_case("application/json"));
+    if !head.headers.get_str("content-type").is_some_and(is_json) {
+        head.headers.set("content-type", "application/json");
+    }
     let ended = Time::now();
     state.answered(ended.since(began), 1, std::time::Duration::ZERO);
     account.answered(usage, bytes.len(), ended);

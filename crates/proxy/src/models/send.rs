@@ -120,7 +120,17 @@ async fn served(
     let (caller, spoken) = (asked.target.dialect, chosen.speaks.dialect);
     let state = place.local.generation.models.candidates[chosen.candidate.index].clone();
     let Response { head, body, .. } = response;
-    let is_stream = head.headers.get_str("content-type").is_some_and(|it| it.starts_with(spoken.stream_type()));
+    let is_stream = match head.headers.get_str("content-type") {
+        Some(kind) => {
+            kind.get(..spoken.stream_type().len()).is_some_and(|it| it.eq_ignore_ascii_case(spoken.stream_type()))
+        }
+        None => asked.stream,
+    };
+    // Whoever waits for events cannot read an answer that is whole, nor the other way round.
+    if is_stream != asked.stream {
+        state.failed(Time::now());
+        return Tried::Failed { failure: Failure::Garbled, account: account.garbled() };
+    }
     let mut head = told(head, caller == spoken);
     head.headers.set("weir-model", format!("{}/{}", chosen.candidate.provider.name, request.model));
     for standing in account.standings().iter().filter(|it| it.warns.is_some()) {

@@ -5,6 +5,7 @@ mod accounting;
 mod acme;
 mod admin;
 mod answers;
+mod badinput;
 mod cache;
 mod cli;
 mod disk;
