@@ -284,7 +284,8 @@ impl Rule {
         });
         let shares = warn.iter().map(|share| {
             let millionths = (share.fraction() * 1e6).round() as u128;
-            let at = u128::from(limit) * millionths / 1_000_000;
+            // Not before: of three calls two are not 80%.
+            let at = (u128::from(limit) * millionths).div_ceil(1_000_000);
             (*share, u64::try_from(at).unwrap_or(limit).max(1))
         });
         Rule {

@@ -6,6 +6,7 @@ mod acme;
 mod admin;
 mod answers;
 mod badinput;
+mod budgets;
 mod cache;
 mod cli;
 mod disk;

@@ -105,6 +105,36 @@ fn a_hold_settles_against_the_period_it_was_reserved_in() {
 }
 
 #[test]
+fn a_budget_renews_with_its_period_in_each_unit() {
+    let check = |every: &str, renews: Option<u64>| {
+        for (amount, call) in [("1 USD", usd("1 USD")), ("1000 tokens", tokens(1000)), ("1 calls", tokens(0))] {
+            let books = books(&format!(r#"{{ "it": {{ "per": "consumer", "amount": "{amount}", {every} }} }}"#));
+            let reserve = |at: Moment| books.reserve(&caller("x"), &call, at).map(|hold| drop(hold.settle(&call)));
+            reserve(NOON).unwrap();
+            let refused = reserve(NOON).unwrap_err();
+            assert_eq!((refused.why, refused.renews), (Why::Spent, renews.map(Moment::from_secs)), "{every}");
+            let Some(renews) = renews else {
+                assert!(reserve(Moment::from_secs(NOON.secs() * 2)).is_err(), "{every}");
+                continue;
+            };
+            let last = Moment(Moment::from_secs(renews).0 - 1);
+            assert_eq!(reserve(last).unwrap_err().left.to_string(), refused.left.to_string(), "{every}");
+            reserve(Moment::from_secs(renews)).unwrap();
+            // What comes late is counted in the period that is.
+            assert!(reserve(last).is_err(), "{every}");
+        }
+    };
+    let noon = NOON.secs();
+    check(r#""every": "minute""#, Some(noon + 60));
+    check(r#""every": "hour""#, Some(noon + 3600));
+    check(r#""every": "day""#, Some(noon + 12 * 3600));
+    check(r#""every": "day", "offset": "+02:00""#, Some(noon + 10 * 3600));
+    check(r#""every": "total""#, None);
+    // Noon is on the 24th of a month of 30 days.
+    check(r#""every": "month""#, Some(noon + 12 * 3600 + 6 * 86_400));
+}
+
+#[test]
 fn a_hold_that_is_lost_counts_as_spent() {
     let books = books(r#"{ "a": { "per": "organisation", "amount": "1 USD" } }"#);
     drop(books.reserve(&caller("x"), &usd("0.6 USD"), NOON).unwrap());
