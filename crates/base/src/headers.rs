@@ -86,8 +86,14 @@ impl Headers {
 
     /// Adds a field whose line is in the arena already, its name in either case.
     fn enter(&mut self, start: usize, name: usize, value: usize) {
-        let own = &mut self.arena[start..start + name];
-        make_lowercase(own);
+        make_lowercase(&mut self.arena[start..start + name]);
+        self.enter_lowercase(start, name, value);
+    }
+
+    /// The same of a name that is in lower case.
+    fn enter_lowercase(&mut self, start: usize, name: usize, value: usize) {
+        let own = &self.arena[start..start + name];
+        debug_assert!(!own.iter().any(u8::is_ascii_uppercase));
         self.names |= bit_of(own);
         self.fields.push(Field { start: start as u32, name: name as u16, value: value as u32 });
     }
@@ -104,7 +110,7 @@ impl Headers {
         debug_assert_eq!(start, self.arena.len());
     }
 
-    /// The same of lines that `write` puts behind what it is given; it tells the lengths.
+    /// The same of lines that `write` puts behind what it is given, the names in lower case; it tells the lengths.
     pub fn append_written<const N: usize>(
         &mut self,
         bytes: usize,
@@ -113,7 +119,7 @@ impl Headers {
         let mut start = self.arena.len();
         self.arena.reserve(bytes);
         for (name, value) in write(&mut self.arena) {
-            self.enter(start, name, value);
+            self.enter_lowercase(start, name, value);
             start += name + value + COLON.len() + LINE_END.len();
         }
         debug_assert_eq!(start, self.arena.len());

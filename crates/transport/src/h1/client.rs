@@ -212,18 +212,47 @@ impl Exchange {
         SendError::Broken { sent: self.upload.began, answered: !self.read.is_empty(), source }
     }
 
-    fn into_response(self, answer: head::ParsedResponse, keep_alive: bool, home: Weak<dyn Recycle>) -> Response {
-        let head::ParsedResponse { head, body, .. } = answer;
+    #[inline]
+    fn into_response(mut self, answer: head::ParsedResponse, keep_alive: bool, home: Weak<dyn Recycle>) -> Response {
+        let head::ParsedResponse { head, body: mut decoder, .. } = answer;
         if head.status == StatusCode::SWITCHING_PROTOCOLS {
             let tunnel = Tunnel { io: self.io, read: self.read.to_vec(), guard: Box::new(self.held) };
             return Response { head, body: Body::Empty, tunnel: Some(Box::new(tunnel)) };
         }
-        let mut download = Download { exchange: Some(self), decoder: body, keep_alive, home };
         // A small answer came whole, with its head: the connection is free before the client has a byte.
-        if let Some(whole) = download.whole() {
+        if let Some(whole) = self.whole(&mut decoder) {
+            self.give_back(keep_alive, &home);
             return Response::new(head, whole);
         }
-        Response::new(head, Body::source(download))
+        Response::new(head, Body::source(Download { exchange: Some(self), decoder, keep_alive, home }))
+    }
+
+    /// The body, if all of it has been read already, and all of the request been sent.
+    fn whole(&mut self, decoder: &mut Decoder) -> Option<Body> {
+        match decoder {
+            Decoder::Done => {}
+            Decoder::Length(left) if self.read.len() as u64 >= *left => {}
+            _ => return None,
+        }
+        if !self.upload.done {
+            return None;
+        }
+        match (self.whole.take(), decoder.decode(&mut self.read)) {
+            (Some(data), _) | (None, Ok(Decoded::Frame(Frame::Data(data)))) => Some(Body::Full(data)),
+            _ => Some(Body::Empty),
+        }
+    }
+
+    /// The connection goes where another call will find it, if it may carry one.
+    #[inline]
+    fn give_back(self, keep_alive: bool, home: &Weak<dyn Recycle>) {
+        if keep_alive
+            && self.upload.done
+            && self.read.is_empty()
+            && let Some(home) = home.upgrade()
+        {
+            home.recycle(Connection { io: self.io, read: BytesMut::new(), held: self.held });
+        }
     }
 }
 
@@ -310,29 +339,9 @@ struct Download {
 }
 
 impl Download {
-    /// The body, if all of it has been read already; then the connection has been given back.
-    fn whole(&mut self) -> Option<Body> {
-        let exchange = self.exchange.as_mut()?;
-        match self.decoder {
-            Decoder::Done => {}
-            Decoder::Length(left) if exchange.read.len() as u64 >= left => {}
-            _ => return None,
-        }
-        if !exchange.upload.done {
-            return None;
-        }
-        let body = match (exchange.whole.take(), self.decoder.decode(&mut exchange.read)) {
-            (Some(data), _) | (None, Ok(Decoded::Frame(Frame::Data(data)))) => Body::Full(data),
-            _ => Body::Empty,
-        };
-        self.give_back();
-        Some(body)
-    }
-
     fn give_back(&mut self) {
-        let (Some(exchange), Some(home)) = (self.exchange.take(), self.home.upgrade()) else { return };
-        if self.keep_alive && exchange.upload.done && exchange.read.is_empty() {
-            home.recycle(Connection { io: exchange.io, read: BytesMut::new(), held: exchange.held });
+        if let Some(exchange) = self.exchange.take() {
+            exchange.give_back(self.keep_alive, &self.home);
         }
     }
 

@@ -50,7 +50,7 @@ fn fields(bytes: &[u8], start: usize, most: usize) -> Option<(Headers, usize)> {
     let mut lengths: SmallVec<[(usize, usize); 32]> = SmallVec::new();
     let mut at = start;
     while *bytes.get(at)? != b'\r' {
-        let name = bytes[at..].iter().position(|byte| !IN_NAMES[usize::from(*byte)])?;
+        let name = end_of_name(bytes, at)? - at;
         let value = at + name + 2;
         let end = end_of_text(bytes, value)?;
         let as_usual = name > 0
@@ -69,7 +69,7 @@ fn fields(bytes: &[u8], start: usize, most: usize) -> Option<(Headers, usize)> {
     let length = after_line(bytes, at)?;
     // Room for the fields that the path adds.
     let mut headers = Headers::with_capacity(length + 256);
-    headers.append_lines(&bytes[start..at], lengths.into_iter());
+    headers.append_lines(&bytes[start..at], lengths.iter().copied());
     Some((headers, length))
 }
 
@@ -94,6 +94,29 @@ fn end_of_text(bytes: &[u8], mut at: usize) -> Option<usize> {
         at += 8;
     }
     let rest = bytes[at..].iter().position(|byte| !matches!(byte, b' '..=b'~'))?;
+    Some(at + rest)
+}
+
+/// The first byte from `at` on that cannot be in a name.
+fn end_of_name(bytes: &[u8], mut at: usize) -> Option<usize> {
+    const ONES: u64 = u64::from_ne_bytes([1; 8]);
+    const HIGHEST: u64 = ONES * 0x80;
+    // Most names are letters and dashes alone, of which eight are told at once.
+    while let Some(eight) = bytes.get(at..)?.first_chunk::<8>() {
+        let eight = u64::from_le_bytes(*eight);
+        let lower = (eight | (ONES * 0x20)) & !HIGHEST;
+        // The highest bit of each byte: it is not before `a`, it is behind `z`, it is no dash.
+        let from_a = lower + ONES * (0x80 - b'a' as u64);
+        let behind_z = lower + ONES * (0x7f - b'z' as u64);
+        let no_dash = ((eight ^ (ONES * b'-' as u64)) & !HIGHEST) + ONES * 0x7f;
+        let others = ((!(from_a ^ behind_z) & no_dash) | eight) & HIGHEST;
+        if others != 0 {
+            at += others.trailing_zeros() as usize / 8;
+            break;
+        }
+        at += 8;
+    }
+    let rest = bytes[at..].iter().position(|byte| !IN_NAMES[usize::from(*byte)])?;
     Some(at + rest)
 }
 
@@ -128,6 +151,22 @@ mod tests {
                 }
             }
             assert_eq!(end_of_text(&vec![b' '; before], 0), None);
+        }
+    }
+
+    #[test]
+    fn names_end_at_the_first_byte_that_cannot_be_in_one() {
+        for before in 0..20 {
+            for byte in 0..=255u8 {
+                for (around, behind) in [(b'a', b'-'), (b'Z', b':'), (b'-', 0xff), (b'_', 0)] {
+                    let mut bytes = vec![around; before];
+                    bytes.push(byte);
+                    bytes.extend_from_slice(&[behind; 9]);
+                    let end = bytes.iter().position(|byte| !IN_NAMES[usize::from(*byte)]);
+                    assert_eq!(end_of_name(&bytes, 0), end, "{bytes:?}");
+                }
+            }
+            assert_eq!(end_of_name(&vec![b'a'; before], 0), None);
         }
     }
 
