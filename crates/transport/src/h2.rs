@@ -1,5 +1,6 @@
 //! HTTP/2, both sides, directly over `h2`: what limits a connection is ours to set, and a pool sees its streams.
 
+mod answering;
 mod client;
 mod convert;
 mod cork;

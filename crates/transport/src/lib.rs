@@ -11,6 +11,7 @@ pub mod tls;
 
 mod alarm;
 mod body;
+mod boxed;
 mod client;
 mod drain;
 pub mod h1;

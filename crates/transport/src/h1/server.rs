@@ -20,6 +20,7 @@ use super::framing::{Decoded, Decoder, Framing};
 use super::head::{self, HeadError, HeadLimits, ParsedRequest, Persistence};
 use crate::alarm::Alarm;
 use crate::body::{Body, BodyError, Frame, Piece, Sink, Source};
+use crate::boxed::boxed;
 use crate::drain::{Drain, Watch};
 use crate::message::{Handler, Io, Request, Response, Tunnel};
 use crate::pace::{Pace, Waiting};
@@ -312,7 +313,7 @@ async fn exchange<I: Io + 'static, H: Handler>(
 
     let response = {
         // Apart, so that a connection between two calls, as most are, does not hold the room that a call needs.
-        let mut answering = Box::pin(handler.handle(request));
+        let mut answering = boxed(|| handler.handle(request));
         poll_fn(|cx| {
             if let Poll::Ready(response) = answering.as_mut().poll(cx) {
                 return Poll::Ready(Some(response));

@@ -30,12 +30,38 @@ pub(super) fn request_in(
         return Err(bad("unknown scheme"));
     }
     let mut authority = parts.uri.authority().map(|authority| authority.as_str().to_owned());
-    let mut hosts = parts.headers.get_all(http::header::HOST).iter();
-    if let Some(host) = hosts.next() {
-        let host = host.to_str().map_err(|_| bad("malformed host"))?;
-        if hosts.next().is_some() {
-            return Err(bad("more than one host"));
+    let mut headers = Headers::with_capacity(512);
+    let mut host = None;
+    let mut lengths = 0;
+    let mut cookies = Vec::new();
+    for (name, value) in &parts.headers {
+        // That it has no control characters, its type says.
+        if value.as_bytes() != value.as_bytes().trim_ascii() {
+            return Err(bad("malformed field value"));
         }
+        match name.as_str() {
+            "host" if host.is_some() => return Err(bad("more than one host")),
+            "host" => host = Some(value.to_str().map_err(|_| bad("malformed host"))?),
+            // RFC 9113, 8.2.3: crumbs are put together again before they leave HTTP/2.
+            "cookie" => {
+                if !cookies.is_empty() {
+                    cookies.extend_from_slice(b"; ");
+                }
+                cookies.extend_from_slice(value.as_bytes());
+            }
+            name => {
+                lengths += usize::from(name == "content-length");
+                headers.append(name, value.as_bytes());
+            }
+        }
+    }
+    if lengths > 1 {
+        return Err(bad("more than one content-length"));
+    }
+    if !cookies.is_empty() {
+        headers.append("cookie", cookies);
+    }
+    if let Some(host) = host {
         match &authority {
             Some(authority) if !authority.eq_ignore_ascii_case(host) => {
                 return Err(bad("host and :authority differ"));
@@ -48,9 +74,6 @@ pub(super) fn request_in(
     if !is_authority(&authority) {
         return Err(bad("the authority is not a name"));
     }
-    if parts.headers.get_all(http::header::CONTENT_LENGTH).iter().count() > 1 {
-        return Err(bad("more than one content-length"));
-    }
     let target = if parts.method == Method::CONNECT && protocol.is_none() {
         authority.clone()
     } else {
@@ -62,27 +85,6 @@ pub(super) fn request_in(
         }
         path.to_owned()
     };
-    let mut headers = Headers::with_capacity(512);
-    let mut cookies = Vec::new();
-    for (name, value) in &parts.headers {
-        if !Headers::is_value(value.as_bytes()) {
-            return Err(bad("malformed field value"));
-        }
-        match name.as_str() {
-            "host" => {}
-            // RFC 9113, 8.2.3: crumbs are put together again before they leave HTTP/2.
-            "cookie" => {
-                if !cookies.is_empty() {
-                    cookies.extend_from_slice(b"; ");
-                }
-                cookies.extend_from_slice(value.as_bytes());
-            }
-            name => headers.append(name, value.as_bytes()),
-        }
-    }
-    if !cookies.is_empty() {
-        headers.append("cookie", cookies);
-    }
     let head = RequestHead { method: parts.method, scheme, authority, target, version: Version::HTTP_2, headers };
     Ok((head, protocol))
 }
@@ -103,8 +105,14 @@ pub(super) fn request_out(head: &RequestHead, protocol: Option<&str>) -> Result<
     *request.uri_mut() = Uri::from_parts(uri).map_err(|_| "malformed target")?;
     *request.method_mut() = if protocol.is_some() { Method::CONNECT } else { head.method.clone() };
     *request.version_mut() = Version::HTTP_2;
-    *request.headers_mut() = fields_out(&head.headers)?;
-    request.headers_mut().remove(http::header::HOST);
+    let mut headers = fields_out(&head.headers)?;
+    if head.headers.contains("host") {
+        headers.remove(http::header::HOST);
+    }
+    if head.headers.has_token("te", "trailers") {
+        headers.insert(http::header::TE, HeaderValue::from_static("trailers"));
+    }
+    *request.headers_mut() = headers;
     if let Some(protocol) = protocol {
         request.headers_mut().remove(http::header::SEC_WEBSOCKET_KEY);
         request.extensions_mut().insert(h2::ext::Protocol::from(protocol));
@@ -121,7 +129,6 @@ pub(super) fn response_out(head: &ResponseHead) -> Result<http::Response<()>, &'
     *response.status_mut() = head.status;
     *response.version_mut() = Version::HTTP_2;
     *response.headers_mut() = fields_out(&head.headers)?;
-    response.headers_mut().remove(http::header::TE);
     Ok(response)
 }
 
@@ -134,26 +141,44 @@ pub(super) fn fields_in(map: &HeaderMap) -> Headers {
     headers
 }
 
-/// Fields to send, without those that speak of an HTTP/1 connection (RFC 9113, 8.2.2).
+/// Fields to send, without those that speak of an HTTP/1 connection (RFC 9113, 8.2.2) or, as `te` does, of what its
+/// sender accepts.
 pub(super) fn fields_out(headers: &Headers) -> Result<HeaderMap, &'static str> {
     let mut map = HeaderMap::with_capacity(headers.len());
-    for (name, value) in headers.iter() {
-        if is_of_connection(name) || headers.has_token("connection", name) {
+    let names_others = headers.contains("connection");
+    for (name, value) in headers.iter_bytes() {
+        let is_named = || std::str::from_utf8(name).is_ok_and(|name| headers.has_token("connection", name));
+        if is_of_connection(name) || (names_others && is_named()) {
             continue;
         }
-        if name == "te" {
-            if headers.has_token("te", "trailers") && !map.contains_key(http::header::TE) {
-                map.insert(http::header::TE, HeaderValue::from_static("trailers"));
-            }
-            continue;
-        }
-        let name = HeaderName::from_bytes(name.as_bytes()).map_err(|_| "malformed field name")?;
+        let name = match well_known(name) {
+            Some(name) => name,
+            None => HeaderName::from_bytes(name).map_err(|_| "malformed field name")?,
+        };
         let value = HeaderValue::from_bytes(value).map_err(|_| "malformed field value")?;
         map.try_append(name, value).map_err(|_| "too many fields")?;
     }
     Ok(map)
 }
 
-fn is_of_connection(name: &str) -> bool {
-    matches!(name, "connection" | "keep-alive" | "proxy-connection" | "transfer-encoding" | "upgrade")
+fn is_of_connection(name: &[u8]) -> bool {
+    matches!(name, b"connection" | b"keep-alive" | b"proxy-connection" | b"transfer-encoding" | b"upgrade" | b"te")
+}
+
+/// Names that nearly every message has, which need no reading.
+fn well_known(name: &[u8]) -> Option<HeaderName> {
+    use http::header::*;
+    Some(match name {
+        b"accept" => ACCEPT,
+        b"cache-control" => CACHE_CONTROL,
+        b"content-length" => CONTENT_LENGTH,
+        b"content-type" => CONTENT_TYPE,
+        b"date" => DATE,
+        b"etag" => ETAG,
+        b"last-modified" => LAST_MODIFIED,
+        b"server" => SERVER,
+        b"user-agent" => USER_AGENT,
+        b"vary" => VARY,
+        _ => return None,
+    })
 }

@@ -31,13 +31,17 @@ struct Inner<I> {
     waiting: Vec<u8>,
     /// How many of them have gone.
     gone: usize,
+    /// The writer is having its turn; and has been told in this one that there is nothing to be read.
+    turn: bool,
+    dry: bool,
     /// What the stream said when they were let out; who writes next hears it.
     broken: Option<io::Error>,
 }
 
 /// What is read comes through the sieve.
 pub(super) fn corked<I: Io>(io: I, sieve: Sieve) -> (Corked<I>, Cork<I>) {
-    let inner = Rc::new(RefCell::new(Inner { io, sieve, waiting: Vec::new(), gone: 0, broken: None }));
+    let inner =
+        Rc::new(RefCell::new(Inner { io, sieve, waiting: Vec::new(), gone: 0, turn: false, dry: false, broken: None }));
     (Corked(inner.clone()), Cork(inner))
 }
 
@@ -46,12 +50,14 @@ impl<I: Io> Cork<I> {
     pub(super) async fn drive<F: Future>(&self, future: F) -> F::Output {
         let mut future = pin!(future);
         poll_fn(|cx| {
+            self.0.borrow_mut().turn = true;
             let output = future.as_mut().poll(cx);
-            if output.is_pending() {
-                let mut inner = self.0.borrow_mut();
-                if let Poll::Ready(Err(error)) = inner.poll_out(cx) {
-                    inner.broken = Some(error);
-                }
+            let mut inner = self.0.borrow_mut();
+            (inner.turn, inner.dry) = (false, false);
+            if output.is_pending()
+                && let Poll::Ready(Err(error)) = inner.poll_out(cx)
+            {
+                inner.broken = Some(error);
             }
             output
         })
@@ -128,8 +134,15 @@ mod spare {
 
 impl<I: Io> AsyncRead for Corked<I> {
     fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
-        let Inner { io, sieve, .. } = &mut *self.0.borrow_mut();
-        sieve.poll_read(Pin::new(io), cx, buf)
+        let Inner { io, sieve, turn, dry, .. } = &mut *self.0.borrow_mut();
+        // `h2` looks for more with each stream that is taken from it. The waker lies with the stream already, and nothing
+        // comes before the turn is over.
+        if *dry {
+            return Poll::Pending;
+        }
+        let read = sieve.poll_read(Pin::new(io), cx, buf);
+        *dry = *turn && read.is_pending();
+        read
     }
 }
 

@@ -17,9 +17,9 @@ use h2::server::SendResponse;
 use h2::{Reason, RecvStream};
 use http::Method;
 use tokio::io::AsyncWriteExt;
-use tokio::task::JoinSet;
 use tokio::time::Instant;
 
+use super::answering::{Answering, Place};
 use super::convert::{request_in, response_out};
 use super::cork::{Corked, corked};
 use super::sieve::Sieve;
@@ -117,7 +117,7 @@ async fn streams<I: Io + 'static, H: Handler>(
 ) {
     let shared = Rc::new(Shared { handler, peer, head_fields: settings.head_fields, pace: settings.pace });
     // Dropped with the connection, it ends every handler that still runs.
-    let mut tasks = JoinSet::new();
+    let answering = Answering::default();
     let mut drain = pin!(drain);
     let mut idle = pin!(tokio::time::sleep(settings.idle_timeout));
     let mut draining = false;
@@ -134,8 +134,7 @@ async fn streams<I: Io + 'static, H: Handler>(
                         draining = true;
                         connection.graceful_shutdown();
                     }
-                    // On the heap before it moves: the future of a whole call is some kilobytes.
-                    tasks.spawn_local(Box::pin(exchange(shared.clone(), request, respond, arrival)));
+                    answering.begin(|place| exchange(shared.clone(), place, request, respond, arrival));
                 }
                 Some(Err(error)) => {
                     tracing::debug!(%error, "http/2 connection failed");
@@ -143,8 +142,8 @@ async fn streams<I: Io + 'static, H: Handler>(
                 }
                 None => return,
             },
-            Some(_) = tasks.join_next() => {
-                if tasks.is_empty() {
+            () = answering.emptied() => {
+                if answering.is_empty() {
                     let limit = if draining { FAREWELL } else { settings.idle_timeout };
                     idle.as_mut().reset(Instant::now() + limit);
                 }
@@ -154,7 +153,7 @@ async fn streams<I: Io + 'static, H: Handler>(
                 connection.graceful_shutdown();
                 idle.as_mut().reset(Instant::now() + FAREWELL);
             }
-            () = &mut idle, if tasks.is_empty() => {
+            () = &mut idle, if answering.is_empty() => {
                 if draining {
                     return;
                 }
@@ -169,13 +168,13 @@ async fn streams<I: Io + 'static, H: Handler>(
 /// One stream, from its head to its end. Whatever goes wrong here ends this stream only.
 async fn exchange<H: Handler>(
     shared: Rc<Shared<H>>,
+    _place: Place,
     request: http::Request<RecvStream>,
     mut respond: SendResponse<Bytes>,
     arrival: Arrival,
 ) {
     let (parts, recv) = request.into_parts();
     let method = parts.method.clone();
-    let length = parts.headers.get(http::header::CONTENT_LENGTH).and_then(|value| value.to_str().ok()?.parse().ok());
     let (head, upgrade) = match request_in(parts, shared.peer.tls.is_some(), shared.head_fields) {
         Ok(head) => head,
         Err((status, why)) => {
@@ -191,18 +190,24 @@ async fn exchange<H: Handler>(
     } else if recv.is_end_stream() {
         Body::Empty
     } else {
+        let length = head.headers.get_str("content-length").and_then(|length| length.parse().ok());
         Body::source(Incoming::new(recv, length).with_pace(shared.pace, answered.clone()))
     };
     let request = Request { head, body, peer: shared.peer.clone(), arrival, upgrade };
     let response = {
-        // On the heap, lest the larger part of this future be moved with it and lie there twice.
-        let mut handle = Box::pin(shared.handler.handle(request));
+        let mut handle = pin!(shared.handler.handle(request));
+        let mut begun = false;
         poll_fn(|cx| {
-            // The client no longer wants it: the future is dropped with this block, and all it does with it.
-            if respond.poll_reset(cx).is_ready() {
+            // If the client no longer wants it, the future is dropped with this block, and all it does with it. That is
+            // asked before anything is done, as many may be taken back at once, and then only when there is to be waited.
+            let before = !std::mem::replace(&mut begun, true);
+            if before && respond.poll_reset(cx).is_ready() {
                 return Poll::Ready(None);
             }
-            caught(handle.as_mut(), cx).map(Some)
+            match caught(handle.as_mut(), cx) {
+                Poll::Pending if !before && respond.poll_reset(cx).is_ready() => Poll::Ready(None),
+                answered => answered.map(Some),
+            }
         })
         .await
     };

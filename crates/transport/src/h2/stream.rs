@@ -136,10 +136,9 @@ impl Outgoing {
 
     /// Sends what can be sent. Ready once; not to be asked again after that.
     pub(super) fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Unsent>> {
+        // That the peer has reset the stream is heard from each step that would send, so it is asked only when there is
+        // to be waited for the body.
         loop {
-            if self.send.poll_reset(cx).is_ready() {
-                return Poll::Ready(Err(Unsent::Gone));
-            }
             if !self.piece.is_empty() {
                 self.send.reserve_capacity(self.piece.len());
                 let mut room = self.send.capacity();
@@ -167,7 +166,12 @@ impl Outgoing {
                 }
                 continue;
             }
-            let sent = match ready!(self.body.poll_frame(cx)) {
+            let frame = match self.body.poll_frame(cx) {
+                Poll::Ready(frame) => frame,
+                Poll::Pending if self.send.poll_reset(cx).is_ready() => return Poll::Ready(Err(Unsent::Gone)),
+                Poll::Pending => return Poll::Pending,
+            };
+            let sent = match frame {
                 Some(Ok(Frame::Data(data))) => {
                     self.piece = data;
                     continue;

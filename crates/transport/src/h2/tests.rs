@@ -548,19 +548,24 @@ fn resets_say_whether_the_call_may_be_repeated() {
 #[test]
 fn goaway_lets_streams_finish_and_takes_no_new_ones() {
     run(async {
-        let (connection, shut) = upstream(ClientSettings::default(), async |(_, mut reply): Accepted| {
+        let finish = Rc::new(tokio::sync::Notify::new());
+        let told = finish.clone();
+        let (connection, shut) = upstream(ClientSettings::default(), async move |(_, mut reply): Accepted| {
             let mut send = respond(&mut reply);
-            tokio::time::sleep(Duration::from_millis(100)).await;
+            told.notified().await;
             send.send_data(Bytes::from_static(b"whole"), true).unwrap();
         })
         .await;
         let mut response = connection.send(&head("/"), None, Body::Empty, sent()).await.unwrap();
         *shut.borrow_mut() = Some(Reason::NO_ERROR);
-        pause().await;
-        assert!(connection.is_going_away() && !connection.is_closed());
+        while !connection.is_going_away() {
+            pause().await;
+        }
+        assert!(!connection.is_closed());
         assert_eq!(connection.capacity(), 0);
         let late = connection.send(&head("/"), None, Body::Empty, sent()).await.err().unwrap();
         assert!(late.is_unsent(), "{late:?}");
+        finish.notify_one();
         assert_eq!(collect(&mut response.body).await.unwrap().0, b"whole");
         connection.closed().await;
         assert!(connection.is_closed());
