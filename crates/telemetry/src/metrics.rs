@@ -6,6 +6,7 @@
 mod cells;
 mod expose;
 mod gauges;
+mod named;
 mod process;
 mod tally;
 

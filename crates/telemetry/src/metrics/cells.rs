@@ -8,6 +8,7 @@ use std::time::Duration;
 use awareness::{Cached, Exchange, Histogram, Stamp, StepEnd};
 use foldhash::HashMap;
 
+use super::named::Named;
 use super::tally::{Operation, Subject, Subjects, Tally};
 
 /// What is counted by workers. Their names lack the `_total` that exposition adds to a counter.
@@ -71,10 +72,12 @@ pub struct Gauge(Arc<AtomicI64>);
 pub(crate) struct Local {
     registry: Arc<Registry>,
     shard: Arc<Shard>,
-    /// By API, by route: names are looked up as borrowed text, which a map of pairs could not do.
-    routes: HashMap<Arc<str>, HashMap<Arc<str>, RouteCells>>,
-    upstreams: HashMap<Arc<str>, UpstreamCells>,
-    consumers: HashMap<Arc<str>, Tally>,
+    /// By API, by route.
+    routes: Named<Named<RouteCells>>,
+    upstreams: Named<UpstreamCells>,
+    consumers: Named<Tally>,
+    /// The name of what has none.
+    nameless: Arc<str>,
 }
 
 struct RouteCells {
@@ -95,7 +98,7 @@ struct RouteCells {
 struct UpstreamCells {
     /// By the stamp that ends them, of answers without and with a first token of their own.
     segments: [[Option<Cells>; Stamp::COUNT]; 2],
-    endpoints: HashMap<Arc<str>, Vec<(&'static str, Cells)>>,
+    endpoints: Named<Vec<(&'static str, Cells)>>,
 }
 
 // === impl Family ===
@@ -296,9 +299,10 @@ impl Local {
         Local {
             registry,
             shard,
-            routes: HashMap::default(),
-            upstreams: HashMap::default(),
-            consumers: HashMap::default(),
+            routes: Named::default(),
+            upstreams: Named::default(),
+            consumers: Named::default(),
+            nameless: Arc::from(""),
         }
     }
 
@@ -311,40 +315,25 @@ impl Local {
     }
 
     pub(crate) fn count(&mut self, exchange: &Exchange) {
-        let Local { registry, shard, routes, upstreams, consumers } = self;
+        let Local { registry, shard, routes, upstreams, consumers, nameless } = self;
         let tables = Tables { registry, shard };
-        let api = exchange.api.as_deref().unwrap_or_default();
-        let name = exchange.route.as_deref().unwrap_or_default();
-        let operation = match routes.get_mut(api).and_then(|routes| routes.get_mut(name)) {
-            Some(route) => route.count(&tables, api, name, exchange),
-            None => {
-                let cells = RouteCells::new(&tables, api, name);
-                let routes = routes.entry(api.into()).or_default();
-                routes.entry(name.into()).or_insert(cells).count(&tables, api, name, exchange)
-            }
-        };
+        let api = exchange.api.as_ref().unwrap_or(nameless);
+        let name = exchange.route.as_ref().unwrap_or(nameless);
+        let route = routes.row(api, Named::default).row(name, || RouteCells::new(&tables, api, name));
+        let operation = route.count(&tables, api, name, exchange);
         if let Some(consumer) = &exchange.consumer {
-            match consumers.get(consumer) {
-                Some(tally) => tally.count(exchange, operation),
-                None => {
-                    // Names may come from tokens, without end; those that are folded are forgotten again.
-                    if consumers.len() >= 4 * Subjects::MOST {
-                        consumers.clear();
-                    }
-                    let tally = tables.tally(Subject::Consumer(consumer.clone()));
-                    tally.count(exchange, operation);
-                    consumers.insert(consumer.clone(), tally);
-                }
+            // Names may come from tokens, without end; those that are folded are forgotten again.
+            if consumers.len() > 4 * Subjects::MOST {
+                consumers.clear();
             }
+            let tally = consumers.row(consumer, || tables.tally(Subject::Consumer(consumer.clone())));
+            tally.count(exchange, operation);
         }
         if exchange.attempts.is_empty() {
             return;
         }
-        let name = exchange.upstream.as_deref().unwrap_or_default();
-        match upstreams.get_mut(name) {
-            Some(upstream) => upstream.count(&tables, name, exchange),
-            None => upstreams.entry(name.into()).or_default().count(&tables, name, exchange),
-        }
+        let name = exchange.upstream.as_ref().unwrap_or(nameless);
+        upstreams.row(name, UpstreamCells::default).count(&tables, name, exchange);
     }
 }
 
@@ -483,10 +472,7 @@ impl UpstreamCells {
                 self.endpoints.clear();
             }
             let outcome = attempt.outcome.as_str();
-            let outcomes = match self.endpoints.get_mut(&*attempt.endpoint) {
-                Some(outcomes) => outcomes,
-                None => self.endpoints.entry(attempt.endpoint.clone()).or_default(),
-            };
+            let outcomes = self.endpoints.row(&attempt.endpoint, Vec::new);
             match outcomes.iter().find(|(known, _)| *known == outcome) {
                 Some((_, cells)) => cells.add(1),
                 None => {
@@ -534,6 +520,6 @@ mod tests {
         assert_eq!(other, Some(&Sample::Count(97)));
         let folded = registry.folded().into_iter().find(|(name, _)| *name == "weir_attempts").map(|(_, n)| n);
         assert_eq!(folded, Some(97));
-        assert!(local.upstreams["backend"].endpoints.len() <= 14);
+        assert!(local.upstreams.row(&"backend".into(), UpstreamCells::default).endpoints.len() <= 14);
     }
 }
