@@ -1,10 +1,11 @@
 #!/usr/bin/env bash
 # Counts the instructions of the request path, in user space, and compares them with bench/instructions.txt.
 #
-# A Weir under callgrind stands before another that answers, or before an origin that sends events; the difference
-# between many calls and few, or between a long stream and a short one, is the cost of the calls, or events, alone. The
-# count is repeatable to a fraction of a per cent for one compiler and lock file, whatever else the machine does. More
-# than 5 % above the file fails; `scripts/instructions.sh --write` accepts a new count.
+# A Weir under callgrind stands before another that answers, or before an origin that sends events; `h2` is `bare` with
+# a hundred calls at a time on one connection of HTTP/2. The difference between many calls and few, or between a long
+# stream and a short one, is the cost of the calls, or events, alone. The count is repeatable to a fraction of a per
+# cent for one compiler and lock file, whatever else the machine does. More than 5 % above the file fails;
+# `scripts/instructions.sh --write` accepts a new count.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
@@ -21,7 +22,7 @@ trap finish EXIT
 cargo build --locked --quiet --profile "$profile" -p weir
 weir=target/$profile/weir
 
-backend=18271 bare=18272 policies=18273 streams=18274 origin=18275
+backend=18271 bare=18272 policies=18273 streams=18274 origin=18275 h2=18276
 cat >"$out/backend.yaml" <<YAML
 version: 1
 node: { workers: 1 }
@@ -34,6 +35,7 @@ node: { workers: 1 }
 listeners: { web: { address: "127.0.0.1:$bare" } }
 apis: { hello: { upstream: "http://127.0.0.1:$backend" } }
 YAML
+sed "s/:$bare\"/:$h2\"/" "$out/bare.yaml" >"$out/h2.yaml"
 cat >"$out/policies.yaml" <<YAML
 version: 1
 node: { workers: 1 }
@@ -112,6 +114,7 @@ run() {
     pids+=("$pid")
     wait_for "$port"
     case $what in
+        h2:*) h2load -n "${what#h2:}" -c 1 -m 100 "http://127.0.0.1:$port/" | grep " ${what#h2:} succeeded" >/dev/null ;;
         \[*) curl -sfo /dev/null -H 'x-api-key: bench-key' "http://127.0.0.1:$port/$what" ;;
         *) python3 "$out/client.py" "$origin" "$port" "$what" ;;
     esac
@@ -122,9 +125,12 @@ run() {
 
 failed=0
 : >"$out/counts"
-for name in bare policies streams; do
+for name in bare policies h2 streams; do
     port=${!name} unit=call from="[1-$few]" to="[1-$many]"
-    if [ "$name" = streams ]; then unit=event from=$few to=$many; fi
+    case $name in
+        h2) from=h2:$few to=h2:$many ;;
+        streams) unit=event from=$few to=$many ;;
+    esac
     base=$(run "$name" "$port" "$from")
     top=$(run "$name" "$port" "$to")
     count=$(((top - base) / (many - few)))
