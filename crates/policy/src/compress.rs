@@ -11,7 +11,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::cors::vary;
-use crate::{CompileEnv, Filter, Outside, Policy, Spec, Stop};
+use crate::{CompileEnv, Effort, Filter, Outside, Policy, Spec, Stop};
 
 /// Answers made smaller on their way to callers that say they can undo it. Left as they are: those that are encoded
 /// already, parts (206), and those that say `cache-control: no-transform`. Not for answers over TLS that repeat what
@@ -307,6 +307,10 @@ impl Filter for Compressor {
 
     fn end(&mut self) -> Result<Bytes, Stop> {
         self.encoder.finish().map(Bytes::from).map_err(failed)
+    }
+
+    fn effort(&self) -> Effort {
+        Effort::WithEachPiece
     }
 }
 

@@ -5,7 +5,8 @@ use bytes::Bytes;
 use crate::Stop;
 
 /// Sees, changes or stops a body. Synchronous: a piece that came in goes on at once or is kept, nothing is waited for.
-pub trait Filter {
+/// It may go to another thread between two pieces.
+pub trait Filter: Send {
     /// Before anything of the body or of the head it belongs to has gone on, so that a stop is still a whole answer.
     /// `length` is that of the body, where it is known.
     fn begin(&mut self, _length: Option<u64>) -> Result<(), Stop> {
@@ -24,9 +25,24 @@ pub trait Filter {
     fn keeps_length(&self) -> bool {
         false
     }
+
+    /// Where it costs so much that a core's other calls would wait for it, once the body has turned out large.
+    fn effort(&self) -> Effort {
+        Effort::Little
+    }
+}
+
+/// When a filter costs much: many times what it costs to copy the bytes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Effort {
+    Little,
+    /// Behind the last piece; until then it only holds them.
+    AtEnd,
+    WithEachPiece,
 }
 
 /// Filters in a row.
+#[derive(Default)]
 pub struct Filters(Vec<Box<dyn Filter>>);
 
 impl Filters {
@@ -70,6 +86,10 @@ impl Filter for Filters {
 
     fn keeps_length(&self) -> bool {
         self.0.iter().all(|filter| filter.keeps_length())
+    }
+
+    fn effort(&self) -> Effort {
+        self.0.iter().map(|filter| filter.effort()).max().unwrap_or(Effort::Little)
     }
 }
 

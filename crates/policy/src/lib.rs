@@ -49,7 +49,7 @@ pub use compress::{Compress, CompressSpec, Encoding};
 pub use cors::{Cors, CorsSpec, is_preflight};
 pub use expr::{Expr, ExprError, Gives, Scope};
 pub use external::{External, ExternalHttpSpec, ExternalSpec, Fail};
-pub use filter::{Filter, Filters};
+pub use filter::{Effort, Filter, Filters};
 pub use headers::{EditsSpec, HeaderEdits, HeadersSpec};
 pub use ip::{Ip, IpSpec};
 pub use limit::{AmountSpec, LimitSpec, Limits, Per, PerSpec, RuleSpec, SharedSpec, WeightSpec, WhenAway};

@@ -17,7 +17,7 @@ use serde_json::Value;
 
 use crate::decode::decoded;
 use crate::headers::check_name;
-use crate::{CompileEnv, Expr, Filter, Gives, Outside, Policy, Refusal, Scope, Spec, Stop};
+use crate::{CompileEnv, Effort, Expr, Filter, Gives, Outside, Policy, Refusal, Scope, Spec, Stop};
 use json::Pointer;
 
 /// Changes to requests and answers, by expressions in CEL. They may ask about `api`, `route`, `consumer`, `claims` and
@@ -348,6 +348,10 @@ impl Filter for Editor {
             text = json::edited(&text, pointer, value.as_deref()).ok_or_else(wrong)?;
         }
         Ok(text.into())
+    }
+
+    fn effort(&self) -> Effort {
+        Effort::AtEnd
     }
 }
 

@@ -21,6 +21,7 @@ mod filtered;
 mod forward;
 mod health;
 mod hedge;
+mod helper;
 mod known;
 mod lender;
 mod meter;

@@ -31,13 +31,19 @@ impl Meter {
         poll_fn(|cx| self.poll(|| future.as_mut().poll(cx))).await
     }
 
+    /// Adds what was done for it on another thread.
+    pub fn add(&self, elsewhere: Duration) {
+        self.0.set(self.0.get() + elsewhere);
+    }
+
     /// What all the calls cost that this one stands for.
     pub fn stands_for(&self) -> Duration {
         self.0.get() * ONE_IN
     }
 }
 
-fn on_core() -> Duration {
+/// What a thread has computed so far.
+pub fn on_core() -> Duration {
     let at = clock_gettime(ClockId::ThreadCPUTime);
     Duration::new(at.tv_sec as u64, at.tv_nsec as u32)
 }

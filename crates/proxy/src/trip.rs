@@ -164,7 +164,8 @@ impl Trip {
         {
             let mut filters = passage.request_body(&mut call.head);
             filters.begin(body.length())?;
-            *body = filtered(std::mem::take(body), filters, &mut self.stopped);
+            *body =
+                filtered(std::mem::take(body), filters, &self.worker.helper, self.meter.as_ref(), &mut self.stopped);
         }
         Ok(())
     }
@@ -197,7 +198,8 @@ impl Trip {
             if !filters.keeps_length() {
                 response.head.headers.remove("content-length");
             }
-            response.body = filtered(std::mem::take(&mut response.body), filters, &mut self.stopped);
+            let (body, helper) = (std::mem::take(&mut response.body), &self.worker.helper);
+            response.body = filtered(body, filters, helper, self.meter.as_ref(), &mut self.stopped);
         }
         Ok(())
     }

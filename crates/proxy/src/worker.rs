@@ -25,6 +25,7 @@ use crate::board::{self, Balance, Board};
 use crate::connection;
 use crate::crowd::{Crowd, Seat};
 use crate::deadline::Timers;
+use crate::helper::Helper;
 use crate::lender::Desk;
 use crate::meter::{self, Meter};
 use crate::models;
@@ -69,6 +70,8 @@ pub struct Worker {
     active: Gauge,
     pub balance: Balance,
     pub timers: Rc<Timers>,
+    /// Does what would keep the other calls waiting.
+    pub helper: Rc<Helper>,
     /// One moment on both clocks, looked up a few times a second.
     wall: Cell<(Time, SystemTime)>,
     peers: RefCell<Vec<mpsc::UnboundedSender<Order>>>,
@@ -196,6 +199,7 @@ async fn work(
         active,
         balance: Balance::new(board, index),
         timers: Rc::default(),
+        helper: Rc::new(Helper::new(index)),
         wall: Cell::new((Time::now(), SystemTime::now())),
         peers: RefCell::default(),
         listeners: RefCell::default(),

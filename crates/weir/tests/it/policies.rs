@@ -256,6 +256,31 @@ fn answers_are_compressed_for_those_who_can_read_them() {
 }
 
 #[test]
+fn large_answers_are_compressed_whole_and_side_by_side_and_whoever_leaves_holds_up_nobody() {
+    const LENGTH: usize = 5_000_000;
+    let service = simulator();
+    let gateway = through(&service.url(), "{ compress: { encodings: [gzip], types: [application/*] } }");
+    let path = format!("/bytes/{LENGTH}");
+    let plain = Raw::connect(gateway.web()).get(&path, "").body;
+    assert_eq!(plain.len(), LENGTH);
+    std::thread::scope(|scope| {
+        for turn in 0..12 {
+            let (path, plain, web) = (&path, &plain, gateway.web());
+            scope.spawn(move || {
+                let mut raw = Raw::connect(web);
+                if turn % 3 == 0 {
+                    raw.send(format!("GET {path} HTTP/1.1\r\nhost: t\r\naccept-encoding: gzip\r\n\r\n"));
+                    return;
+                }
+                let answer = raw.get(path, "accept-encoding: gzip\r\n");
+                assert_eq!((answer.header("content-encoding"), answer.complete), (Some("gzip"), true));
+                assert!(gunzipped(&answer.body).as_bytes() == plain);
+            });
+        }
+    });
+}
+
+#[test]
 fn no_event_waits_for_the_next_to_be_compressed() {
     let service = simulator();
     let gateway = through(&service.url(), "{ compress: { encodings: [gzip] } }");
