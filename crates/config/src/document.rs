@@ -29,7 +29,7 @@ pub use consumers::{ClientCertificate, Consumer, Key};
 pub use listeners::{
     Acme, Certificate, Challenge, ClientCertificates, ExternalAccount, Listener, ListenerLimits, ListenerTls,
 };
-pub use models::{Candidate, Choose, Ledger, Llm, Model, OneOrManySecrets, Provider};
+pub use models::{Candidate, Choose, Ledger, Llm, Model, OneOrManySecrets, Provider, Sync};
 pub use node::{Admin, Cache, CacheDisk, Dns, Node, SharedStore};
 pub use shapes::{FromText, Named, OneOrMany, OrNone, OrText};
 pub use telemetry::{Otlp, OtlpProtocol, Telemetry};

@@ -18,7 +18,7 @@ use policy::Policies;
 use crate::discovery::Discovery;
 use crate::router::{Found, Router};
 
-pub use models::{Candidate, Choose, Ledger, Llm, Model, Models, Provider, ProviderKey};
+pub use models::{Candidate, Choose, Ledger, Llm, Model, Models, Provider, ProviderKey, Sync};
 
 pub struct Snapshot {
     pub revision: Revision,

@@ -53,9 +53,12 @@ pub(crate) struct Shared {
 pub(crate) enum Message {
     Ring(Source),
     /// All that came before this sequence is durable, or cannot be.
-    Flush(u64, Sender<bool>),
+    Flush(u64, Tell),
     End,
 }
+
+/// To be told whether it is durable.
+pub(crate) type Tell = Box<dyn FnOnce(bool) + Send>;
 
 /// A ring as the writer has it.
 pub(crate) struct Source {
@@ -118,6 +121,12 @@ impl Handle {
         self.control.shared.durable.load(Acquire) >= ticket
     }
 
+    /// Writes at once, and tells, from the thread that writes, when that is on the disk with all that was handed over before
+    /// it; or with `false` that the disk does not take it now. It is not told at all if the journal has been closed.
+    pub fn when_durable(&self, Ticket(ticket): Ticket, tell: impl FnOnce(bool) + Send + 'static) {
+        self.control.send(Message::Flush(ticket + 1, Box::new(tell)));
+    }
+
     /// Waits until all that was handed over is durable. False if the disk does not take it.
     pub fn flush(&self) -> bool {
         self.control.flush()
@@ -149,7 +158,10 @@ impl Control {
 
     pub(crate) fn flush(&self) -> bool {
         let (sender, receiver) = mpsc::channel();
-        self.send(Message::Flush(self.shared.next.load(Acquire), sender));
+        let tell = move |written| {
+            let _ = sender.send(written);
+        };
+        self.send(Message::Flush(self.shared.next.load(Acquire), Box::new(tell)));
         receiver.recv().unwrap_or(false)
     }
 

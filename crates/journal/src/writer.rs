@@ -7,13 +7,13 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::Ordering::{Relaxed, Release, SeqCst};
 use std::sync::atomic::fence;
-use std::sync::mpsc::{Receiver, Sender, TryRecvError};
+use std::sync::mpsc::{Receiver, TryRecvError};
 use std::thread;
 use std::time::{Duration, Instant, SystemTime};
 
 use ledger::Moment;
 
-use crate::handle::{Message, Shared, Source};
+use crate::handle::{Message, Shared, Source, Tell};
 use crate::{Settings, folder, segment};
 
 /// Whether entries can be written.
@@ -50,7 +50,7 @@ pub(crate) struct Writer {
     /// Spools of those before, whose records are in the first batch.
     pub(crate) old: Vec<PathBuf>,
     pub(crate) rings: Vec<Source>,
-    pub(crate) flushes: Vec<(u64, Sender<bool>)>,
+    pub(crate) flushes: Vec<(u64, Tell)>,
     pub(crate) ends: bool,
     pub(crate) trouble: bool,
     /// How many rejected records were told, and when last.
@@ -121,7 +121,7 @@ impl Writer {
                     });
                     self.rings.push(Source { ring, file, open });
                 }
-                Ok(Message::Flush(until, sender)) => self.flushes.push((until, sender)),
+                Ok(Message::Flush(until, tell)) => self.flushes.push((until, tell)),
                 Ok(Message::End) | Err(TryRecvError::Disconnected) => {
                     self.ends = true;
                     return;
@@ -234,13 +234,9 @@ impl Writer {
 
     fn answer(&mut self, written: bool) {
         let next = self.next;
-        self.flushes.retain(|(until, sender)| {
-            let answered = *until <= next || !written;
-            if answered {
-                let _ = sender.send(written);
-            }
-            !answered
-        });
+        for (_, tell) in self.flushes.extract_if(.., |(until, _)| *until <= next || !written) {
+            tell(written);
+        }
     }
 
     /// Once in a while, so that a slow disk does not fill the log.

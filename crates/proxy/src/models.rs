@@ -99,12 +99,16 @@ async fn ask(place: Place<'_>, asked: &Asked, call: &mut Call, trip: &mut Trip) 
             Tried::Failed { failure, account: left } => {
                 account = left;
                 // Another would say the same.
-                if failure.is_the_callers() {
-                    return Err(failure);
-                }
+                let is_the_callers = failure.is_the_callers();
                 last = Some(failure);
+                if is_the_callers {
+                    break;
+                }
             }
         }
+    }
+    if let Some(booked) = account.close() {
+        booked.await;
     }
     Err(last.unwrap_or(Failure::NoCandidate))
 }

@@ -16,8 +16,8 @@ use super::{Context, key};
 use crate::diagnostic::nearest;
 use crate::document::{self, Named, OrNone, OrText};
 use crate::snapshot::{
-    Candidate, Choose, Forward, HostRewrite, Ledger, Llm, Model, Models, Provider, ProviderKey, Rewrite, Timeouts,
-    Upstream, Weighted,
+    Candidate, Choose, Forward, HostRewrite, Ledger, Llm, Model, Models, Provider, ProviderKey, Rewrite, Sync,
+    Timeouts, Upstream, Weighted,
 };
 
 /// What is reserved for an answer where nobody knows how long it may be.
@@ -290,7 +290,7 @@ impl Context<'_> {
 
     /// The price book and the budgets, and where the journal lies.
     pub(super) fn books(&mut self, written: document::Ledger, budgets: &ledger::BudgetsSpec) -> (Arc<Books>, Ledger) {
-        let document::Ledger { data, prices } = written;
+        let document::Ledger { data, prices, sync } = written;
         let rows = prices.and_then(|path| {
             let at = "ledger.prices";
             let text = self.read(at, &base::SecretRef::File(path.clone()))?;
@@ -323,7 +323,14 @@ impl Context<'_> {
                 self.error_with(&at, format!("there is no store `{store}` in `stores`"), help);
             }
         }
-        (Arc::new(books), Ledger { data: data.map(PathBuf::from) })
+        let sync = match sync.unwrap_or_default() {
+            document::Sync::Group => Sync::Group,
+            document::Sync::Each => Sync::Each,
+        };
+        if sync == Sync::Each && data.is_none() {
+            self.error("ledger.sync", "without a folder nothing is written; expected `ledger.data`");
+        }
+        (Arc::new(books), Ledger { data: data.map(PathBuf::from), sync })
     }
 
     fn is_list(&self, path: &str) -> bool {

@@ -441,6 +441,17 @@ fn who_lends_a_budget_is_a_store() {
 }
 
 #[test]
+fn answers_wait_for_a_disk_that_is_there() {
+    let check = |ledger: &str, expected: &[&str]| {
+        check(&format!("version: 1\nledger: {{ {ledger} }}\napis: {{ a: {{ upstream: http://x }} }}\n"), expected);
+    };
+    check("data: /d, sync: each", &[]);
+    check("sync: group", &[]);
+    check("sync: each", &["expected `ledger.data`"]);
+    check("data: /d, sync: always", &["always"]);
+}
+
+#[test]
 fn the_model_that_gives_vectors_is_checked() {
     check(
         "version: 1

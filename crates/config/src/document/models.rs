@@ -107,7 +107,21 @@ section! {
         data: Option<String>,
         /// A file of prices over those that came with Weir, as `weir prices update` writes it.
         prices: Option<String>,
+        /// Which answers wait for the disk. Default: `group`.
+        sync: Option<Sync>,
     }
+}
+
+/// When an answer of a model may end, as to what it cost.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, JsonSchema)]
+#[serde(rename_all = "kebab-case")]
+pub enum Sync {
+    /// Once the entry is in memory that outlives the process; entries of a few milliseconds are synced together later.
+    #[default]
+    Group,
+    /// Once the entry is synced to the disk, with those of others that end meanwhile: what a caller has seen the end of is
+    /// in the books, whatever becomes of the machine.
+    Each,
 }
 
 /// One secret or a list of them.

@@ -83,6 +83,17 @@ pub struct Candidate {
 pub struct Ledger {
     /// The folder of the journal.
     pub data: Option<PathBuf>,
+    pub sync: Sync,
+}
+
+/// When an answer of a model may end, as to what it cost.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Sync {
+    /// Once its entry is handed over.
+    #[default]
+    Group,
+    /// Once its entry is on the disk.
+    Each,
 }
 
 /// What an api of models takes.

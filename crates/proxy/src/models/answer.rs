@@ -63,7 +63,9 @@ pub async fn whole(
     }
     let ended = Time::now();
     state.answered(ended.since(began), 1, std::time::Duration::ZERO);
-    account.answered(usage, bytes.len(), ended);
+    if let Some(booked) = account.answered(usage, bytes.len(), ended) {
+        booked.await;
+    }
     if let Some(keep) = asked.keep.take() {
         let mut status = keep.status(head.status);
         if let Some(for_others) = keep.for_others {

@@ -2,12 +2,14 @@
 //! down, and the sum is settled when the call ends, wherever that is.
 
 use std::cell::Cell;
+use std::pin::Pin;
 use std::rc::Rc;
 use std::sync::Arc;
+use std::task::{Context, Poll};
 
 use awareness::{Exchange, ModelUse};
 use base::{Call, Time, TokenUsage};
-use config::Candidate;
+use config::{Candidate, Sync};
 use ledger::{
     CacheUse, Class, Crossed, Demand, Entry, Hold, Moment, Money, Outcome, Price, ServiceTier, Standing, Used, Why,
 };
@@ -15,6 +17,7 @@ use llm::Operation;
 use llm::stream::Seen;
 use policy::Spent;
 use smallvec::SmallVec;
+use tokio::sync::oneshot;
 
 use super::Place;
 use super::choose::Chosen;
@@ -42,7 +45,12 @@ struct Open {
     class: Option<Class>,
     /// For whoever observes the call.
     told: Rc<Cell<Option<Box<Came>>>>,
+    sync: Sync,
 }
+
+/// What a call cost, on its way to the disk; where the document says that answers wait for that. Done also when the disk
+/// refuses: then budgets know, and an answer that is paid for is not kept back.
+pub struct Booked(oneshot::Receiver<bool>);
 
 /// An attempt whose end is not known.
 struct Attempt {
@@ -154,6 +162,7 @@ impl Account {
             prompt: call.model.as_deref().map_or(0, |it| it.prompt),
             class: asked.errand.as_ref().map(|errand| errand.class),
             told,
+            sync: place.local.generation.snapshot.ledger.sync,
         };
         // Of a call that a crash cuts off, this is what is booked.
         if let (Some(journal), Some(demand)) = (&place.worker.journal, dearest) {
@@ -233,31 +242,46 @@ impl Account {
     }
 
     /// A stream has ended, the caller having seen some of it.
-    pub fn served(mut self, seen: &Seen, ending: Ending, first: Option<Time>) {
-        let Some(open) = &mut self.0 else { return };
+    pub fn served(mut self, seen: &Seen, ending: Ending, first: Option<Time>) -> Option<Booked> {
+        let open = self.0.as_mut()?;
         let (usage, estimated) = open.usage(seen);
         let (class, outcome) = ending.words();
         open.note(usage, estimated, class, outcome, first);
+        self.close()
     }
 
     /// An answer came whole.
-    pub fn answered(mut self, usage: Option<TokenUsage>, bytes: usize, at: Time) {
-        let Some(open) = &mut self.0 else { return };
+    pub fn answered(mut self, usage: Option<TokenUsage>, bytes: usize, at: Time) -> Option<Booked> {
+        let open = self.0.as_mut()?;
         let estimated = usage.is_none();
         let usage = usage.unwrap_or_else(|| self::estimated(open.prompt, bytes));
         open.note(usage, estimated, Class::Useful, Outcome::Answered, Some(at));
+        self.close()
     }
-}
 
-impl Drop for Account {
-    fn drop(&mut self) {
-        let Some(mut open) = self.0.take() else { return };
+    /// Settles what is known. To be waited for by an answer, if there is something to wait for.
+    pub fn close(&mut self) -> Option<Booked> {
+        let mut open = self.0.take()?;
         if open.attempt.is_some() {
             // The caller left before there was an answer. Whether the provider charges for the prompt is not known.
             let usage = TokenUsage { input: open.prompt, ..TokenUsage::default() };
             open.note(usage, true, Class::Abandoned, Outcome::Cancelled, None);
         }
-        open.close();
+        open.close()
+    }
+}
+
+impl Drop for Account {
+    fn drop(&mut self) {
+        self.close();
+    }
+}
+
+impl Future for Booked {
+    type Output = ();
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
+        Pin::new(&mut self.0).poll(cx).map(drop)
     }
 }
 
@@ -376,7 +400,7 @@ impl Open {
         self.attempt.as_ref().map_or(text.div_ceil(BYTES_PER_TOKEN), |it| it.state.tokens(text))
     }
 
-    fn close(mut self) {
+    fn close(mut self) -> Option<Booked> {
         if self.entries.is_empty() && self.entry.hold != 0 {
             // Nobody was asked: what was written down beforehand is settled with nothing.
             let nothing = Entry { class: Class::Failed, outcome: Outcome::Failed, ..self.entry.clone() };
@@ -418,10 +442,17 @@ impl Open {
                 );
             }
         }
-        if let Some(journal) = &self.worker.journal {
-            // The journal tells what it rejects; budgets that fail closed have heard of it.
-            let _ = journal.append(&self.entries);
+        let journal = self.worker.journal.as_ref()?;
+        // The journal tells what it rejects; budgets that fail closed have heard of it.
+        let ticket = journal.append(&self.entries).ok()?;
+        if self.sync == Sync::Group {
+            return None;
         }
+        let (tell, booked) = oneshot::channel();
+        journal.when_durable(ticket, move |written| {
+            let _ = tell.send(written);
+        });
+        Some(Booked(booked))
     }
 }
 

@@ -2,6 +2,7 @@
 
 use std::collections::VecDeque;
 use std::future::poll_fn;
+use std::pin::Pin;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
@@ -13,7 +14,7 @@ use llm::error::Kind;
 use llm::stream::Fault;
 use transport::{Body, BodyError, Frame, Source};
 
-use super::books::{Account, Ending};
+use super::books::{Account, Booked, Ending};
 use super::keep::{Keep, Keeping, Note};
 use super::state::CandidateState;
 use super::words::Failure;
@@ -28,6 +29,8 @@ struct Under {
     stream: llm::Stream,
     /// Until it is settled.
     account: Option<Account>,
+    /// What its end waits for.
+    booked: Option<Booked>,
     state: Arc<CandidateState>,
     began: Time,
     first: Option<Time>,
@@ -66,6 +69,7 @@ impl Streamed {
             body,
             stream,
             account: Some(account),
+            booked: None,
             state,
             began,
             first: None,
@@ -229,7 +233,7 @@ impl Under {
                 Some(_) => self.state.failed(Time::now()),
             }
         }
-        account.served(seen, ending, self.first);
+        self.booked = account.served(seen, ending, self.first);
     }
 }
 
@@ -257,6 +261,10 @@ impl Source for Streamed {
                 return Poll::Ready(Some(Ok(Frame::Data(data))));
             }
             if under.over {
+                if let Some(booked) = &mut under.booked {
+                    ready!(Pin::new(booked).poll(cx));
+                    under.booked = None;
+                }
                 return Poll::Ready(None);
             }
             ready!(under.poll(cx));

@@ -28,6 +28,7 @@ mod reload;
 mod sdk;
 mod shared;
 mod streams;
+mod synced;
 mod takeover;
 mod tls;
 mod upstream;
