@@ -5,9 +5,11 @@ use std::pin::Pin;
 use std::rc::Rc;
 use std::sync::Arc;
 
+use arc_swap::ArcSwap;
 use awareness::Arrival;
 use base::{Peer, Time, TlsInfo};
 use bytes::BytesMut;
+use rustls::ServerConfig;
 use tokio::sync::mpsc;
 use transport::listen::{Acceptor, Stream};
 use transport::{Io, Prefixed, h1, h2, proxy_protocol, tls};
@@ -59,8 +61,13 @@ fn begin(
 ) {
     // Counted from here on, so that a worker is not taken for quiet before it has begun with it.
     let open = Open::new(worker, listener, seat);
+    // Each has room for what becomes of its kind only.
+    let task: Task = match listener.tls.borrow().clone() {
+        None => Box::pin(clear(open, stream)),
+        Some(current) => Box::pin(secure(open, stream, current)),
+    };
     // The receiver lives as long as the worker, and this with it.
-    let _ = tasks.send(Box::pin(fresh(open, stream)));
+    let _ = tasks.send(task);
 }
 
 /// Counts a connection for as long as it is open here.
@@ -86,12 +93,13 @@ impl Drop for Open {
     }
 }
 
-async fn fresh(mut open: Open, mut stream: Stream) {
-    let listener = open.listener.clone();
-    let accepted = Time::now();
+/// Who comes, and to which address of ours, if it may come.
+async fn welcome(open: &mut Open, stream: &mut Stream) -> Option<(Option<SocketAddr>, Option<SocketAddr>)> {
+    let listener = &open.listener;
     let (mut remote, mut local) = (stream.peer_addr(), stream.local_addr());
     if listener.expects_proxy_header() {
-        match proxy_protocol::read(&mut stream, listener.head_timeout()).await {
+        // Apart, for what it needs is much and soon over.
+        match Box::pin(proxy_protocol::read(stream, listener.head_timeout())).await {
             Ok(header) => {
                 if let proxy_protocol::Header::Ip { source, destination } = header {
                     (remote, local) = (Some(source), Some(destination));
@@ -99,28 +107,60 @@ async fn fresh(mut open: Open, mut stream: Stream) {
             }
             Err(error) => {
                 tracing::debug!(listener = %listener.name, %error, "no PROXY header");
-                return;
+                return None;
             }
         }
     }
     if !open.seat.as_mut().is_none_or(|seat| seat.is_for(remote.map(|remote| remote.ip()))) {
         tracing::debug!(listener = %listener.name, "an address has as many connections as it may have");
-        return;
+        return None;
     }
-    let acceptor = listener.tls.borrow().clone();
-    let Some(current) = acceptor else {
-        let peer = peer(remote, local, None);
-        return plain(open, stream, BytesMut::new(), peer, accepted, true).await;
-    };
-    // Apart, as all that only some connections need: each holds the room for what it may come to.
-    Box::pin(async move {
-        match tls::accept(stream, &current, listener.head_timeout()).await {
-            Ok((stream, info)) => secure(open, stream, peer(remote, local, Some(info)), accepted).await,
-            Err(tls::AcceptError::Answered) => tracing::debug!(listener = %listener.name, "an authority was answered"),
-            Err(error) => tracing::debug!(listener = %listener.name, %error, "TLS handshake failed"),
+    Some((remote, local))
+}
+
+async fn clear(mut open: Open, mut stream: Stream) {
+    let accepted = Time::now();
+    if let Some((remote, local)) = welcome(&mut open, &mut stream).await {
+        plain(open, stream, BytesMut::new(), peer(remote, local, None), accepted, true).await;
+    }
+}
+
+async fn secure(mut open: Open, mut stream: Stream, current: Arc<ArcSwap<ServerConfig>>) {
+    let accepted = Time::now();
+    let Some((remote, local)) = welcome(&mut open, &mut stream).await else { return };
+    let served: Task = match tls::accept(stream, &current, open.listener.head_timeout()).await {
+        Ok((stream, info)) => opened(open, stream, peer(remote, local, Some(info)), accepted),
+        Err(error) => {
+            let listener = &open.listener.name;
+            match error {
+                tls::AcceptError::Answered => tracing::debug!(%listener, "an authority was answered"),
+                error => tracing::debug!(%listener, %error, "TLS handshake failed"),
+            }
+            return;
         }
+    };
+    drop(current);
+    served.await;
+}
+
+/// What is left to do once hands have been shaken, in room of its own: that of the handshake was another.
+fn opened<I: Io + 'static>(open: Open, stream: I, peer: Arc<Peer>, accepted: Time) -> Task {
+    let listener = open.listener.clone();
+    let gateway = Gateway { worker: open.worker.clone(), listener: listener.clone() };
+    let arrival = Arrival { accepted, tls_done: Time::now(), first: true, ..Arrival::default() };
+    if peer.tls.as_ref().and_then(|tls| tls.alpn.as_deref()) == Some("h2") {
+        return Box::pin(async move {
+            let _open = open;
+            let (settings, drained) = (listener.http2(), listener.drain.drained());
+            h2::serve(stream, peer, arrival, gateway, &settings, drained).await;
+        });
+    }
+    Box::pin(async move {
+        let _open = open;
+        let settings = listener.http1();
+        let accepting = h1::Accepted { io: stream, read: BytesMut::new(), peer, arrival };
+        h1::serve(accepting, &gateway, &settings, &listener.drain, || false).await;
     })
-    .await;
 }
 
 fn peer(remote: Option<SocketAddr>, local: Option<SocketAddr>, tls: Option<TlsInfo>) -> Arc<Peer> {
@@ -176,17 +216,4 @@ async fn hand_over(open: &Open, seat: Seat, stream: Stream, read: BytesMut, peer
         let here: Task = Box::pin(adopt(worker.clone(), listener.clone(), *back));
         here.await;
     }
-}
-
-async fn secure<I: Io + 'static>(open: Open, stream: I, peer: Arc<Peer>, accepted: Time) {
-    let Open { worker, listener, .. } = &open;
-    let gateway = Gateway { worker: worker.clone(), listener: listener.clone() };
-    let arrival = Arrival { accepted, tls_done: Time::now(), first: true, ..Arrival::default() };
-    if peer.tls.as_ref().and_then(|tls| tls.alpn.as_deref()) == Some("h2") {
-        let settings = listener.http2();
-        return Box::pin(h2::serve(stream, peer, arrival, gateway, &settings, listener.drain.drained())).await;
-    }
-    let settings = listener.http1();
-    let accepting = h1::Accepted { io: stream, read: BytesMut::new(), peer, arrival };
-    h1::serve(accepting, &gateway, &settings, &listener.drain, || false).await;
 }

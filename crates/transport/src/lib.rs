@@ -20,6 +20,7 @@ mod message;
 mod pace;
 mod pool;
 mod prefixed;
+mod ration;
 mod slots;
 mod trailers;
 

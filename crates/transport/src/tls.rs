@@ -7,6 +7,7 @@ mod client;
 mod live;
 mod pem;
 mod server;
+mod stream;
 #[cfg(test)]
 mod tests;
 
@@ -17,6 +18,7 @@ pub use client::{Alpn, ClientTls, connect, server_name};
 pub use live::{Live, Validity};
 pub use pem::covers;
 pub use server::{AcceptError, ClientCertificates, ServerTls, accept};
+pub use stream::TlsStream;
 
 /// A certificate chain, its own certificate first, and its key; both in PEM.
 #[derive(Clone, Copy)]

@@ -9,8 +9,8 @@ use bytes::{Buf, Bytes, BytesMut};
 use tokio::io::{AsyncWrite, ReadBuf};
 
 use crate::message::Io;
+use crate::ration::{self, PIECE, Stuck};
 
-const SCRATCH: usize = 64 * 1024;
 /// Pieces from this size on are written from where they lie.
 pub const COPY_BELOW: usize = 8 * 1024;
 
@@ -19,7 +19,7 @@ const TURN: usize = 256 * 1024;
 
 thread_local! {
     /// Every connection of a core reads through this, so that one that waits holds nothing.
-    static READ: RefCell<Box<[u8]>> = RefCell::new(vec![0; SCRATCH].into());
+    static READ: RefCell<Box<[u8]>> = RefCell::new(vec![0; PIECE].into());
 
     /// Buffers of this core from which all has been written.
     static SPARE: RefCell<Vec<Vec<u8>>> = const { RefCell::new(Vec::new()) };
@@ -29,11 +29,16 @@ thread_local! {
 const SPARES: usize = 64;
 const SPARE_BYTES: usize = 16 * 1024;
 
-/// Reads what there is, up to 64 KiB, behind `buffer`. Zero at the end of the stream.
+/// Reads what there is, up to a piece, behind `buffer`. Zero at the end of the stream.
 pub fn poll_read(io: &mut (impl Io + ?Sized), cx: &mut Context<'_>, buffer: &mut BytesMut) -> Poll<io::Result<usize>> {
     READ.with_borrow_mut(|scratch| {
-        let mut read = ReadBuf::new(scratch);
+        let piece = ration::piece();
+        let mut read = ReadBuf::new(&mut scratch[..piece]);
         ready!(Pin::new(io).poll_read(cx, &mut read))?;
+        if piece < PIECE && buffer.is_empty() {
+            // It would be as large again as it once was.
+            *buffer = BytesMut::new();
+        }
         buffer.extend_from_slice(read.filled());
         Poll::Ready(Ok(read.filled().len()))
     })
@@ -49,7 +54,7 @@ pub fn poll_take<T>(
 ) -> Poll<io::Result<Option<T>>> {
     debug_assert!(buffer.is_empty());
     READ.with_borrow_mut(|scratch| {
-        let mut read = ReadBuf::new(scratch);
+        let mut read = ReadBuf::new(&mut scratch[..ration::piece()]);
         ready!(Pin::new(io).poll_read(cx, &mut read))?;
         if read.filled().is_empty() {
             return Poll::Ready(Ok(None));
@@ -86,6 +91,7 @@ pub struct Outgoing {
     pub head: Vec<u8>,
     written: usize,
     tail: Bytes,
+    stuck: Stuck,
 }
 
 impl Outgoing {
@@ -108,7 +114,7 @@ impl Outgoing {
 
     /// True if another piece may be put in before the rest is written.
     pub fn has_room(&self) -> bool {
-        self.tail.is_empty() && self.head.len() - self.written < SCRATCH
+        self.tail.is_empty() && self.head.len() - self.written < ration::piece()
     }
 
     /// Puts a piece of a body behind what is there, framed.
@@ -130,13 +136,18 @@ impl Outgoing {
         while !self.is_empty() {
             let head = &self.head[self.written..];
             let wrote = if self.tail.is_empty() {
-                ready!(Pin::new(&mut *io).poll_write(cx, head))?
+                Pin::new(&mut *io).poll_write(cx, head)
             } else if head.is_empty() {
-                ready!(Pin::new(&mut *io).poll_write(cx, &self.tail))?
+                Pin::new(&mut *io).poll_write(cx, &self.tail)
             } else {
                 let both = [io::IoSlice::new(head), io::IoSlice::new(&self.tail)];
-                ready!(Pin::new(&mut *io).poll_write_vectored(cx, &both))?
+                Pin::new(&mut *io).poll_write_vectored(cx, &both)
             };
+            let Poll::Ready(wrote) = wrote else {
+                self.stuck.set(true);
+                return Poll::Pending;
+            };
+            let wrote = wrote?;
             if wrote == 0 {
                 return Poll::Ready(Err(io::ErrorKind::WriteZero.into()));
             }
@@ -146,7 +157,10 @@ impl Outgoing {
         }
         self.head.clear();
         self.written = 0;
-        Pin::new(io).poll_flush(cx)
+        // Of TLS something may still wait behind the stream.
+        let flushed = Pin::new(io).poll_flush(cx);
+        self.stuck.set(flushed.is_pending());
+        flushed
     }
 }
 

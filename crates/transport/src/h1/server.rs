@@ -379,7 +379,8 @@ async fn write_response<I: Io>(
     let mut promised = if let Framing::Length(length) = framing { Some(length) } else { None };
     let mut out = Outgoing::default();
     let room = 128 + head.headers.bytes() + head.headers.len() * 4;
-    out.reserve(room + promised.map_or(0, |length| length.min(8192) as usize));
+    // Of a large body nothing is gathered: its pieces are written from where they lie.
+    out.reserve(room + promised.filter(|length| *length <= 8192).unwrap_or(0) as usize);
     head::write_response(&mut out.head, &head, framing, is_said, persistence);
     drop(head);
     let mut taken = false;

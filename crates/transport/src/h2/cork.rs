@@ -14,9 +14,7 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 use super::sieve::Sieve;
 use crate::message::Io;
-
-/// Bytes that wait at most; more goes straight to the stream. A socket takes about as many at once.
-const MOST: usize = 64 << 10;
+use crate::ration::{self, PIECE, Stuck};
 
 /// The stream, for who writes.
 pub(super) struct Corked<I>(Rc<RefCell<Inner<I>>>);
@@ -36,12 +34,22 @@ struct Inner<I> {
     dry: bool,
     /// What the stream said when they were let out; who writes next hears it.
     broken: Option<io::Error>,
+    stuck: Stuck,
 }
 
 /// What is read comes through the sieve.
 pub(super) fn corked<I: Io>(io: I, sieve: Sieve) -> (Corked<I>, Cork<I>) {
-    let inner =
-        Rc::new(RefCell::new(Inner { io, sieve, waiting: Vec::new(), gone: 0, turn: false, dry: false, broken: None }));
+    let inner = Inner {
+        io,
+        sieve,
+        waiting: Vec::new(),
+        gone: 0,
+        turn: false,
+        dry: false,
+        broken: None,
+        stuck: Stuck::default(),
+    };
+    let inner = Rc::new(RefCell::new(inner));
     (Corked(inner.clone()), Cork(inner))
 }
 
@@ -69,7 +77,9 @@ impl<I: Io> Inner<I> {
     /// Writes what waits.
     fn poll_out(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         while self.gone < self.waiting.len() {
-            let wrote = ready!(Pin::new(&mut self.io).poll_write(cx, &self.waiting[self.gone..]))?;
+            let wrote = Pin::new(&mut self.io).poll_write(cx, &self.waiting[self.gone..])?;
+            self.stuck.set(wrote.is_pending());
+            let wrote = ready!(wrote);
             if wrote == 0 {
                 return Poll::Ready(Err(io::ErrorKind::WriteZero.into()));
             }
@@ -89,9 +99,11 @@ impl<I: Io> Inner<I> {
             return Poll::Ready(Err(error));
         }
         let more: usize = parts.iter().map(|part| part.len()).sum();
-        if self.waiting.len() - self.gone + more > MOST {
+        // More than a piece does not wait here, but goes straight to the stream.
+        let most = ration::piece();
+        if self.waiting.len() - self.gone + more > most {
             ready!(self.poll_out(cx))?;
-            if more > MOST {
+            if more > most {
                 return Pin::new(&mut self.io).poll_write_vectored(cx, parts);
             }
         }
@@ -99,7 +111,7 @@ impl<I: Io> Inner<I> {
             self.waiting = spare::take();
         }
         // A stream that is never quite empty must not leave all that has gone before it.
-        if self.gone > MOST {
+        if self.gone > most {
             self.waiting.drain(..std::mem::take(&mut self.gone));
         }
         for part in parts {
@@ -113,7 +125,7 @@ impl<I: Io> Inner<I> {
 mod spare {
     use std::cell::Cell;
 
-    use super::MOST;
+    use super::PIECE;
 
     thread_local! {
         static SPARE: Cell<Vec<u8>> = const { Cell::new(Vec::new()) };
@@ -125,7 +137,7 @@ mod spare {
 
     pub(super) fn give(mut buffer: Vec<u8>) {
         // What goes partly, with more behind it, may have grown beyond what is worth keeping.
-        if buffer.capacity() > 0 && buffer.capacity() <= 2 * MOST {
+        if buffer.capacity() > 0 && buffer.capacity() <= 2 * PIECE {
             buffer.clear();
             SPARE.set(buffer);
         }

@@ -13,6 +13,7 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use super::convert::{fields_in, fields_out};
 use crate::body::{Body, BodyError, Frame, Source};
 use crate::pace::{Pace, Waiting};
+use crate::ration::Stuck;
 use crate::trailers::as_trailers;
 
 /// The half that comes in, as a body. Its window opens again as its pieces are asked for.
@@ -123,11 +124,20 @@ pub(super) struct Outgoing {
     failure: Reason,
     pace: Option<Pace>,
     waiting: Waiting,
+    stuck: Stuck,
 }
 
 impl Outgoing {
     pub(super) fn new(body: Body, send: SendStream<Bytes>, failure: Reason, pace: Option<Pace>) -> Outgoing {
-        Outgoing { body, send, piece: Bytes::new(), failure, pace, waiting: Waiting::default() }
+        Outgoing {
+            body,
+            send,
+            piece: Bytes::new(),
+            failure,
+            pace,
+            waiting: Waiting::default(),
+            stuck: Stuck::default(),
+        }
     }
 
     pub(super) fn reset(&mut self, reason: Reason) {
@@ -139,8 +149,14 @@ impl Outgoing {
         // That the peer has reset the stream is heard from each step that would send, so it is asked only when there is
         // to be waited for the body.
         loop {
-            if !self.piece.is_empty() {
-                self.send.reserve_capacity(self.piece.len());
+            // What is sure to come waits at its source, and not here, until there is room for some of it. Of a body whose
+            // length is not known the next piece may be its end, which needs no room.
+            let wanted = match self.piece.len() {
+                0 => usize::from(matches!(self.body.length(), Some(1..))),
+                length => length,
+            };
+            if wanted > 0 {
+                self.send.reserve_capacity(wanted);
                 let mut room = self.send.capacity();
                 if room == 0 {
                     match self.send.poll_capacity(cx) {
@@ -150,6 +166,18 @@ impl Outgoing {
                             self.send.send_reset(Reason::CANCEL);
                             return Poll::Ready(Err(Unsent::Stalled));
                         }
+                        Poll::Pending => {
+                            // If it is not here that a piece waits, there is one at its source.
+                            self.stuck.set(true);
+                            return Poll::Pending;
+                        }
+                    }
+                }
+                self.stuck.set(false);
+                if self.piece.is_empty() {
+                    match self.poll_piece(cx) {
+                        Poll::Ready(None) => continue,
+                        Poll::Ready(Some(sent)) => return Poll::Ready(sent),
                         Poll::Pending => return Poll::Pending,
                     }
                 }
@@ -166,31 +194,38 @@ impl Outgoing {
                 }
                 continue;
             }
-            let frame = match self.body.poll_frame(cx) {
-                Poll::Ready(frame) => frame,
-                Poll::Pending if self.send.poll_reset(cx).is_ready() => return Poll::Ready(Err(Unsent::Gone)),
-                Poll::Pending => return Poll::Pending,
-            };
-            let sent = match frame {
-                Some(Ok(Frame::Data(data))) => {
-                    self.piece = data;
-                    continue;
-                }
-                Some(Ok(Frame::Trailers(trailers))) => match fields_out(&trailers) {
-                    Ok(trailers) => self.send.send_trailers(trailers),
-                    Err(why) => {
-                        self.send.send_reset(self.failure);
-                        return Poll::Ready(Err(Unsent::Body(BodyError::Malformed(why))));
-                    }
-                },
-                Some(Err(error)) => {
-                    self.send.send_reset(self.failure);
-                    return Poll::Ready(Err(Unsent::Body(error)));
-                }
-                None => self.send.send_data(Bytes::new(), true),
-            };
-            return Poll::Ready(sent.map_err(|_| Unsent::Gone));
+            if let Some(sent) = ready!(self.poll_piece(cx)) {
+                return Poll::Ready(sent);
+            }
         }
+    }
+
+    /// Takes the next piece of the body; how it was sent, if there is none.
+    fn poll_piece(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<(), Unsent>>> {
+        let frame = match self.body.poll_frame(cx) {
+            Poll::Ready(frame) => frame,
+            Poll::Pending if self.send.poll_reset(cx).is_ready() => return Poll::Ready(Some(Err(Unsent::Gone))),
+            Poll::Pending => return Poll::Pending,
+        };
+        let sent = match frame {
+            Some(Ok(Frame::Data(data))) => {
+                self.piece = data;
+                return Poll::Ready(None);
+            }
+            Some(Ok(Frame::Trailers(trailers))) => match fields_out(&trailers) {
+                Ok(trailers) => self.send.send_trailers(trailers),
+                Err(why) => {
+                    self.send.send_reset(self.failure);
+                    return Poll::Ready(Some(Err(Unsent::Body(BodyError::Malformed(why)))));
+                }
+            },
+            Some(Err(error)) => {
+                self.send.send_reset(self.failure);
+                return Poll::Ready(Some(Err(Unsent::Body(error))));
+            }
+            None => self.send.send_data(Bytes::new(), true),
+        };
+        Poll::Ready(Some(sent.map_err(|_| Unsent::Gone)))
     }
 }
 

@@ -10,14 +10,13 @@ use base::TlsInfo;
 use rustls::ServerConfig;
 use rustls::crypto::CryptoProvider;
 use rustls::server::{
-    ClientHello, NoServerSessionStorage, ResolvesServerCert, ServerSessionMemoryCache, WebPkiClientVerifier,
+    Acceptor, ClientHello, NoServerSessionStorage, ResolvesServerCert, ServerSessionMemoryCache, WebPkiClientVerifier,
 };
 use rustls::sign::CertifiedKey;
-use tokio::io::{AsyncRead, AsyncWrite};
-use tokio_rustls::LazyConfigAcceptor;
-use tokio_rustls::server::TlsStream;
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 
 use super::live::{self, Live};
+use super::stream::{self, TlsStream};
 use super::{Built, Identity, TlsError, Which, pem};
 
 pub struct ServerTls<'a> {
@@ -147,21 +146,14 @@ pub async fn accept<IO>(
 where
     IO: AsyncRead + AsyncWrite + Unpin,
 {
-    let handshake = async {
-        let start = LazyConfigAcceptor::new(rustls::server::Acceptor::default(), io).await?;
-        if live::is_question(&start.client_hello()) {
-            let answering = live::answering(&current.load()).map_err(io::Error::other)?;
-            start.into_stream(answering).await?;
-            return Ok(None);
-        }
-        start.into_stream(current.load_full()).await.map(Some)
-    };
-    let stream = tokio::time::timeout(timeout, handshake).await.map_err(|_| AcceptError::Timeout)?;
-    let stream = stream.map_err(AcceptError::Handshake)?.ok_or(AcceptError::Answered)?;
+    // Apart, so that a connection does not hold the room for its handshake for as long as it lasts.
+    let handshake = Box::pin(handshake(io, current));
+    let handshake = tokio::time::timeout(timeout, handshake).await.map_err(|_| AcceptError::Timeout)?;
+    let (stream, sni) = handshake.map_err(AcceptError::Handshake)?.ok_or(AcceptError::Answered)?;
 
-    let (_, session) = stream.get_ref();
+    let session = stream.session();
     let info = TlsInfo {
-        sni: session.server_name().map(str::to_ascii_lowercase),
+        sni,
         alpn: session.alpn_protocol().map(|name| String::from_utf8_lossy(name).into_owned()),
         version: match session.protocol_version() {
             Some(rustls::ProtocolVersion::TLSv1_3) => "1.3".into(),
@@ -172,6 +164,46 @@ where
         names: OnceLock::new(),
     };
     Ok((stream, info))
+}
+
+/// A stream, and the host that its client named; `None` if it was an authority that asked.
+async fn handshake<IO>(
+    mut io: IO,
+    current: &ArcSwap<ServerConfig>,
+) -> io::Result<Option<(TlsStream<IO>, Option<String>)>>
+where
+    IO: AsyncRead + AsyncWrite + Unpin,
+{
+    // Looked at twice, since what it says decides by which configuration it is answered.
+    let (mut acceptor, mut hello) = (Acceptor::default(), Vec::new());
+    let accepted = loop {
+        let before = hello.len();
+        if io.read_buf(&mut hello).await? == 0 {
+            return Err(io::ErrorKind::UnexpectedEof.into());
+        }
+        let mut more = &hello[before..];
+        while !more.is_empty() {
+            acceptor.read_tls(&mut more)?;
+        }
+        match acceptor.accept() {
+            Ok(Some(accepted)) => break accepted,
+            Ok(None) => {}
+            Err((error, mut alert)) => {
+                let mut said = Vec::new();
+                alert.write_all(&mut said)?;
+                io.write_all(&said).await?;
+                return Err(io::Error::new(io::ErrorKind::InvalidData, error));
+            }
+        }
+    };
+    if live::is_question(&accepted.client_hello()) {
+        let answering = live::answering(&current.load()).map_err(io::Error::other)?;
+        stream::accept(io, answering, hello).await?;
+        return Ok(None);
+    }
+    let sni = accepted.client_hello().server_name().map(str::to_ascii_lowercase);
+    drop(accepted);
+    Ok(Some((stream::accept(io, current.load_full(), hello).await?, sni)))
 }
 
 // === struct Names ===

@@ -13,7 +13,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream};
 
 use super::*;
 
-type ServerStream = tokio_rustls::server::TlsStream<DuplexStream>;
+type ServerStream = TlsStream<DuplexStream>;
 type ClientStream = tokio_rustls::client::TlsStream<DuplexStream>;
 
 fn provider() -> Arc<CryptoProvider> {
@@ -237,7 +237,7 @@ async fn a_session_from_before_the_revocation_opens_no_door() {
         for _ in 0..2 {
             let (mut far, info, mut near, _) = handshake(&current, &config, "a.test").await.ok();
             assert_eq!(info.version, if tls12 { "1.2" } else { "1.3" });
-            assert_ne!(far.get_ref().1.handshake_kind(), Some(HandshakeKind::Resumed));
+            assert_ne!(far.session().handshake_kind(), Some(HandshakeKind::Resumed));
             talk(&mut far, &mut near).await;
         }
         current.store(server(&[&pair], wanted(list.as_bytes())));
@@ -265,7 +265,7 @@ async fn without_client_certificates_sessions_are_resumed() {
     let mut kinds = Vec::new();
     for _ in 0..2 {
         let (mut far, _, mut near, _) = handshake(&current, &config, "a.test").await.ok();
-        kinds.push(far.get_ref().1.handshake_kind());
+        kinds.push(far.session().handshake_kind());
         talk(&mut far, &mut near).await;
     }
     assert_eq!(kinds[1], Some(HandshakeKind::Resumed));
@@ -330,4 +330,113 @@ fn an_expired_certificate_is_a_warning() {
     let tls = ServerTls { certificates: vec![expired.identity()], live: Vec::new(), client: None, tls12: false };
     let warnings = tls.build(&provider()).map_err(|errors| format!("{errors:?}")).unwrap().warnings;
     assert!(warnings[0].message.starts_with("expired on"), "{warnings:?}");
+}
+
+/// Bytes that are not the same anywhere.
+fn pattern(length: usize) -> Vec<u8> {
+    (0..length).map(|at| (at % 251) as u8).collect()
+}
+
+#[tokio::test]
+async fn bytes_pass_both_ways_in_pieces_of_all_sizes_over_a_socket_of_any() {
+    let authority = Authority::new();
+    let pair = authority.issue(&["a.test"], 1);
+    let caller = authority.issue(&["a.client"], 7);
+    let pem = authority.pem();
+    let data = pattern(400_000);
+    for (config, room) in [
+        (client(&authority, None), 1),
+        (client(&authority, None), 1000),
+        (client(&authority, None), 1 << 20),
+        (only_tls12(pem.as_bytes(), &caller), 1000),
+    ] {
+        let current = ArcSwap::new(server(&[&pair], None));
+        let (near, far) = tokio::io::duplex(room);
+        eprintln!("a socket of {room} bytes");
+        let data = if room == 1 { &data[..20_000] } else { &data };
+        let serving = async {
+            let (stream, _) = accept(far, &current, Duration::from_secs(60)).await.unwrap();
+            let (mut read, mut write) = tokio::io::split(stream);
+            let writing = async {
+                let mut rest = data;
+                for length in [1, 70_000, 16_384, 16_385, 5, 200_000].into_iter().cycle() {
+                    let (piece, behind) = rest.split_at(length.min(rest.len()));
+                    write.write_all(piece).await.unwrap();
+                    rest = behind;
+                    if rest.is_empty() {
+                        break;
+                    }
+                }
+                write.shutdown().await.unwrap();
+            };
+            let reading = async {
+                let (mut got, mut buffer) = (Vec::new(), [0; 3000]);
+                for size in [1, 3000, 17].into_iter().cycle() {
+                    match read.read(&mut buffer[..size]).await.unwrap() {
+                        0 => break,
+                        length => got.extend_from_slice(&buffer[..length]),
+                    }
+                }
+                got
+            };
+            let ((), got) = tokio::join!(writing, reading);
+            assert!(got == data);
+        };
+        let calling = async {
+            let stream = connect(near, config, server_name("a.test").unwrap()).await.unwrap().0;
+            let (mut read, mut write) = tokio::io::split(stream);
+            let writing = async {
+                write.write_all(data).await.unwrap();
+                write.shutdown().await.unwrap();
+            };
+            let mut got = Vec::new();
+            // A clean end, or this is an error.
+            let reading = read.read_to_end(&mut got);
+            let ((), read) = tokio::join!(writing, reading);
+            read.unwrap();
+            assert!(got == data);
+        };
+        tokio::join!(serving, calling);
+    }
+}
+
+#[tokio::test]
+async fn a_connection_that_is_cut_does_not_pass_for_one_that_ended() {
+    let authority = Authority::new();
+    let current = ArcSwap::new(server(&[&authority.issue(&["a.test"], 1)], None));
+    let (mut far, _, mut near, _) = handshake(&current, &client(&authority, None), "a.test").await.ok();
+    near.write_all(b"whole").await.unwrap();
+    near.flush().await.unwrap();
+    let mut got = [0; 5];
+    far.read_exact(&mut got).await.unwrap();
+    // Without saying farewell.
+    drop(near);
+    assert_eq!(far.read(&mut got).await.unwrap_err().kind(), std::io::ErrorKind::UnexpectedEof);
+}
+
+#[tokio::test]
+async fn garbage_is_answered_with_an_alert_before_the_handshake_and_after() {
+    let authority = Authority::new();
+    let current = ArcSwap::new(server(&[&authority.issue(&["a.test"], 1)], None));
+    for garbage in [&b"GET / HTTP/1.1\r\n\r\n"[..], &[0x16, 3, 1, 0, 4, 1, 0, 0, 0]] {
+        let (mut near, far) = tokio::io::duplex(1 << 16);
+        near.write_all(garbage).await.unwrap();
+        let error = accept(far, &current, Duration::from_secs(60)).await.map(|_| ()).unwrap_err();
+        assert!(matches!(error, AcceptError::Handshake(_)), "{error:?}");
+        let mut said = Vec::new();
+        near.read_to_end(&mut said).await.unwrap();
+        assert_eq!(said.first(), Some(&0x15), "no alert to {garbage:?}: {said:?}, {error:?}");
+    }
+    let (mut far, _, near, _) = handshake(&current, &client(&authority, None), "a.test").await.ok();
+    let (mut io, _) = near.into_inner();
+    // A record that is not sealed with the keys, in two halves, since it may come so.
+    let record = [&[0x17, 3, 3, 0, 40][..], &[7; 40]].concat();
+    io.write_all(&record[..20]).await.unwrap();
+    let mut got = [0; 5];
+    let (read, ()) = tokio::join!(far.read(&mut got), async {
+        tokio::task::yield_now().await;
+        io.write_all(&record[20..]).await.unwrap();
+    });
+    assert_eq!(read.unwrap_err().kind(), std::io::ErrorKind::InvalidData);
+    assert!(far.write_all(b"more").await.is_err(), "nothing goes on behind it");
 }

@@ -1,13 +1,16 @@
 //! A gateway that the kernel gives 64 MiB and no more, with all that it keeps of it: connections of HTTP/1, streams of
-//! HTTP/2, TLS. Whoever takes more is killed.
+//! HTTP/2, TLS, and readers that are slow. Whoever takes more is killed.
 
 use std::fs;
-use std::io::{Read, Write};
-use std::net::{SocketAddr, TcpStream};
+use std::io::{BufRead, BufReader, Read, Write};
+use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::atomic::AtomicUsize;
+use std::sync::atomic::Ordering::SeqCst;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
+use rustix::net::{AddressFamily, SocketType};
 use rustls::pki_types::{CertificateDer, ServerName, pem::PemObject};
 use rustls::{ClientConfig, ClientConnection, RootCertStore, StreamOwned};
 use testkit::{Folder, Raw, eventually};
@@ -17,8 +20,11 @@ use crate::weir::Running;
 
 const LIMIT: usize = 64 << 20;
 const CONNECTIONS: usize = 5000;
-/// One of TLS takes about four times as much as one in clear.
-const SECURE: usize = 2000;
+/// Of those, and of streams of HTTP/2, so many have a large answer that waits for them.
+const SLOW: usize = 200;
+/// More than the kernel takes for one that reads nothing.
+const LARGE: usize = 8 << 20;
+const QUICK: usize = 1 << 20;
 
 /// Gone when dropped, once nobody is in it.
 struct Cgroup {
@@ -81,9 +87,56 @@ impl Drop for Cgroup {
     }
 }
 
+/// Answers `/large?N` with that many bytes.
+struct Large {
+    address: SocketAddr,
+    /// Answers that have been written to their end.
+    written: Arc<AtomicUsize>,
+}
+
+impl Large {
+    fn start() -> Large {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let (address, written) = (listener.local_addr().unwrap(), Arc::<AtomicUsize>::default());
+        let counted = written.clone();
+        // It ends with the process of the tests.
+        std::thread::spawn(move || {
+            for stream in listener.incoming().map_while(Result::ok) {
+                let written = counted.clone();
+                std::thread::Builder::new()
+                    .stack_size(128 << 10)
+                    .spawn(move || Large::serve(stream, &written))
+                    .unwrap();
+            }
+        });
+        Large { address, written }
+    }
+
+    fn serve(mut stream: TcpStream, written: &AtomicUsize) {
+        // What the kernel takes is not what the gateway takes.
+        rustix::net::sockopt::set_socket_send_buffer_size(&stream, 128 << 10).unwrap();
+        let mut head = [0; 4096];
+        while let Ok(read @ 1..) = stream.read(&mut head) {
+            let head = String::from_utf8_lossy(&head[..read]);
+            let bytes: usize = head.split(['?', ' ']).nth(2).unwrap().parse().unwrap();
+            let answer = format!("HTTP/1.1 200 OK\r\ncontent-length: {bytes}\r\n\r\n");
+            if stream.write_all(answer.as_bytes()).and_then(|()| stream.write_all(&large()[..bytes])).is_err() {
+                return;
+            }
+            written.fetch_add(1, SeqCst);
+        }
+    }
+}
+
+fn large() -> &'static [u8] {
+    static BYTES: OnceLock<Vec<u8>> = OnceLock::new();
+    BYTES.get_or_init(|| (0..LARGE).map(|at| (at % 251) as u8).collect())
+}
+
 struct Bounded {
     // Ends before its cgroup.
     weir: Running,
+    large: Large,
     web: SocketAddr,
     tls: SocketAddr,
     folder: Folder,
@@ -102,10 +155,16 @@ impl Bounded {
         };
         let folder = Folder::new();
         folder.authority("ca").issue("web", &["web.test"]);
+        let large = Large::start();
+        let upstream = large.address;
         folder.write(
             "weir.yaml",
-            "version: 1\nadmin: { address: none }\nlisteners:\n  web: { address: '127.0.0.1:0' }\n  tls: { address: '127.0.0.1:0', tls: { \
-             certificates: [{ cert: file:web.crt, key: file:web.key }] } }\napis: { a: { routes: [{ respond: { body: ok } }] } }\n",
+            format!(
+                "version: 1\nadmin: {{ address: none }}\nlisteners:\n  web: {{ address: '127.0.0.1:0' }}\n  tls: {{ address: \
+                 '127.0.0.1:0', limits: {{ idle-timeout: 10m }}, tls: {{ certificates: [{{ cert: file:web.crt, key: file:web.key }}] }} }}\nupstreams: {{ large: \
+                 {{ endpoints: [{{ url: 'http://{upstream}' }}] }} }}\napis: {{ a: {{ routes: [{{ match: {{ path: /large }}, \
+                 upstream: large }}, {{ respond: {{ body: ok }} }}] }} }}\n"
+            ),
         );
         let script = format!("echo $$ > {} && exec \"$@\"", cgroup.processes().display());
         let weir = Running::start_under(folder.base(), &["sh", "-c", &script, "sh"], &["run"], &[]);
@@ -114,7 +173,7 @@ impl Bounded {
             line.split_whitespace().find_map(|word| word.strip_prefix("address=")).unwrap().parse().unwrap()
         };
         let (web, tls) = (address("web"), address("tls"));
-        Some(Bounded { weir, web, tls, folder, cgroup })
+        Some(Bounded { weir, large, web, tls, folder, cgroup })
     }
 
     #[track_caller]
@@ -123,7 +182,9 @@ impl Bounded {
         assert_eq!(Raw::connect(self.web).get("/", "").status, 200, "{doing}");
         let peak =
             self.cgroup.peak().map_or_else(String::new, |peak| format!(", {} KiB of the cgroup at most", peak / 1024));
-        println!("{doing}: {} KiB of its own{peak}", self.weir.memory() / 1024);
+        let own = self.weir.memory();
+        println!("{doing}: {} KiB of its own{peak}", own / 1024);
+        assert!(own < LIMIT, "{doing}: {own} bytes");
     }
 }
 
@@ -167,7 +228,38 @@ fn a_cgroup_of_64_mib_holds_five_thousand_streams_of_http_2() {
 }
 
 #[test]
-fn a_cgroup_of_64_mib_holds_two_thousand_connections_of_tls() {
+fn a_cgroup_of_64_mib_holds_large_answers_for_which_http_2_has_no_window() {
+    const BYTES: usize = 256 << 10;
+    let Some(bounded) = Bounded::start("h2-large") else { return };
+    let mut clients: Vec<Http2> = (0..SLOW / 100).map(|_| Http2::connect(bounded.web, &[(4, 0)])).collect();
+    for http2 in &mut clients {
+        for stream in 0..100 {
+            http2.get(2 * stream + 1, &format!("/large?{BYTES}")).unwrap();
+        }
+        for _ in 0..100 {
+            while http2.read().unwrap().kind != super::frames::HEADERS {}
+        }
+    }
+    bounded.lives("200 streams of HTTP/2 for which a large answer waits");
+    assert_eq!(bounded.large.written.load(SeqCst), 0, "they wait at the upstream");
+    for http2 in &mut clients {
+        http2.frame(super::frames::WINDOW_UPDATE, 0, 0, &0x7000_0000_u32.to_be_bytes()).unwrap();
+        http2.frame(super::frames::SETTINGS, 0, 0, &[0, 4, 0x7f, 0xff, 0xff, 0xff]).unwrap();
+        let (mut bytes, mut ended) = (0, 0);
+        while ended < 100 {
+            let frame = http2.read().unwrap();
+            if frame.kind == super::frames::DATA {
+                bytes += frame.payload.len();
+                ended += usize::from(frame.flags & super::frames::END_STREAM != 0);
+            }
+        }
+        assert_eq!(bytes, 100 * BYTES);
+    }
+    bounded.lives("and read");
+}
+
+#[test]
+fn a_cgroup_of_64_mib_holds_five_thousand_connections_of_tls_and_slow_readers_among_them() {
     let Some(bounded) = Bounded::start("tls") else { return };
     let mut roots = RootCertStore::empty();
     roots.add(CertificateDer::from_pem_file(bounded.folder.path("ca.crt")).unwrap()).unwrap();
@@ -175,18 +267,66 @@ fn a_cgroup_of_64_mib_holds_two_thousand_connections_of_tls() {
     let config = ClientConfig::builder_with_provider(provider).with_safe_default_protocol_versions().unwrap();
     let config = Arc::new(config.with_root_certificates(roots).with_no_client_auth());
     let name = ServerName::try_from("web.test").unwrap();
+    let secure =
+        |stream| BufReader::new(StreamOwned::new(ClientConnection::new(config.clone(), name.clone()).unwrap(), stream));
     let mut clients = Vec::new();
-    for _ in 0..SECURE {
-        let stream = TcpStream::connect(bounded.tls).unwrap();
-        stream.set_read_timeout(Some(testkit::PATIENCE)).unwrap();
-        let mut stream = StreamOwned::new(ClientConnection::new(config.clone(), name.clone()).unwrap(), stream);
-        stream.write_all(b"GET / HTTP/1.1\r\nhost: web.test\r\n\r\n").unwrap();
-        let mut head = [0; 15];
-        stream.read_exact(&mut head).unwrap();
-        assert_eq!(&head, b"HTTP/1.1 200 OK");
-        clients.push(stream);
+    for _ in 0..CONNECTIONS {
+        clients.push(secure(narrow(bounded.tls)));
+        let client = clients.last_mut().unwrap();
+        assert_eq!(ask(client, "/"), 2);
+        let mut body = [0; 2];
+        client.read_exact(&mut body).unwrap();
+        assert_eq!(&body, b"ok");
     }
-    bounded.lives("2,000 connections of TLS");
+    bounded.lives("5,000 connections of TLS");
+    for client in &mut clients[..SLOW] {
+        assert_eq!(ask(client, &format!("/large?{LARGE}")), LARGE);
+    }
+    bounded.lives("and 200 of them read slowly");
+    assert_eq!(bounded.large.written.load(SeqCst), 0, "they wait at the upstream");
+    let (expected, mut body) = (large(), vec![0; LARGE]);
+    for client in &mut clients[..SLOW] {
+        client.read_exact(&mut body[..64 << 10]).unwrap();
+        assert!(body[..64 << 10] == expected[..64 << 10]);
+    }
+    bounded.lives("and have read a little");
+    // Another one, who is quick, gets all of it meanwhile.
+    let mut quick = secure(TcpStream::connect(bounded.tls).unwrap());
+    assert_eq!(ask(&mut quick, &format!("/large?{QUICK}")), QUICK);
+    quick.read_exact(&mut body[..QUICK]).unwrap();
+    assert!(body[..QUICK] == expected[..QUICK]);
+    for client in &mut clients[SLOW..] {
+        assert_eq!(ask(client, "/"), 2);
+    }
+    bounded.lives("and all have been answered");
     drop(clients);
     eventually("all have gone, and it serves on", || Raw::connect(bounded.web).get("/", "").status == 200);
+}
+
+/// A connection on whose side little room is for what comes.
+fn narrow(address: SocketAddr) -> TcpStream {
+    let socket = rustix::net::socket(AddressFamily::INET, SocketType::STREAM, None).unwrap();
+    rustix::net::sockopt::set_socket_recv_buffer_size(&socket, 16 << 10).unwrap();
+    rustix::net::connect(&socket, &address).unwrap();
+    let stream = TcpStream::from(socket);
+    stream.set_read_timeout(Some(testkit::PATIENCE)).unwrap();
+    stream
+}
+
+/// Asks, and reads the head of the answer: how long its body is.
+fn ask(client: &mut BufReader<StreamOwned<ClientConnection, TcpStream>>, path: &str) -> usize {
+    // In one piece, which waits for nothing.
+    let request = format!("GET {path} HTTP/1.1\r\nhost: web.test\r\n\r\n");
+    client.get_mut().write_all(request.as_bytes()).unwrap();
+    let (mut length, mut line) = (None, String::new());
+    client.read_line(&mut line).unwrap();
+    assert_eq!(line, "HTTP/1.1 200 OK\r\n");
+    while line != "\r\n" {
+        line.clear();
+        client.read_line(&mut line).unwrap();
+        if let Some(value) = line.strip_prefix("content-length: ") {
+            length = Some(value.trim().parse().unwrap());
+        }
+    }
+    length.unwrap()
 }
