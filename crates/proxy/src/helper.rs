@@ -1,7 +1,7 @@
 //! The thread beside a worker, for what would keep the worker from everything else: compressing a large body, say.
 //!
 //! There is one for each worker, from the first work on that it has; it does one thing after another, in the order in
-//! which they came. It is nicer than the workers, so a core on which a worker has something to do is taken from it.
+//! which they came. It is nicer than the workers, so the kernel prefers them.
 
 use std::cell::RefCell;
 use std::io;
