@@ -107,10 +107,12 @@ impl Handle {
         for (entry, sequence) in entries.iter().zip(first..) {
             encode(entry, sequence, &mut encoded);
         }
+        let was_filling = self.ring.is_filling();
         self.ring.push(first, count, &encoded);
         // Either this sees that the writer sleeps, or the writer, which looks once more before, sees the record.
         fence(SeqCst);
-        if asleep.load(Relaxed) {
+        // And one that gathers hears once that it need not wait any more.
+        if asleep.load(Relaxed) || (!was_filling && self.ring.is_filling()) {
             self.control.wake();
         }
         Ok(Ticket(first + u64::from(count) - 1))

@@ -27,7 +27,8 @@ pub use writer::State;
 /// How a journal is kept.
 #[derive(Clone, Debug)]
 pub struct Settings {
-    /// How long entries are gathered before they are written and synced together.
+    /// How long entries are gathered before they are written and synced together: that long ago the last one may have been
+    /// handed over which a machine loses that stops. Many entries are written sooner.
     pub commit: Duration,
     /// How large a file becomes before the next is begun.
     pub segment: u64,
@@ -40,7 +41,7 @@ pub struct Settings {
 
 impl Default for Settings {
     fn default() -> Settings {
-        Settings { commit: Duration::from_millis(5), segment: 64 << 20, keep: None, spool: 4 << 20 }
+        Settings { commit: Duration::from_millis(100), segment: 64 << 20, keep: None, spool: 4 << 20 }
     }
 }
 

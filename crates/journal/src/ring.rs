@@ -76,6 +76,13 @@ impl Producer {
         self.place(ITEM + (bytes as u64).div_ceil(8)).is_some()
     }
 
+    /// So much waits in it that whoever takes it out should not wait for more.
+    pub(crate) fn is_filling(&self) -> bool {
+        let much = capacity(&self.memory) / 4;
+        // What is free by now is looked at only when it seems to be little.
+        self.head.get() - self.tail.get() > much && self.head.get() - self.look() > much
+    }
+
     /// Puts records in. Only after there was room for as many bytes.
     pub(crate) fn push(&self, sequence: u64, records: u32, bytes: &[u8]) {
         let words = ITEM + (bytes.len() as u64).div_ceil(8);

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::sync::mpsc;
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use ledger::{Class, Entry, Moment, Money, Outcome, Record};
 
@@ -359,6 +359,23 @@ fn what_is_in_a_spool_is_read_and_recovered_once_with_whatever_is_already_writte
             fs::remove_file(file).unwrap();
         }
     }
+}
+
+#[test]
+fn what_fills_a_ring_is_written_before_its_time() {
+    let folder = tempfile::tempdir().unwrap();
+    let (journal, ..) =
+        open_with(folder.path(), Settings { commit: Duration::from_secs(3600), spool: 0, ..settings() });
+    let handle = journal.handle();
+    let first = handle.append(&[entry(1)]).unwrap();
+    while handle.append(&[entry(2)]).is_ok() && !handle.is_durable(first) {}
+    let begun = Instant::now();
+    while !handle.is_durable(first) {
+        assert!(begun.elapsed() < Duration::from_secs(60), "the writer waits for its time");
+        thread::yield_now();
+    }
+    drop(handle);
+    assert!(journal.close());
 }
 
 #[test]

@@ -61,7 +61,7 @@ pub(crate) struct Writer {
 /// How many bytes are written at once, about.
 const MOST: usize = 1 << 20;
 /// How many times the writer looks for more before it sleeps, and the next one must wake it.
-const LINGER: u32 = 20;
+const LINGER: u32 = 2;
 /// How long it waits after the disk refused.
 const AGAIN: Duration = Duration::from_millis(250);
 /// How long it must lose nothing to be well again.
@@ -71,16 +71,20 @@ impl Writer {
     pub(crate) fn run(mut self) {
         self.forget_old();
         let mut idle = 0;
+        let mut more = false;
         loop {
             if idle >= LINGER && self.behind.is_none() {
                 self.sleep();
+                // What woke it may have been told to it, and is not told again.
+                self.listen();
             }
-            // While it sleeps so, nobody has to wake it: handing over is free of system calls.
-            if self.flushes.is_empty() && !self.ends && !self.trouble {
+            // While it sleeps so, nobody has to wake it: handing over is free of system calls. Until a ring is filling.
+            if self.flushes.is_empty() && !self.ends && !self.trouble && !more {
                 thread::park_timeout(self.settings.commit);
             }
             self.listen();
             self.gather();
+            more = self.batch.len() >= MOST;
             idle = if self.batch.is_empty() { idle + 1 } else { 0 };
             let written = self.commit();
             self.answer(written);

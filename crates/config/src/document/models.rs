@@ -116,7 +116,7 @@ section! {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, JsonSchema)]
 #[serde(rename_all = "kebab-case")]
 pub enum Sync {
-    /// Once the entry is in memory that outlives the process; entries of a few milliseconds are synced together later.
+    /// Once the entry is in memory that outlives the process; entries of a tenth of a second are synced together later.
     #[default]
     Group,
     /// Once the entry is synced to the disk, with those of others that end meanwhile: what a caller has seen the end of is
