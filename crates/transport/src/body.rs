@@ -144,7 +144,14 @@ impl<'o> Sink<'o> {
         Sink { out, framing }
     }
 
-    pub(crate) fn put(&mut self, data: &[u8]) {
+    /// For who looks at what comes before it is put on: nothing but the body's own bytes.
+    pub fn bare(out: &'o mut Vec<u8>) -> Sink<'o> {
+        Sink { out, framing: Framing::UntilClose }
+    }
+
+    /// A piece of the body, not empty.
+    pub fn put(&mut self, data: &[u8]) {
+        debug_assert!(!data.is_empty());
         self.framing.encode(self.out, data);
     }
 

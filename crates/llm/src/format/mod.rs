@@ -13,7 +13,7 @@ use base::TokenUsage;
 use crate::dialect::Dialect;
 use crate::json::{self, Value};
 use crate::malformed::Malformed;
-use crate::neutral::{Answer, Event, Losses, Request};
+use crate::neutral::{Answer, Delta, Event, Losses, Request};
 use crate::sse::Frame;
 use crate::stream::{Head, Stop};
 use crate::translate::Options;
@@ -99,6 +99,12 @@ impl Decoder {
             Decoder::Bedrock(decoder) => decoder.read(frame, event),
         }
     }
+
+    /// Whether an event that brings nothing but text leaves the decoder as it was, so that the same of another text means
+    /// the same of that.
+    pub(crate) fn repeats(&self) -> bool {
+        matches!(self, Decoder::OpenAiChat(_) | Decoder::Anthropic(_))
+    }
 }
 
 /// Writes a stream for a caller.
@@ -132,6 +138,22 @@ impl Encoder {
             Encoder::Gemini(encoder) => encoder.write(event, to),
             Encoder::Bedrock(encoder) => encoder.write(event, to),
         }
+    }
+
+    /// What is written round each piece of text of a part, where that is always the same and nothing is kept of it.
+    pub(crate) fn round_text(&mut self, choice: u32, part: u32) -> Option<(Vec<u8>, Vec<u8>)> {
+        if !matches!(self, Encoder::OpenAiChat(_) | Encoder::Anthropic(_)) {
+            return None;
+        }
+        let mut write = |text: &'static str| {
+            let mut to = Vec::new();
+            self.write(Event::Delta { choice, part, delta: Delta::Text(text.into()) }, &mut to);
+            to
+        };
+        let (without, with) = (write(""), write("x"));
+        // The closing quote differs from the text that comes before it.
+        let at = without.iter().zip(&with).position(|(without, with)| without != with)?;
+        Some((with[..at].to_vec(), with[at + 1..].to_vec()))
     }
 
     /// Events written, where the dialect counts them.

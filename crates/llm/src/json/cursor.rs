@@ -484,6 +484,11 @@ pub(super) fn plain(bytes: &[u8], mut at: usize) -> usize {
     }
 }
 
+/// Whether nothing in it ends or interrupts a string.
+pub(crate) fn is_plain(bytes: &[u8]) -> bool {
+    plain(bytes, 0) == bytes.len()
+}
+
 const fn is_special(byte: u8) -> bool {
     byte < 0x20 || byte == b'"' || byte == b'\\'
 }

@@ -38,10 +38,15 @@ pub(crate) fn find<'a>(body: &'a [u8], path: &[&str]) -> Option<Value<'a>> {
 
 /// The bytes of the strings below the given keys, in the value at the beginning of `json`, at any depth.
 pub(crate) fn strings(json: &[u8], keys: &[&str]) -> usize {
-    let Some(mut cursor) = Cursor::trusting(json) else { return 0 };
-    let mut sum = 0;
-    let _ = gather(&mut cursor, keys, &mut sum);
-    sum
+    texts(json, keys).0
+}
+
+/// The same, and the last of those strings that is not empty, as it stands there.
+pub(crate) fn texts<'a>(json: &'a [u8], keys: &[&str]) -> (usize, &'a str) {
+    let Some(mut cursor) = Cursor::trusting(json) else { return (0, "") };
+    let mut texts = (0, "");
+    let _ = gather(&mut cursor, keys, &mut texts);
+    texts
 }
 
 fn descend<'a>(cursor: &mut Cursor<'a>, path: &[&str], found: &mut Option<Value<'a>>) -> Result<(), Malformed> {
@@ -58,16 +63,18 @@ fn descend<'a>(cursor: &mut Cursor<'a>, path: &[&str], found: &mut Option<Value<
     })
 }
 
-fn gather(cursor: &mut Cursor<'_>, keys: &[&str], sum: &mut usize) -> Result<(), Malformed> {
+fn gather<'a>(cursor: &mut Cursor<'a>, keys: &[&str], texts: &mut (usize, &'a str)) -> Result<(), Malformed> {
     match cursor.kind()? {
         Kind::Object => cursor.object("an object", |cursor, key, _| match cursor.kind()? {
             Kind::String if keys.contains(&&**key) => {
-                *sum += cursor.string("a string")?.raw.len();
+                let text = cursor.string("a string")?.raw;
+                texts.0 += text.len();
+                texts.1 = if text.is_empty() { texts.1 } else { text };
                 Ok(())
             }
-            _ => gather(cursor, keys, sum),
+            _ => gather(cursor, keys, texts),
         }),
-        Kind::Array => cursor.array("an array", |cursor| gather(cursor, keys, sum)),
+        Kind::Array => cursor.array("an array", |cursor| gather(cursor, keys, texts)),
         _ => cursor.skip(),
     }
 }

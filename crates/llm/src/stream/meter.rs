@@ -3,6 +3,7 @@
 //! No event is parsed for its own sake. A search finds the one field that matters; only what it finds is read.
 
 use super::framing::Framing;
+use super::repeat::{self, Repeat};
 use super::{Fault, Options, Seen};
 use crate::dialect::Dialect;
 use crate::format;
@@ -14,30 +15,58 @@ pub(super) struct Meter {
     dialect: Dialect,
     framing: Framing,
     hide_usage: bool,
+    repeat: Repeat,
 }
 
 impl Meter {
     pub(super) fn new(dialect: Dialect, options: &Options<'_>) -> Meter {
         let hide_usage = options.hide_usage && dialect == Dialect::OpenAiChat;
-        Meter { dialect, framing: Framing::new(dialect, options.max_event), hide_usage }
+        let framing = Framing::new(dialect, options.max_event);
+        Meter { dialect, framing, hide_usage, repeat: Repeat::default() }
+    }
+
+    /// Looks at bytes that pass as they are; false if something may have to be kept from the caller.
+    pub(super) fn watch(&mut self, bytes: &[u8], seen: &mut Seen) -> bool {
+        let Meter { dialect, framing, hide_usage, repeat } = self;
+        if *hide_usage {
+            return false;
+        }
+        let parse = framing.parser();
+        framing.push(bytes, |piece| match piece {
+            Piece::Whole(event) => {
+                if !repeated(repeat, event, seen) {
+                    let frame = parse(event);
+                    let text = watch(*dialect, &frame, seen);
+                    repeat.learn(event, text.and_then(|text| repeat::place(event, text.as_bytes())));
+                }
+            }
+            Piece::Overlong(_) => {}
+            Piece::Broken(why) => seen.fault = Some(Fault::Garbled(why.to_owned())),
+        });
+        true
     }
 
     pub(super) fn push(&mut self, bytes: &[u8], seen: &mut Seen, to: &mut Vec<u8>) {
-        let Meter { dialect, framing, hide_usage } = self;
-        let parse = framing.parser();
-        if !*hide_usage {
+        if self.watch(bytes, seen) {
             to.extend_from_slice(bytes);
+            return;
         }
+        let Meter { dialect, framing, repeat, .. } = self;
+        let parse = framing.parser();
         framing.push(bytes, |piece| match piece {
+            // Only what brings text is repeated, and that passes.
+            Piece::Whole(event) if repeated(repeat, event, seen) => to.extend_from_slice(event),
             Piece::Whole(event) => {
                 let frame = parse(event);
-                watch(*dialect, &frame, seen);
-                if *hide_usage && !format::openai_chat::is_usage_only(&frame.data) {
+                let text = watch(*dialect, &frame, seen);
+                let passes = !format::openai_chat::is_usage_only(&frame.data);
+                let text = text.filter(|_| passes).and_then(|text| repeat::place(event, text.as_bytes()));
+                repeat.learn(event, text);
+                if passes {
                     to.extend_from_slice(event);
                 }
             }
-            Piece::Overlong(part) if *hide_usage => to.extend_from_slice(part),
-            Piece::Overlong(_) => {}
+            Piece::Overlong(part) => to.extend_from_slice(part),
             Piece::Broken(why) => seen.fault = Some(Fault::Garbled(why.to_owned())),
         });
     }
@@ -62,14 +91,24 @@ impl Meter {
     }
 }
 
-fn watch(dialect: Dialect, frame: &Frame<'_>, seen: &mut Seen) {
+/// An event that is like the last, of another text; what else the last one said has been learned of it.
+fn repeated(repeat: &Repeat, event: &[u8], seen: &mut Seen) -> bool {
+    let Some(text) = repeat.text(event) else { return false };
+    seen.text += text.len() as u64;
+    seen.deltas += 1;
+    true
+}
+
+/// Gives the text that an event brings, where the dialect's next event may be like it.
+fn watch<'f>(dialect: Dialect, frame: &'f Frame<'_>, seen: &mut Seen) -> Option<&'f str> {
     match dialect {
-        Dialect::OpenAiChat => format::openai_chat::watch(frame, seen),
+        Dialect::OpenAiChat => return format::openai_chat::watch(frame, seen),
+        Dialect::Anthropic => return format::anthropic::watch(frame, seen),
         Dialect::OpenAiResponses => format::openai_responses::watch(frame, seen),
-        Dialect::Anthropic => format::anthropic::watch(frame, seen),
         Dialect::Gemini => format::gemini::watch(frame, seen),
         // They have no streams.
         Dialect::OpenAiEmbeddings | Dialect::GeminiEmbeddings => {}
         Dialect::Bedrock => format::bedrock::watch(frame, seen),
     }
+    None
 }

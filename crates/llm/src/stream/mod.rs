@@ -2,6 +2,7 @@
 
 mod framing;
 mod meter;
+mod repeat;
 mod translator;
 
 use std::borrow::Cow;
@@ -127,6 +128,15 @@ impl Stream {
             false => Way::Translator(Box::new(Translator::new(caller, provider, options)?)),
         };
         Some(Stream { caller, way, seen: Seen::default(), over: false })
+    }
+
+    /// Takes bytes of the provider that go to the caller as they are, which spares copying them. False if they do not:
+    /// then nothing was taken, and they are to be [pushed](Stream::push).
+    pub fn watch(&mut self, bytes: &[u8]) -> bool {
+        match &mut self.way {
+            Way::Meter(meter) if !self.over => meter.watch(bytes, &mut self.seen),
+            _ => false,
+        }
     }
 
     /// Takes bytes of the provider; appends those for the caller.
@@ -396,5 +406,44 @@ mod tests {
         assert!(matches!(seen.fault, Some(Fault::Garbled(_))));
         let (_, seen) = push(&bedrock(&[(true, "throttlingException", r#"{"message":"slow"}"#)]), 9, 1000);
         assert_eq!(seen.fault, Some(Fault::Provider { kind: error::Kind::RateLimited, message: "slow".into() }));
+    }
+
+    #[test]
+    fn events_that_repeat_the_last_are_taken_as_if_they_did_not() {
+        let chat = |delta: &str| {
+            format!("data: {{\"id\":\"c\",\"choices\":[{{\"index\":0,\"delta\":{delta},\"finish_reason\":null}}]}}\n\n")
+        };
+        let block = |kind: &str, text: &str| {
+            format!(
+                "event: content_block_delta\ndata: {{\"type\":\"content_block_delta\",\"index\":0,\"delta\":{{\"type\":\"{kind}_delta\",\"{kind}\":\"{text}\"}}}}\n\n"
+            )
+        };
+        let texts = ["a", "b", "b", "", "c\\nd", "\\u00e9", "möglich", "content", "{", "x", "y"];
+        let mut streams = [(Dialect::OpenAiChat, Vec::new()), (Dialect::Anthropic, Vec::new())];
+        streams[0].1.extend(texts.map(|text| chat(&format!("{{\"content\":\"{text}\"}}"))));
+        streams[0].1.extend(texts.map(|text| chat(&format!("{{\"reasoning_content\":\"{text}\"}}"))));
+        streams[0].1.extend(CHAT.split_inclusive("\n\n").map(str::to_owned));
+        let begin = ANTHROPIC.split_inclusive("\n\n").map(str::to_owned);
+        streams[1].1.extend(begin.clone().take(3));
+        streams[1].1.extend(texts.map(|text| block("text", text)));
+        streams[1].1.extend(texts.map(|text| block("thinking", text)));
+        streams[1].1.extend(begin.skip(3));
+        for (provider, events) in &streams {
+            for caller in Dialect::ALL {
+                for hide_usage in [false, true] {
+                    let options = Options { model: "m", id: "id", now: 1, hide_usage, ..Options::default() };
+                    let run = |between: &str| {
+                        let mut stream = Stream::new(caller, *provider, &options)?;
+                        let mut out = Vec::new();
+                        events.iter().for_each(|event| stream.push(format!("{event}{between}").as_bytes(), &mut out));
+                        stream.finish(&mut out);
+                        let out = String::from_utf8_lossy(&out).replace(": c\n\n", "");
+                        Some((out, stream.seen().clone()))
+                    };
+                    // After something else nothing repeats.
+                    assert_eq!(run(""), run(": c\n\n"), "{provider:?} to {caller:?}");
+                }
+            }
+        }
     }
 }

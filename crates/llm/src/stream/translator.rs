@@ -1,6 +1,10 @@
 //! A stream of one dialect becomes a stream of another: events are read, learned from, and written.
 
+use std::borrow::Cow;
+use std::ops::Range;
+
 use super::framing::{Framing, Parse};
+use super::repeat::{self, Repeat};
 use super::{Fault, Head, Options, Seen};
 use crate::dialect::Dialect;
 use crate::error;
@@ -14,6 +18,11 @@ pub(super) struct Translator {
     framing: Framing,
     decoder: Decoder,
     encoder: Encoder,
+    repeat: Repeat,
+    /// Of the event that may be repeated: the choice and the part that it is of.
+    of: (u32, u32),
+    /// And what is written round its text, once that was wanted.
+    round: Option<(Vec<u8>, Vec<u8>)>,
     /// The end has been written, proper or not.
     over: bool,
 }
@@ -25,19 +34,33 @@ impl Translator {
             framing: Framing::new(provider, options.max_event),
             decoder: Decoder::new(provider)?,
             encoder: Encoder::new(caller, Head::new(options))?,
+            repeat: Repeat::default(),
+            of: (0, 0),
+            round: None,
             over: false,
         })
     }
 
     pub(super) fn push(&mut self, bytes: &[u8], seen: &mut Seen, to: &mut Vec<u8>) {
-        let Translator { caller, framing, decoder, encoder, over } = self;
+        let Translator { caller, framing, decoder, encoder, repeat, of, round, over } = self;
         let parse = framing.parser();
         framing.push(bytes, |piece| {
             if *over {
                 return;
             }
             let fault = match piece {
-                Piece::Whole(event) => translate(parse, event, decoder, encoder, seen, to),
+                Piece::Whole(event) => match repeat.text(event) {
+                    Some(text) => {
+                        repeated(text, *of, round, encoder, seen, to);
+                        Ok(())
+                    }
+                    None => translate(parse, event, decoder, encoder, seen, to).map(|alone| {
+                        let alone = alone.filter(|_| decoder.repeats());
+                        *of = alone.as_ref().map_or((0, 0), |alone| alone.of);
+                        *round = None;
+                        repeat.learn(event, alone.map(|alone| alone.at));
+                    }),
+                },
                 Piece::Overlong(_) => Err(Fault::Overlong),
                 Piece::Broken(why) => Err(Fault::Garbled(why.to_owned())),
             };
@@ -72,6 +95,13 @@ impl Translator {
     }
 }
 
+/// A piece of text that was all that an event brought.
+struct Alone {
+    of: (u32, u32),
+    /// Where it stands in the event.
+    at: Range<usize>,
+}
+
 fn translate(
     parse: Parse,
     event: &[u8],
@@ -79,21 +109,54 @@ fn translate(
     encoder: &mut Encoder,
     seen: &mut Seen,
     to: &mut Vec<u8>,
-) -> Result<(), Fault> {
+) -> Result<Option<Alone>, Fault> {
     let frame = parse(event);
     let mut failed = None;
-    let read = decoder.read(&frame, &mut |event| {
-        if let Event::Error { kind, message } = event {
+    let (mut alone, mut events) = (None, 0);
+    let read = decoder.read(&frame, &mut |part_of_it| {
+        events += 1;
+        alone = match &part_of_it {
+            Event::Delta { choice, part, delta: Delta::Text(Cow::Borrowed(text)) } => {
+                repeat::place(event, text.as_bytes()).map(|at| Alone { of: (*choice, *part), at })
+            }
+            _ => None,
+        };
+        if let Event::Error { kind, message } = part_of_it {
             failed = Some(Fault::Provider { kind, message: message.into_owned() });
             return;
         }
-        learn(&event, seen);
-        encoder.write(event, to);
+        learn(&part_of_it, seen);
+        encoder.write(part_of_it, to);
     });
     if let Some(fault) = failed {
         return Err(fault);
     }
-    read.map_err(|error| Fault::Garbled(error.in_body(&frame.data).to_string()))
+    read.map_err(|error| Fault::Garbled(error.in_body(&frame.data).to_string()))?;
+    Ok(alone.filter(|_| events == 1))
+}
+
+/// What [`translate`] makes of an event that is like the last, of another text.
+fn repeated(
+    text: &str,
+    (choice, part): (u32, u32),
+    round: &mut Option<(Vec<u8>, Vec<u8>)>,
+    encoder: &mut Encoder,
+    seen: &mut Seen,
+    to: &mut Vec<u8>,
+) {
+    if round.is_none() {
+        *round = encoder.round_text(choice, part);
+    }
+    seen.text += text.len() as u64;
+    seen.deltas += 1;
+    match round {
+        Some((before, after)) => {
+            to.extend_from_slice(before);
+            to.extend_from_slice(text.as_bytes());
+            to.extend_from_slice(after);
+        }
+        None => encoder.write(Event::Delta { choice, part, delta: Delta::Text(text.into()) }, to),
+    }
 }
 
 /// What an event says of the answer as a whole.

@@ -1,5 +1,6 @@
 //! An answer that comes in pieces: metered or translated as it passes, and booked when it ends, however it ends.
 
+use std::cell::RefCell;
 use std::collections::VecDeque;
 use std::future::poll_fn;
 use std::pin::Pin;
@@ -12,7 +13,7 @@ use base::Time;
 use bytes::Bytes;
 use llm::error::Kind;
 use llm::stream::Fault;
-use transport::{Body, BodyError, Frame, Source};
+use transport::{Body, BodyError, Frame, Piece, Sink, Source};
 
 use super::books::{Account, Booked, Ending};
 use super::keep::{Keep, Keeping, Note};
@@ -36,7 +37,6 @@ struct Under {
     first: Option<Time>,
     /// For the caller, not yet taken.
     ready: VecDeque<Bytes>,
-    out: Vec<u8>,
     over: bool,
     keep: Kept,
 }
@@ -47,6 +47,17 @@ enum Kept {
     /// It has not begun yet; and what has come of it.
     Begun(Box<Keep>, Note, Vec<Bytes>),
     Keeping(Box<Keeping>),
+}
+
+/// A piece of a stream as it came, and what it becomes: at once, so all streams of a core use the same room.
+#[derive(Default)]
+struct Passing {
+    came: Vec<u8>,
+    out: Vec<u8>,
+}
+
+thread_local! {
+    static PASSING: RefCell<Passing> = RefCell::default();
 }
 
 /// Why a stream did not begin, what it has cost, and what is still to be kept.
@@ -74,7 +85,6 @@ impl Streamed {
             began,
             first: None,
             ready: VecDeque::new(),
-            out: Vec::new(),
             over: false,
             keep: keep.map_or(Kept::Nothing, |keep| Kept::Begun(keep, note, Vec::new())),
         })))
@@ -170,23 +180,60 @@ impl Under {
         if self.over {
             return Poll::Ready(false);
         }
+        let mut out = Vec::new();
         match ready!(self.body.poll_frame(cx)) {
             Some(Ok(Frame::Data(data))) => {
                 self.keeps(&data);
-                self.stream.push(&data, &mut self.out);
-                self.note_first();
+                if self.pass(&data, &mut out) {
+                    self.ready.push_back(data);
+                }
             }
             Some(Ok(Frame::Trailers(_))) => {}
-            Some(Err(_)) | None => {
-                self.stream.finish(&mut self.out);
-                self.note_first();
-                self.end();
-            }
+            Some(Err(_)) | None => self.end(&mut out),
         }
-        if !self.out.is_empty() {
-            self.ready.push_back(Bytes::from(std::mem::take(&mut self.out)));
+        if !out.is_empty() {
+            self.ready.push_back(Bytes::from(out));
         }
         Poll::Ready(!self.over)
+    }
+
+    /// The same for who writes it at once, so that nothing of it need be held. Gives how much was put.
+    fn poll_into(&mut self, cx: &mut Context<'_>, to: &mut Sink<'_>) -> Poll<usize> {
+        PASSING.with_borrow_mut(|Passing { came, out }| {
+            came.clear();
+            out.clear();
+            let as_it_is = match ready!(self.body.poll_into(cx, &mut Sink::bare(came))) {
+                Some(Ok(Piece::Put(_))) => self.pass(came, out),
+                Some(Ok(Piece::Frame(Frame::Data(data)))) => {
+                    came.extend_from_slice(&data);
+                    self.pass(came, out)
+                }
+                Some(Ok(Piece::Frame(Frame::Trailers(_)))) => false,
+                Some(Err(_)) | None => {
+                    self.end(out);
+                    false
+                }
+            };
+            let goes_on = if as_it_is { &*came } else { &*out };
+            if !goes_on.is_empty() {
+                to.put(goes_on);
+            }
+            let put = goes_on.len();
+            // What was large for once is not kept so.
+            came.shrink_to(MOST_HELD);
+            out.shrink_to(MOST_HELD);
+            Poll::Ready(put)
+        })
+    }
+
+    /// True if what came goes to the caller as it is; if not, what it becomes is in `out`.
+    fn pass(&mut self, came: &[u8], out: &mut Vec<u8>) -> bool {
+        let as_it_is = self.stream.watch(came);
+        if !as_it_is {
+            self.stream.push(came, out);
+        }
+        self.note_first();
+        as_it_is
     }
 
     fn note_first(&mut self) {
@@ -196,7 +243,9 @@ impl Under {
     }
 
     /// The provider has said all it will.
-    fn end(&mut self) {
+    fn end(&mut self, out: &mut Vec<u8>) {
+        self.stream.finish(out);
+        self.note_first();
         self.over = true;
         // Before the first token there is still a choice, so that the account is needed again.
         if self.stream.seen().fault.is_some() && self.first.is_none() {
@@ -269,6 +318,20 @@ impl Source for Streamed {
             }
             ready!(under.poll(cx));
         }
+    }
+
+    fn poll_into(&mut self, cx: &mut Context<'_>, to: &mut Sink<'_>) -> Poll<Option<Result<Piece, BodyError>>> {
+        while let Some(under) = &mut self.0 {
+            // What waits comes first; and what others read along is held for them.
+            if under.over || !under.ready.is_empty() || !matches!(under.keep, Kept::Nothing) {
+                break;
+            }
+            let put = ready!(under.poll_into(cx, to));
+            if put > 0 {
+                return Poll::Ready(Some(Ok(Piece::Put(put))));
+            }
+        }
+        self.poll_frame(cx).map(|frame| frame.map(|frame| frame.map(Piece::Frame)))
     }
 }
 

@@ -14,15 +14,15 @@ use crate::stream::{Fault, Head, Seen, Stop};
 
 static DELTA: LazyLock<Finder<'static>> = LazyLock::new(|| Finder::new(b"\"delta\":"));
 
-/// Picks out of an event of a stream what is to be known of it.
-pub(crate) fn watch(frame: &Frame<'_>, seen: &mut Seen) {
+/// Picks out of an event of a stream what is to be known of it. Gives the text that it brings, if it brings one.
+pub(crate) fn watch<'f>(frame: &'f Frame<'_>, seen: &mut Seen) -> Option<&'f str> {
     let data = &*frame.data;
     match frame.name {
         b"content_block_delta" => {
-            let Some(delta) = json::after(data, &DELTA) else { return };
-            let text = json::strings(delta, &["text", "partial_json", "thinking"]);
+            let (text, one) = json::texts(json::after(data, &DELTA)?, &["text", "partial_json", "thinking"]);
             seen.text += text as u64;
             seen.deltas += u64::from(text > 0);
+            return (text > 0 && text == one.len()).then_some(one);
         }
         b"message_start" => {
             if let Some(usage) = json::find(data, &["message", "usage"]) {
@@ -42,6 +42,7 @@ pub(crate) fn watch(frame: &Frame<'_>, seen: &mut Seen) {
         b"error" => seen.fault = Some(Fault::of(json::find(data, &["error"]))),
         _ => {}
     }
+    None
 }
 
 /// Reads a stream.

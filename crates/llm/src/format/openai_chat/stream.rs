@@ -16,19 +16,22 @@ static DELTA: LazyLock<Finder<'static>> = LazyLock::new(|| Finder::new(b"\"delta
 static FINISH: LazyLock<Finder<'static>> = LazyLock::new(|| Finder::new(b"\"finish_reason\":"));
 static USAGE: LazyLock<Finder<'static>> = LazyLock::new(|| Finder::new(b"\"usage\":"));
 
-/// Picks out of an event of a stream what is to be known of it.
-pub(crate) fn watch(frame: &Frame<'_>, seen: &mut Seen) {
+/// Picks out of an event of a stream what is to be known of it. Gives the text that it brings, if it brings one.
+pub(crate) fn watch<'f>(frame: &'f Frame<'_>, seen: &mut Seen) -> Option<&'f str> {
     let data = &*frame.data;
     if data == b"[DONE]" {
         seen.done = true;
-        return;
+        return None;
     }
     // A chunk has one delta for each choice it is about, nearly always one.
     let mut rest = data;
+    let (mut brought, mut last) = (0, "");
     while let Some(delta) = json::after(rest, &DELTA) {
-        let text = json::strings(delta, &["content", "refusal", "reasoning_content", "reasoning", "arguments"]);
+        let (text, one) = json::texts(delta, &["content", "refusal", "reasoning_content", "reasoning", "arguments"]);
         seen.text += text as u64;
         seen.deltas += u64::from(text > 0);
+        brought += text;
+        last = one;
         rest = delta;
         // `null` until the last.
         if let Some(word) = json::after(rest, &FINISH).and_then(|finish| finish.strip_prefix(b"\"")) {
@@ -45,6 +48,7 @@ pub(crate) fn watch(frame: &Frame<'_>, seen: &mut Seen) {
     if data.starts_with(b"{\"error\":") {
         seen.fault = Some(Fault::of(json::find(data, &["error"])));
     }
+    (brought > 0 && brought == last.len()).then_some(last)
 }
 
 /// Whether an event is the one that comes for `include_usage` and brings nothing else.
