@@ -81,8 +81,11 @@ pub fn identity(dialect: Dialect, operation: Operation, body: &[u8], stream: boo
 
     let places = lost.places();
     let names = paths_of(body, &places);
+    // Their order says nothing, as little as that of all others.
+    let mut fields: Vec<_> = names.into_iter().zip(places).collect();
+    fields.sort();
     let mut own = false;
-    for (at, name) in places.into_iter().zip(names) {
+    for (name, at) in fields {
         if STATE.contains(&&*name) {
             return Err(Apart::State);
         }

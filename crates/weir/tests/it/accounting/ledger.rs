@@ -153,7 +153,14 @@ fn explain(seen: &Seen, billed: &[&simulator::Entry], booked: &[ledger::Entry]) 
     }
     match (exact.is_empty(), untold) {
         (false, _) => Err("booked, and not billed".into()),
-        (true, 0) if billed.iter().all(|entry| entry.ended == Ended::Refused) => Ok("nothing was billed"),
+        (true, 0) if billed.iter().all(|entry| entry.ended == Ended::Refused) => {
+            match booked.iter().all(|entry| entry.cost == Money::ZERO) {
+                true => Ok("nothing was billed"),
+                // A page where an answer should be does not tell whether the model was asked.
+                false if given_up => Ok("nothing was billed; the prompt is booked, since what came does not say so"),
+                false => Err("answered, booked, and not billed".into()),
+            }
+        }
         (true, 0) => Ok("to the token"),
         (true, _) => Ok("estimated, since the provider did not tell"),
     }
