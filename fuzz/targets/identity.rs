@@ -1,0 +1,74 @@
+//! Which requests ask the same: written otherwise, a request has the same identity, and it has one or none, never a fault.
+#![no_main]
+
+use libfuzzer_sys::fuzz_target;
+use llm::identity::identity;
+use llm::{Dialect, Operation};
+use serde_json::Value;
+
+fuzz_target!(|data: &[u8]| {
+    let Some((mode, body)) = data.split_first() else { return };
+    let count = Dialect::ALL.len();
+    let (dialect, stream) = (Dialect::ALL[usize::from(*mode) % count], usize::from(*mode) / count % 2 == 1);
+    for operation in [Operation::Generate, Operation::Embed, Operation::CountTokens] {
+        let found = identity(dialect, operation, body, stream);
+        assert_eq!(found, identity(dialect, operation, body, stream), "it depends on nothing else");
+        if found.is_err() {
+            continue;
+        }
+        serde_json::from_slice::<Value>(body).expect("what has an identity is JSON");
+        // A result of a tool is a text, also where a dialect has it as JSON: whoever writes it otherwise asks again.
+        let has = |word: &str| body.windows(word.len()).any(|it| it == word.as_bytes());
+        if !["functionResponse", "function_response", "toolResult", "\\u"].into_iter().any(has) {
+            assert_eq!(found, identity(dialect, operation, &spaced(body), stream), "space between words says nothing");
+        }
+        let fields = fields(body);
+        let reversed: Vec<&[u8]> = fields.into_iter().rev().collect();
+        let reversed = [&b"{"[..], &reversed.join(&b','), b"}"].concat();
+        assert_eq!(found, identity(dialect, operation, &reversed, stream), "nor does the order of fields");
+    }
+});
+
+/// The same JSON, with a line between all its words.
+fn spaced(body: &[u8]) -> Vec<u8> {
+    let mut out = Vec::with_capacity(body.len() * 2);
+    words(body, |byte, _| match byte {
+        (b'{' | b'}' | b'[' | b']' | b':' | b',', false) => out.extend([b'\n', byte.0, b' ']),
+        (byte, _) => out.push(byte),
+    });
+    out
+}
+
+/// The fields of an object, keys and values.
+fn fields(body: &[u8]) -> Vec<&[u8]> {
+    let body = body.trim_ascii();
+    let (mut fields, mut begin, mut at) = (Vec::new(), 1, 0);
+    words(body, |byte, depth| {
+        if let (b',', 1) | (b'}', 0) = (byte.0, depth)
+            && !byte.1
+        {
+            fields.push(&body[begin..at]);
+            begin = at + 1;
+        }
+        at += 1;
+    });
+    fields.retain(|field| !field.trim_ascii().is_empty());
+    fields
+}
+
+/// Each byte, whether it is in a string, and how deep one is behind it.
+fn words(body: &[u8], mut each: impl FnMut((u8, bool), usize)) {
+    let (mut within, mut escaped, mut depth) = (false, false, 0usize);
+    for byte in body {
+        let was = within;
+        match byte {
+            _ if escaped => escaped = false,
+            b'\\' if within => escaped = true,
+            b'"' => within = !within,
+            b'{' | b'[' if !within => depth += 1,
+            b'}' | b']' if !within => depth = depth.saturating_sub(1),
+            _ => {}
+        }
+        each((*byte, was), depth);
+    }
+}
