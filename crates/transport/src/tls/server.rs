@@ -175,7 +175,8 @@ where
     IO: AsyncRead + AsyncWrite + Unpin,
 {
     // Looked at twice, since what it says decides by which configuration it is answered.
-    let (mut acceptor, mut hello) = (Acceptor::default(), Vec::new());
+    // Room for all that came: what is left unread of something else than a hello would take the alert with it.
+    let (mut acceptor, mut hello) = (Acceptor::default(), Vec::with_capacity(HELLO));
     let accepted = loop {
         let before = hello.len();
         if io.read_buf(&mut hello).await? == 0 {
@@ -205,6 +206,9 @@ where
     drop(accepted);
     Ok(Some((stream::accept(io, current.load_full(), hello).await?, sni)))
 }
+
+/// A hello, and what something that is no hello may say at once.
+const HELLO: usize = 4096;
 
 // === struct Names ===
 

@@ -335,7 +335,9 @@ fn speaks(model: &str, caller: Dialect) -> Dialect {
 
 fn answer(kind: &str, body: impl AsRef<[u8]>) -> Vec<u8> {
     let body = body.as_ref();
-    let head = format!("HTTP/1.1 200 OK\r\ncontent-type: {kind}\r\ncontent-length: {}\r\n\r\n", body.len());
+    // Said, since the connection closes: else the next call may find it before the end has arrived.
+    let close = "connection: close";
+    let head = format!("HTTP/1.1 200 OK\r\ncontent-type: {kind}\r\n{close}\r\ncontent-length: {}\r\n\r\n", body.len());
     [head.as_bytes(), body].concat()
 }
 
