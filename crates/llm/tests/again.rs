@@ -136,3 +136,24 @@ fn each(what: &str, mut check: impl FnMut(Dialect, &[u8], &str)) {
         }
     }
 }
+
+#[test]
+fn an_event_is_what_its_data_says_whatever_its_name() {
+    let mut checked = 0;
+    each("streams", |of, body, case| {
+        if !matches!(of, Dialect::Anthropic | Dialect::OpenAiResponses) {
+            return;
+        }
+        let text = String::from_utf8_lossy(body);
+        let nameless: String = text.split_inclusive('\n').filter(|line| !line.starts_with("event:")).collect();
+        let watched = |body: &str| {
+            let mut through = stream::Stream::new(of, of, &options()).unwrap();
+            through.push(body.as_bytes(), &mut Vec::new());
+            through.finish(&mut Vec::new());
+            format!("{:?}", through.seen())
+        };
+        assert_eq!(watched(&nameless), watched(&text), "{case}");
+        checked += 1;
+    });
+    assert!(checked >= 4, "{checked}");
+}

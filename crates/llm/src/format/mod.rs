@@ -8,6 +8,8 @@ pub(crate) mod openai_chat;
 pub(crate) mod openai_embeddings;
 pub(crate) mod openai_responses;
 
+use std::borrow::Cow;
+
 use base::TokenUsage;
 
 use crate::dialect::Dialect;
@@ -218,4 +220,19 @@ pub(crate) fn read_error(body: &[u8]) -> Option<(Option<String>, String)> {
 /// A word at a path of keys.
 pub(crate) fn word<T>(body: &[u8], path: &[&str], read: impl FnOnce(&str) -> T) -> Option<T> {
     json::find(body, path)?.as_str().map(read)
+}
+
+/// What an event of a stream is. Its data says so, and readers go by that; some servers send no name beside it.
+pub(crate) fn kind<'f>(frame: &'f Frame<'_>) -> Cow<'f, [u8]> {
+    let rest = frame.data.strip_prefix(b"{\"type\":\"");
+    if let Some(rest) = rest
+        && let Some(end) = memchr::memchr2(b'"', b'\\', rest)
+        && rest[end] == b'"'
+    {
+        return rest[..end].into();
+    }
+    match word(&frame.data, &["type"], |kind| kind.as_bytes().to_vec()) {
+        Some(kind) => kind.into(),
+        None => frame.name.into(),
+    }
 }

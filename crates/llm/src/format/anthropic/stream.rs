@@ -6,6 +6,7 @@ use base::TokenUsage;
 use memchr::memmem::Finder;
 
 use super::answer::{read_usage, stop, stop_word, write_usage};
+use crate::format;
 use crate::json::{self, Fields, Out, Value};
 use crate::malformed::Malformed;
 use crate::neutral::{Begin, Delta, Event};
@@ -17,7 +18,7 @@ static DELTA: LazyLock<Finder<'static>> = LazyLock::new(|| Finder::new(b"\"delta
 /// Picks out of an event of a stream what is to be known of it. Gives the text that it brings, if it brings one.
 pub(crate) fn watch<'f>(frame: &'f Frame<'_>, seen: &mut Seen) -> Option<&'f str> {
     let data = &*frame.data;
-    match frame.name {
+    match &*format::kind(frame) {
         b"content_block_delta" => {
             let (text, one) = json::texts(json::after(data, &DELTA)?, &["text", "partial_json", "thinking"]);
             seen.text += text as u64;

@@ -10,6 +10,7 @@ use super::answer::{
     Status, Told, created, read_logprob, read_usage, stop, write_call_item, write_logprob, write_part, write_response,
     write_said, write_thought,
 };
+use crate::format;
 use crate::json::{self, Out, Value};
 use crate::malformed::Malformed;
 use crate::neutral::{Begin, Call, Content, Delta, Event, Thought};
@@ -18,8 +19,8 @@ use crate::stream::{Fault, Head, Seen, Stop};
 
 /// Picks out of an event of a stream what is to be known of it.
 pub(crate) fn watch(frame: &Frame<'_>, seen: &mut Seen) {
-    let data = &*frame.data;
-    if frame.name.ends_with(b".delta") {
+    let (data, kind) = (&*frame.data, format::kind(frame));
+    if kind.ends_with(b".delta") {
         if let Some(at) = memmem::find(data, b"\"delta\":\"") {
             let text = json::strings(&[b"{", &data[at..]].concat(), &["delta"]);
             seen.text += text as u64;
@@ -27,11 +28,11 @@ pub(crate) fn watch(frame: &Frame<'_>, seen: &mut Seen) {
         }
         return;
     }
-    match frame.name {
+    match &*kind {
         b"response.completed" | b"response.incomplete" | b"response.failed" => {
             seen.done = true;
-            let reason = crate::format::word(data, &["response", "incomplete_details", "reason"], str::to_owned);
-            seen.stop = Some(match frame.name {
+            let reason = format::word(data, &["response", "incomplete_details", "reason"], str::to_owned);
+            seen.stop = Some(match &*kind {
                 b"response.incomplete" => stop("incomplete", reason.as_deref(), false),
                 _ => Stop::End,
             });
@@ -39,7 +40,7 @@ pub(crate) fn watch(frame: &Frame<'_>, seen: &mut Seen) {
                 seen.usage = Some(usage);
                 seen.settled = true;
             }
-            if frame.name == b"response.failed" {
+            if *kind == *b"response.failed" {
                 seen.fault = Some(Fault::of(json::find(data, &["response", "error"])));
             }
         }
