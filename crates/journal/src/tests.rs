@@ -327,17 +327,22 @@ fn killed_at_any_moment_it_loses_nothing_that_was_handed_over_and_counts_nothing
 
 #[test]
 fn what_is_in_a_spool_is_read_and_recovered_once_with_whatever_is_already_written() {
-    let folder = tempfile::tempdir().unwrap();
-    let slot = folder.path().join("0");
-    let (journal, ..) = open_with(folder.path(), Settings { commit: Duration::from_secs(3600), ..settings() });
-    let handles = [journal.handle(), journal.handle()];
-    for number in 1..=20 {
-        handles[number as usize % 2].append(&[entry(number)]).unwrap();
-    }
     // As a killed process leaves it at some moment: some of the records in a segment, with the last one torn, and the spools
-    // as they were before anything of it was synced.
-    let spools: Vec<(PathBuf, Vec<u8>)> =
-        spool::paths(&slot).unwrap().into_iter().map(|path| (path.clone(), fs::read(&path).unwrap())).collect();
+    // as they were before anything of it was synced. A writer may begin before its time; then once more.
+    let (folder, slot, journal, handles, spools) = loop {
+        let folder = tempfile::tempdir().unwrap();
+        let slot = folder.path().join("0");
+        let (journal, ..) = open_with(folder.path(), Settings { commit: Duration::from_secs(3600), ..settings() });
+        let handles = [journal.handle(), journal.handle()];
+        for number in 1..=20 {
+            handles[number as usize % 2].append(&[entry(number)]).unwrap();
+        }
+        let spools: Vec<(PathBuf, Vec<u8>)> =
+            spool::paths(&slot).unwrap().into_iter().map(|path| (path.clone(), fs::read(&path).unwrap())).collect();
+        if folder::segments(&slot).unwrap().is_empty() {
+            break (folder, slot, journal, handles, spools);
+        }
+    };
     assert!(handles[0].flush());
     drop(handles);
     assert!(journal.close());
