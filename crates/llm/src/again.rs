@@ -210,6 +210,8 @@ struct Gathering {
 
 impl Gathering {
     fn take(&mut self, event: Event<'_>) {
+        // What says more after its end has not ended there for everybody.
+        self.failed |= self.seen.done && !matches!(event, Event::Done | Event::Ping | Event::Usage { .. });
         stream::learn(&event, &mut self.seen);
         match event {
             Event::Start { id, model, created } => {

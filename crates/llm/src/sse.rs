@@ -9,8 +9,9 @@ use memchr::memchr;
 pub(crate) struct Frames {
     /// What has come of an event that is not complete.
     held: Vec<u8>,
-    /// Nothing but line ends since the last one.
+    /// Nothing but line ends since the last one, and perhaps the first byte of another.
     at_line_start: bool,
+    half_an_end: bool,
     most: usize,
     /// The event that is under way is larger than `most`: the rest of it is passed over.
     overlong: bool,
@@ -38,7 +39,7 @@ pub(crate) enum Piece<'a> {
 
 impl Frames {
     pub(crate) fn new(most: usize) -> Frames {
-        Frames { held: Vec::new(), at_line_start: true, most, overlong: false }
+        Frames { held: Vec::new(), at_line_start: true, half_an_end: false, most, overlong: false }
     }
 
     /// Takes what came and gives each event that is complete with it.
@@ -96,16 +97,23 @@ impl Frames {
     fn end(&mut self, bytes: &[u8]) -> Option<usize> {
         let mut from = 0;
         while let Some(length) = memchr(b'\n', &bytes[from..]) {
-            let blank = self.at_line_start && matches!(bytes[from..from + length], [] | [b'\r']);
+            let blank = self.at_line_start && self.is_line_end(&bytes[from..from + length]);
             from += length + 1;
-            self.at_line_start = true;
+            (self.at_line_start, self.half_an_end) = (true, false);
             if blank {
                 return Some(from);
             }
         }
         // The two bytes of a line end may come apart.
-        self.at_line_start &= matches!(bytes[from..], [] | [b'\r']);
+        let rest = &bytes[from..];
+        self.at_line_start &= self.is_line_end(rest);
+        self.half_an_end |= !rest.is_empty();
         None
+    }
+
+    /// Whether nothing but an end of a line has come at its start, or the first half of one.
+    fn is_line_end(&self, bytes: &[u8]) -> bool {
+        matches!((self.half_an_end, bytes), (_, []) | (false, [b'\r']))
     }
 }
 
@@ -176,6 +184,11 @@ mod tests {
             [&b"data: a\n\n"[..], b"event: x\r\ndata: b\r\n\r\n", b": c\n\n", b"\n"].map(|e| (true, e.to_vec())).into();
         for size in 1..=stream.len() {
             assert_eq!(cut(stream, size, 100), expected, "{size}");
+        }
+        // More than one of the first half are no end of a line.
+        let stream = b"data: a\n\r\r\n\n";
+        for size in 1..=stream.len() {
+            assert_eq!(cut(stream, size, 100), [(true, stream.to_vec())], "{size}");
         }
     }
 

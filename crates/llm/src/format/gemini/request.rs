@@ -282,12 +282,14 @@ fn read_config<'a>(mut config: Fields<'a>, request: &mut Request<'a>, lost: &mut
     if let Some(top) = config.take("logprobs") {
         settings.push(Placed { at: top.at, value: Setting::TopLogprobs(top.count()?) });
     }
-    // Text is what everybody gives.
-    config
-        .take("responseModalities")
-        .filter(|modalities| !modalities.raw.eq_ignore_ascii_case("[\"text\"]"))
-        .iter()
-        .for_each(|modalities| lost.add(modalities.at));
+    if let Some(modalities) = config.take("responseModalities") {
+        let at = modalities.at;
+        // Text is what everybody gives.
+        let is_text = |one: &Value<'_>| one.as_str().is_some_and(|word| word.eq_ignore_ascii_case("text"));
+        if !modalities.array("an array")?.iter().all(is_text) {
+            lost.add(at);
+        }
+    }
     read_format(&mut config, request, lost)?;
     if let Some(thinking) = config.take("thinkingConfig") {
         request.thinking = Some(read_thinking(thinking, lost)?);
