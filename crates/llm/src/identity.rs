@@ -81,11 +81,8 @@ pub fn identity(dialect: Dialect, operation: Operation, body: &[u8], stream: boo
 
     let places = lost.places();
     let names = paths_of(body, &places);
-    // Their order says nothing, as little as that of all others.
-    let mut fields: Vec<_> = names.into_iter().zip(places).collect();
-    fields.sort();
-    let mut own = false;
-    for (name, at) in fields {
+    let mut fields: Vec<(String, Digest)> = Vec::new();
+    for (name, at) in names.into_iter().zip(places) {
         if STATE.contains(&&*name) {
             return Err(Apart::State);
         }
@@ -95,12 +92,16 @@ pub fn identity(dialect: Dialect, operation: Operation, body: &[u8], stream: boo
         if OF_NO_MATTER.contains(&&*name) {
             continue;
         }
-        own = true;
-        pen.word(&name);
-        match lost_value(body, at) {
-            Some(value) => pen.json(&value, false),
-            None => return Err(Apart::NoQuestion),
-        }
+        let mut value = Pen::new();
+        value.json(&lost_value(body, at).ok_or(Apart::NoQuestion)?, false);
+        fields.push((name, value.finish().0));
+    }
+    // Their order says nothing, as little as that of all others; and a field may be called like the place of another.
+    fields.sort();
+    let mut own = !fields.is_empty();
+    for (name, value) in &fields {
+        pen.word(name);
+        pen.bytes(value);
     }
     // The neutral form has what the model is told before the conversation, not what it is told in the middle of it.
     if let Some(messages) = mid {
