@@ -18,27 +18,12 @@ fuzz_target!(|data: &[u8]| {
         }
         // Which may have numbers that are too large for a float.
         serde_json::from_slice::<IgnoredAny>(body).expect("what has an identity is JSON");
-        // A result of a tool is a text, also where a dialect has it as JSON: whoever writes it otherwise asks again.
-        let has = |word: &str| body.windows(word.len()).any(|it| it == word.as_bytes());
-        if !["functionResponse", "function_response", "toolResult", "\\u"].into_iter().any(has) {
-            assert_eq!(found, identity(dialect, operation, &spaced(body), stream), "space between words says nothing");
-        }
         let fields = fields(body);
         let reversed: Vec<&[u8]> = fields.into_iter().rev().collect();
         let reversed = [&b"{"[..], &reversed.join(&b','), b"}"].concat();
-        assert_eq!(found, identity(dialect, operation, &reversed, stream), "nor does the order of fields");
+        assert_eq!(found, identity(dialect, operation, &reversed, stream), "the order of fields says nothing");
     }
 });
-
-/// The same JSON, with a line between all its words.
-fn spaced(body: &[u8]) -> Vec<u8> {
-    let mut out = Vec::with_capacity(body.len() * 2);
-    words(body, |byte, _| match byte {
-        (b'{' | b'}' | b'[' | b']' | b':' | b',', false) => out.extend([b'\n', byte.0, b' ']),
-        (byte, _) => out.push(byte),
-    });
-    out
-}
 
 /// The fields of an object, keys and values.
 fn fields(body: &[u8]) -> Vec<&[u8]> {

@@ -408,7 +408,11 @@ impl Pen {
                     return Err(Apart::State);
                 }
                 Setting::OpenAi { name: "store" | "prompt_cache_key" | "prompt_cache_retention", .. } => {}
-                Setting::OpenAi { name, json } => words.push((name, (*json).to_owned())),
+                Setting::OpenAi { name, json } => {
+                    let mut value = Pen::new();
+                    value.foreign(json);
+                    words.push((name, format!("{:?}", value.finish().0)));
+                }
             }
         }
         words.sort_unstable();
