@@ -275,7 +275,8 @@ impl Runner {
     }
 
     pub fn start(&self, peer: &Peer, cores: &str) -> Result<Process> {
-        self.note(&format!("taskset -c {cores} {}", peer.command.join(" ")));
+        let command = peer.command.join(" ").replace(&*peers::bench()?.to_string_lossy(), "bench");
+        self.note(&format!("taskset -c {cores} {command}"));
         peer.start(cores)
     }
 
