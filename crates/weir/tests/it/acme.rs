@@ -51,6 +51,8 @@ fn https(folder: &Folder, pebble: &Pebble, host: &str, port: u16) -> Said {
 fn kept(folder: &Folder) -> Vec<PathBuf> {
     let authority = std::fs::read_dir(folder.path("data/acme")).unwrap().next().unwrap().unwrap().path();
     let mut files: Vec<_> = std::fs::read_dir(authority).unwrap().map(|it| it.unwrap().path()).collect();
+    // What is still being written is not kept yet.
+    files.retain(|file| !file.extension().is_some_and(|end| end.to_string_lossy().starts_with("new-")));
     files.sort();
     files
 }
