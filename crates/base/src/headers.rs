@@ -172,6 +172,11 @@ impl Headers {
         std::str::from_utf8(self.get(name)?).ok()
     }
 
+    /// What a message's content is, without parameters (RFC 9110, 8.3.1). To be compared without case.
+    pub fn media_type(&self) -> Option<&str> {
+        self.get_str("content-type")?.split(';').next().map(str::trim)
+    }
+
     #[inline]
     pub fn get_all<'a>(&'a self, name: &'a str) -> impl Iterator<Item = &'a [u8]> + 'a {
         let candidates = if self.may_have(name) { &*self.fields } else { &[] };
@@ -388,6 +393,14 @@ mod tests {
         assert_eq!(headers.get("content-type"), Some(&b"text/plain"[..]));
         assert_eq!(headers.get_all("X-A").collect::<Vec<_>>(), [b"1", b"2"]);
         assert_eq!(headers.iter().map(|(name, _)| name).collect::<Vec<_>>(), ["content-type", "x-a", "x-a"]);
+    }
+
+    #[test]
+    fn a_media_type_has_no_parameters() {
+        let of = |kind: &str| Headers::from_iter([("content-type", kind)]).media_type().map(str::to_owned);
+        assert_eq!(of("text/html; charset=utf-8").as_deref(), Some("text/html"));
+        assert_eq!(of(" Application/JSON ;").as_deref(), Some("Application/JSON"));
+        assert_eq!(Headers::default().media_type(), None);
     }
 
     #[test]

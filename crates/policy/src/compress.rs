@@ -78,8 +78,7 @@ impl Compress {
     }
 
     fn takes_type(&self, headers: &Headers) -> bool {
-        let Some(kind) = headers.get_str("content-type") else { return false };
-        let kind = kind.split(';').next().unwrap_or(kind).trim().to_ascii_lowercase();
+        let Some(kind) = headers.media_type().map(str::to_ascii_lowercase) else { return false };
         match &self.types {
             Some(types) => types.iter().any(|it| match it.strip_suffix('*') {
                 Some(prefix) => kind.starts_with(prefix),

@@ -356,8 +356,7 @@ impl Filter for Editor {
 }
 
 fn is_json(headers: &Headers) -> bool {
-    let Some(kind) = headers.get_str("content-type") else { return false };
-    let kind = kind.split(';').next().unwrap_or(kind).trim().to_ascii_lowercase();
+    let Some(kind) = headers.media_type().map(str::to_ascii_lowercase) else { return false };
     kind == "application/json" || (kind.starts_with("application/") && kind.ends_with("+json"))
 }
 

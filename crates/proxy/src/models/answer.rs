@@ -57,8 +57,7 @@ pub async fn whole(
         }
     };
     // Whatever the provider called it.
-    let is_json = |kind: &str| kind.get(..16).is_some_and(|kind| kind.eq_ignore_ascii_case("application/json"));
-    if !head.headers.get_str("content-type").is_some_and(is_json) {
+    if !head.headers.media_type().is_some_and(|kind| kind.eq_ignore_ascii_case("application/json")) {
         head.headers.set("content-type", "application/json");
     }
     let ended = Time::now();

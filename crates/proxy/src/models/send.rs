@@ -120,10 +120,8 @@ async fn served(
     let (caller, spoken) = (asked.target.dialect, chosen.speaks.dialect);
     let state = place.local.generation.models.candidates[chosen.candidate.index].clone();
     let Response { head, body, .. } = response;
-    let is_stream = match head.headers.get_str("content-type") {
-        Some(kind) => {
-            kind.get(..spoken.stream_type().len()).is_some_and(|it| it.eq_ignore_ascii_case(spoken.stream_type()))
-        }
+    let is_stream = match head.headers.media_type() {
+        Some(kind) => kind.eq_ignore_ascii_case(spoken.stream_type()),
         None => asked.stream,
     };
     // Whoever waits for events cannot read an answer that is whole, nor the other way round.

@@ -49,8 +49,7 @@ impl Asked<'_> {
     }
 
     pub fn json<T: DeserializeOwned>(&self) -> Result<T, Problem> {
-        let kind = self.headers.get_str("content-type").unwrap_or_default();
-        let kind = kind.split(';').next().unwrap_or_default().trim();
+        let kind = self.headers.media_type().unwrap_or_default();
         if !kind.eq_ignore_ascii_case(JSON) {
             return Err(Problem::new(415, format!("the body is `{kind}`; expected `{JSON}`")));
         }

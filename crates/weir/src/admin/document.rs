@@ -96,8 +96,7 @@ pub fn in_force(asked: &Asked<'_>) -> Result<Answer, Problem> {
 }
 
 pub fn check(asked: &Asked<'_>) -> Result<Answer, Problem> {
-    let kind = asked.headers.get_str("content-type").unwrap_or_default();
-    let kind = kind.split(';').next().unwrap_or_default().trim().to_ascii_lowercase();
+    let kind = asked.headers.media_type().unwrap_or_default().to_ascii_lowercase();
     let format = match &*kind {
         "application/toml" => Format::Toml,
         "application/yaml" | "application/json" => Format::Yaml,
