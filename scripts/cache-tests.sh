@@ -1,13 +1,15 @@
 #!/usr/bin/env bash
-# The tests of HTTP caches (cache-tests.fyi) against Weir, Squid and Varnish, the latter two as they come. Fails if Weir
-# passes fewer of the required ones than the better of them. Takes half a minute besides building and installing.
+# The tests of HTTP caches (cache-tests.fyi) against Weir with memory, Weir with a disk, Squid and Varnish, the latter two
+# as they come. Fails if one of the former passes fewer of the required ones than the better of the latter. Takes half a
+# minute besides building and installing.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
 version=0.4.5
 suite=$PWD/target/cache-tests/node_modules/http-cache-tests
 origin=18100
-declare -A ports=([weir]=18101 [squid]=18102 [varnish]=18103)
+declare -A ports=([weir]=18101 [weir-disk]=18104 [squid]=18102 [varnish]=18103)
+metrics=18105
 
 scripts/test-setup.sh node:nodejs npm:npm squid:squid varnishd:varnish
 export PATH="$PATH:/usr/sbin"
@@ -52,11 +54,14 @@ wait_for() {
 pids+=($!)
 wait_for origin "$origin"
 start weir "${CARGO_TARGET_DIR:-target}/debug/weir" run scripts/cache-tests/weir.yaml
+# The folder of the disk is beside the document.
+cp scripts/cache-tests/weir-disk.yaml "$out"
+start weir-disk "${CARGO_TARGET_DIR:-target}/debug/weir" run "$out/weir-disk.yaml"
 start squid squid -N -f "$PWD/scripts/cache-tests/squid.conf"
 start varnish varnishd -F -a "127.0.0.1:${ports[varnish]}" -b "127.0.0.1:$origin" -n "$out/varnish"
 
 results=() clients=()
-for name in weir squid varnish; do
+for name in weir weir-disk squid varnish; do
     wait_for "$name" "${ports[$name]}"
     (
         cd "$suite"
@@ -67,4 +72,14 @@ for name in weir squid varnish; do
     results+=("$name=$out/$name.json")
 done
 for client in "${clients[@]}"; do wait "$client"; done
+
+figure() {
+    curl -s "http://127.0.0.1:$metrics/metrics" | sed -n "s/^$1 //p"
+}
+read_from_disk=$(figure weir_cache_disk_hits_total)
+if [ "${read_from_disk:-0}" = 0 ] || [ "$(figure weir_cache_entries)" != 0 ]; then
+    echo "the disk was not what was tested: $read_from_disk answers were read from it" >&2
+    exit 1
+fi
+echo "weir-disk read $read_from_disk answers from its disk"
 node scripts/cache-tests/report.mjs "$suite" "${results[@]}"

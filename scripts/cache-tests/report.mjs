@@ -1,5 +1,5 @@
-// A table of what the caches passed, and what is still failing. Exits with 1 if the first cache passed fewer of the
-// required tests than the best of the others.
+// A table of what the caches passed, and what is still failing. Exits with 1 if one of ours, whose names begin with `weir`,
+// passed fewer of the required tests than the best of the others.
 //
 //   node report.mjs SUITE name=results.json ...
 
@@ -27,16 +27,21 @@ for (const kind of ['required', 'optimal', 'check']) {
   console.log(`${kind.padEnd(10)}${String(of.length).padStart(6)}${counts[kind].map(n => String(n).padStart(10)).join('')}`)
 }
 
-const [ours, ...theirs] = caches
-console.log(`\nrequired tests that ${ours.name} does not pass:`)
-for (const test of run.filter(test => (test.kind ?? 'required') === 'required' && !passes(test.id, ours.results))) {
-  const why = ours.results[test.id]
-  const others = theirs.filter(cache => passes(test.id, cache.results)).map(cache => cache.name)
-  console.log(`  ${test.id}: ${Array.isArray(why) ? why[1] : 'not run'}${others.length ? ` (${others.join(', ')} does)` : ''}`)
+const isOurs = ({ name }) => name.startsWith('weir')
+const [ours, theirs] = [caches.filter(isOurs), caches.filter(cache => !isOurs(cache))]
+for (const { name, results } of ours) {
+  console.log(`\nrequired tests that ${name} does not pass:`)
+  for (const test of run.filter(test => (test.kind ?? 'required') === 'required' && !passes(test.id, results))) {
+    const why = results[test.id]
+    const others = theirs.filter(cache => passes(test.id, cache.results)).map(cache => cache.name)
+    console.log(`  ${test.id}: ${Array.isArray(why) ? why[1] : 'not run'}${others.length ? ` (${others.join(', ')} does)` : ''}`)
+  }
 }
 
-const [first, ...rest] = counts.required
-if (theirs.some(({ results }) => Object.keys(results).length === 0) || first < Math.max(...rest)) {
-  console.error(`\n${ours.name} passes ${first} required tests, the best of the others ${Math.max(...rest)}`)
-  process.exit(1)
+const required = cache => counts.required[caches.indexOf(cache)]
+const best = Math.max(...theirs.map(required))
+const worse = ours.filter(cache => required(cache) < best)
+for (const cache of worse) {
+  console.error(`\n${cache.name} passes ${required(cache)} required tests, the best of the others ${best}`)
 }
+if (worse.length > 0 || [...ours, ...theirs].some(({ results }) => Object.keys(results).length === 0)) process.exit(1)

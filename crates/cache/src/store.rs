@@ -371,13 +371,17 @@ impl Store {
             return self.put(from, flight, entry, Of::Upstream);
         }
         let hash = self.hasher.hash_one(&*entry.key);
-        let Some(mut shard) = self.lock_to_keep(shard_of(self.hasher.hash_one(entry.url()))) else { return };
+        let Some(mut locked) = self.lock_to_keep(shard_of(self.hasher.hash_one(entry.url()))) else { return };
         if flight.is_void() {
             return;
         }
-        let shard = &mut *shard;
+        let shard = &mut *locked;
         let found = shard.slots.get_mut(&hash).and_then(|it| it.iter_mut().find(|it| Arc::ptr_eq(it, old)));
-        let Some(there) = found else { return };
+        let Some(there) = found else {
+            // Memory has had no room for it: it is on the disk alone.
+            drop(locked);
+            return self.put(from, flight, entry, Of::Upstream);
+        };
         self.tier.offer(entry);
         let (before, after, place) = (old.size(), entry.size(), old.place.load(Relaxed));
         entry.place.store(place, Relaxed);

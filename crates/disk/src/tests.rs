@@ -289,6 +289,24 @@ fn a_head_is_renewed_and_its_large_body_stays() {
 }
 
 #[test]
+fn what_memory_has_no_room_for_is_renewed_on_the_disk() {
+    let folder = tempfile::tempdir().unwrap();
+    let room = Room::new(folder.path(), 16 << 20);
+    room.store.resize(1 << 10);
+    room.keep(entry(None, "/a", &[], &[("x-a", "old")], body("/a", 100)));
+    let lead = || match room.store.board(&key(None, "/a"), true, Time::now()) {
+        Boarded::Lead(ticket) => ticket,
+        other => panic!("{other:?}"),
+    };
+    let old = lead().recall(room.read(None, "/a", &[]).unwrap()).unwrap();
+    assert_eq!(room.store.usage().entries, 0);
+    lead().renew(&old, entry(None, "/a", &[], &[("x-a", "new")], Bytes::new()).with_body_of(&old));
+    eventually(|| room.count(Counted::Written) == 2);
+    let new = room.read(None, "/a", &[]).unwrap();
+    assert_eq!((new.headers.get_str("x-a"), new.body), (Some("new"), body("/a", 100)));
+}
+
+#[test]
 fn one_process_has_the_folder_and_the_next_waits_for_it() {
     let folder = tempfile::tempdir().unwrap();
     let first = Room::new(folder.path(), 8 << 20);
