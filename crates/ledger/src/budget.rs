@@ -7,6 +7,7 @@ mod hold;
 mod lease;
 mod period;
 mod spec;
+mod view;
 mod window;
 
 pub use amount::{Allowance, Used};
@@ -15,3 +16,4 @@ pub use hold::{Crossed, Exhausted, Hold, Standing, Why};
 pub use lease::{Away, GIVE_BACK, LEND, Lender, Want};
 pub use period::{Every, Moment, Offset};
 pub use spec::{BudgetError, BudgetSpec, BudgetsSpec, Enforce, Fail, Scope};
+pub use view::{Holder, Totals, View};

@@ -17,7 +17,8 @@ pub use base::crc32c;
 pub use book::{Found, Near, PriceBook};
 pub use budget::{
     Account, Allowance, Away, Books, BudgetError, BudgetSpec, BudgetsSpec, Caller, Crossed, Enforce, Every, Exhausted,
-    Fail, GIVE_BACK, Health, Hold, LEND, Lender, Moment, Offset, Scope, Standing, Used, Want, Why,
+    Fail, GIVE_BACK, Health, Hold, Holder, LEND, Lender, Moment, Offset, Scope, Standing, Totals, Used, View, Want,
+    Why,
 };
 pub use codec::Record;
 pub use entry::{Class, Entry, Outcome};

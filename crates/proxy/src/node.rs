@@ -34,7 +34,7 @@ mod figures;
 mod prepare;
 mod tls;
 
-use figures::{kept, named};
+use figures::{budgets, kept, named};
 use prepare::{Prepared, prepare, settings};
 pub use tls::provider;
 use tls::{admin_tls, client_tls, server_tls};
@@ -157,6 +157,8 @@ impl Node {
             let generation = served.load();
             models::figures(&generation.snapshot.models, &generation.models)
         });
+        let served = node.served.clone();
+        node.telemetry.gauges().read_from(move || budgets(&served.load().snapshot));
         node.telemetry.gauges().read_from(move || kept(&counted));
         let names = node.names.clone();
         node.telemetry.gauges().read_from(move || named(&names));

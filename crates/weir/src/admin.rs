@@ -5,6 +5,7 @@
 //! and a token for every IP address, over TLS where that is written.
 
 mod answer;
+mod budgets;
 mod cache;
 mod certificates;
 mod document;
@@ -25,6 +26,7 @@ use config::{Address, AdminPlace};
 use tokio::sync::oneshot;
 use transport::listen::{self, Listening};
 
+pub use budgets::{Budget, Budgets, Holder};
 pub use cache::Forget;
 pub use flows::{Flow, Flows, Kind};
 pub use node::{Health, Resources};

@@ -2,6 +2,7 @@
 #![forbid(unsafe_code)]
 
 mod admin;
+mod budgets;
 mod check;
 mod client;
 mod completions;
@@ -55,6 +56,7 @@ enum Command {
     Undrain(drain::UndrainArgs),
     Prices(prices::Args),
     Spend(spend::Args),
+    Budgets(budgets::Args),
     Import(import::Args),
     Schema(schema::Args),
     Demo(demo::Args),
@@ -95,6 +97,7 @@ fn main() -> ExitCode {
         Command::Undrain(args) => drain::undrain(&args),
         Command::Prices(args) => prices::run(&args),
         Command::Spend(args) => spend::run(&args),
+        Command::Budgets(args) => budgets::run(&args),
         Command::Import(args) => import::run(&args),
         Command::Schema(args) => schema::run(&args),
         Command::Demo(args) => demo::run(&args),

@@ -48,6 +48,23 @@ impl Allowance {
         }
     }
 
+    /// What it counts: `USD`, `tokens` or `calls`.
+    pub fn unit_name(self) -> &'static str {
+        match self {
+            Allowance::Money(_) => "USD",
+            Allowance::Tokens(_) => "tokens",
+            Allowance::Calls(_) => "calls",
+        }
+    }
+
+    /// The number alone, exact.
+    pub fn plain(self) -> String {
+        match self {
+            Allowance::Money(money) => money.plain(),
+            Allowance::Tokens(count) | Allowance::Calls(count) => count.to_string(),
+        }
+    }
+
     /// In its own unit; `None` if that is nothing, or more than a budget can count.
     pub(super) fn counted(self) -> Option<u64> {
         let counted = match (self, self.unit()) {

@@ -12,6 +12,7 @@ use super::hold::{Exhausted, Hold, Part, Standing, Why};
 use super::lease::{Away, PART, Want, grain};
 use super::period::{Every, Moment, Offset};
 use super::spec::{BudgetError, BudgetSpec, BudgetsSpec, Enforce, Fail, Scope};
+use super::view::Counts;
 use super::window::Window;
 use crate::{Entry, PriceBook};
 
@@ -55,20 +56,21 @@ pub(super) struct Rules {
 pub(super) struct Rule {
     pub(super) name: Arc<str>,
     pub(super) scope: Scope,
-    only: Vec<String>,
+    pub(super) only: Vec<String>,
     pub(super) allowance: Allowance,
     pub(super) unit: Unit,
     pub(super) limit: u64,
     pub(super) every: Every,
     pub(super) offset: Offset,
-    enforce: Enforce,
+    pub(super) enforce: Enforce,
     /// The shares, and what they are in units.
     pub(super) warn: Vec<(Percent, u64)>,
     fail: Fail,
     keys: u64,
     /// The store that lends it, if other nodes spend of it, too.
-    shared: Option<Arc<str>>,
-    accounts: Arc<Accounts>,
+    pub(super) shared: Option<Arc<str>>,
+    pub(super) accounts: Arc<Accounts>,
+    pub(super) counts: Arc<Counts>,
 }
 
 // === impl Books ===
@@ -179,10 +181,24 @@ impl Books {
     /// moment may have been refused by those. It is never the other way round: what is reserved and spent is at no time
     /// more than a hard budget allows.
     pub fn reserve(&self, caller: &Caller<'_>, worst: &Used, now: Moment) -> Result<Hold, Box<Exhausted>> {
-        self.reserve_while(caller, worst, now, None)
+        let result = self.reserve_while(caller, worst, now, None);
+        // Who may borrow is not refused yet.
+        result.inspect_err(|exhausted| {
+            if exhausted.why != Why::Unlent {
+                self.refused(exhausted);
+            }
+        })
     }
 
-    /// The same, where a store may be known to be away: of budgets that fail open more is spent then than was lent.
+    /// A call goes no further, which its budget counts.
+    pub(super) fn refused(&self, exhausted: &Exhausted) {
+        if let Some(rule) = self.rules().find(|rule| rule.name == exhausted.budget) {
+            rule.counts.refused(exhausted.why);
+        }
+    }
+
+    /// [`reserve`](Books::reserve), where a store may be known to be away: of budgets that fail open more is spent then than
+    /// was lent. Counts no refusals.
     pub(super) fn reserve_while(
         &self,
         caller: &Caller<'_>,
@@ -237,6 +253,10 @@ impl Books {
         self.rules.rules.iter().flat_map(standings).collect()
     }
 
+    pub(super) fn rules(&self) -> impl Iterator<Item = &Rule> {
+        self.rules.rules.iter()
+    }
+
     /// Holds that were dropped, neither settled nor released, since the process began: faults.
     pub fn lost(&self) -> u64 {
         self.rules.lost.load(Relaxed)
@@ -245,6 +265,11 @@ impl Books {
     /// To be told by whoever writes the journal. The same over all reloads.
     pub fn health(&self) -> Arc<Health> {
         self.health.clone()
+    }
+
+    /// How many budgets there are.
+    pub fn budgets(&self) -> usize {
+        self.rules.rules.len()
     }
 
     /// There are budgets.
@@ -302,6 +327,7 @@ impl Rule {
             fail: *fail,
             keys,
             shared: shared.as_deref().map(Arc::from),
+            counts: before.map_or_else(Arc::default, |rule| rule.counts.clone()),
             accounts: same.map_or_else(
                 || {
                     let unlent = if shared.is_some() { limit } else { 0 };
@@ -310,6 +336,11 @@ impl Rule {
                 |rule| rule.accounts.clone(),
             ),
         }
+    }
+
+    /// What a new period has that nobody was lent.
+    pub(super) fn unlent(&self) -> u64 {
+        if self.shared.is_some() { self.limit } else { 0 }
     }
 
     /// What to borrow to take so much more than is free; `None` if it is not shared.

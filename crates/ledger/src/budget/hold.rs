@@ -88,6 +88,24 @@ pub struct Crossed {
     pub standing: Standing,
 }
 
+// === impl Why ===
+
+impl Why {
+    /// In the order of the variants.
+    pub const ALL: [Why; 6] = [Why::Spent, Why::TooLarge, Why::Unbooked, Why::Crowded, Why::Unlent, Why::Away];
+
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Why::Spent => "spent",
+            Why::TooLarge => "too-large",
+            Why::Unbooked => "unbooked",
+            Why::Crowded => "crowded",
+            Why::Unlent => "unlent",
+            Why::Away => "store-away",
+        }
+    }
+}
+
 // === impl Hold ===
 
 impl Hold {
@@ -103,6 +121,7 @@ impl Hold {
             let rule = self.rules.rule(rule);
             let (before, after) = window.settle(taken, rule.unit.count(used));
             let passed = rule.warn.iter().filter(|(_, at)| before < *at && *at <= after);
+            let passed = passed.inspect(|_| rule.counts.warned());
             crossed.extend(passed.map(|(share, _)| Crossed { share: *share, standing: rule.standing(&window) }));
         }
         crossed
@@ -154,8 +173,13 @@ impl Rule {
             spent: self.unit.name(spent),
             left: self.unit.name(self.limit.saturating_sub(window.used())),
             renews: self.every.end(window.start, self.offset).map(Moment::from_secs),
-            warns: self.warn.iter().filter(|(_, at)| *at <= spent).map(|(share, _)| *share).max(),
+            warns: self.warns(spent),
         }
+    }
+
+    /// The highest share at which it warns, of those that are reached by so much.
+    pub(super) fn warns(&self, spent: u64) -> Option<Percent> {
+        self.warn.iter().filter(|(_, at)| *at <= spent).map(|(share, _)| *share).max()
     }
 }
 

@@ -86,9 +86,20 @@ impl Books {
         worst: &Used,
         now: Moment,
     ) -> Result<Hold, Box<Exhausted>> {
+        let result = self.borrow_and_reserve(lender, caller, worst, now).await;
+        result.inspect_err(|exhausted| self.refused(exhausted))
+    }
+
+    async fn borrow_and_reserve(
+        &self,
+        lender: &impl Lender,
+        caller: &Caller<'_>,
+        worst: &Used,
+        now: Moment,
+    ) -> Result<Hold, Box<Exhausted>> {
         // Each turn borrows for one budget. Others may take what was lent meanwhile, but not for ever.
         for _ in 0..TURNS {
-            let mut exhausted = match self.reserve(caller, worst, now) {
+            let mut exhausted = match self.reserve_while(caller, worst, now, None) {
                 Err(exhausted) if exhausted.why == Why::Unlent => exhausted,
                 other => return other,
             };
@@ -109,7 +120,7 @@ impl Books {
                 }
             }
         }
-        self.reserve(caller, worst, now)
+        self.reserve_while(caller, worst, now, None)
     }
 }
 

@@ -133,6 +133,15 @@ impl BudgetSpec {
     }
 }
 
+impl Enforce {
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Enforce::Hard => "hard",
+            Enforce::Soft => "soft",
+        }
+    }
+}
+
 impl Scope {
     pub fn as_str(self) -> &'static str {
         match self {

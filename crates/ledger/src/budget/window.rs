@@ -162,6 +162,12 @@ impl Window {
         self.spent.load(SeqCst)
     }
 
+    /// What is spent, and what is reserved, for those who look on: while calls settle it may be a moment old.
+    pub(super) fn taken(&self) -> (u64, u64) {
+        let (unlent, spent) = (self.unlent(), self.spent());
+        (spent, self.used().saturating_sub(spent).saturating_sub(unlent))
+    }
+
     /// So that only one of those who find the period over and those who forget the account gets its way. False if it is
     /// gone.
     pub(super) fn end(&self) -> bool {

@@ -1,7 +1,12 @@
-//! What a node tells of its cache and of names, as numbers.
+//! What a node tells of its cache, of names and of budgets, as numbers.
+
+use std::sync::Arc;
+use std::time::SystemTime;
 
 use cache::Store;
 use cache::disk::{TierState, TierUsage};
+use config::Snapshot;
+use ledger::{Allowance, Holder, Moment, Scope, View};
 use telemetry::{Figure, Row};
 use transport::dns::{NameStatus, Names};
 
@@ -67,3 +72,85 @@ pub(super) fn named(names: &Names) -> Vec<Figure> {
         }),
     ]
 }
+
+/// How budgets stand, as numbers. So many accounts have series of their own as there may be series; the rest are `other`
+/// together, and so are all tasks, of which each lives only for a while.
+pub(super) fn budgets(snapshot: &Snapshot) -> Vec<Figure> {
+    let books = &snapshot.books;
+    if !books.has_budgets() {
+        return Vec::new();
+    }
+    let share = (snapshot.telemetry.max_series / books.budgets()).saturating_sub(1);
+    let most = |scope| if scope == Scope::Task { 0 } else { share };
+    let views = books.view(Moment::from(SystemTime::now()), most, None);
+
+    let of_all = |name, help, counter, rows: &dyn Fn(&View) -> Vec<Row>| Figure {
+        name,
+        help,
+        counter,
+        rows: views.iter().flat_map(rows).collect(),
+    };
+    let limits = |view: &View| {
+        let (unit, value) = number(view.allowance);
+        vec![Row { labels: labels(view, &[("unit", unit)]), value }]
+    };
+    let used = |holder: fn(&Holder) -> Allowance, others: fn(&View) -> Allowance| {
+        move |view: &View| {
+            // Who is called so is counted with the others.
+            let (named, like_others): (Vec<_>, Vec<_>) = view.holders.iter().partition(|it| it.whose != OTHER);
+            let row = |whose: &str, value: u64| {
+                let (unit, _) = number(view.allowance);
+                let mut labels = labels(view, &[("unit", unit)]);
+                labels.push(("of", whose.into()));
+                Row { labels, value }
+            };
+            let mut rows: Vec<_> = named.iter().map(|it| row(&it.whose, number(holder(it)).1)).collect();
+            if view.accounts > named.len() {
+                let like_others = like_others.iter().map(|it| number(holder(it)).1);
+                rows.push(row(OTHER, like_others.fold(number(others(view)).1, u64::saturating_add)));
+            }
+            rows
+        }
+    };
+    let accounts = |view: &View| vec![Row { labels: labels(view, &[]), value: view.accounts as u64 }];
+    let refusals = |view: &View| {
+        let rows = view.refused.iter();
+        rows.map(|(why, count)| Row { labels: labels(view, &[("why", why.as_str())]), value: *count }).collect()
+    };
+    let warnings = |view: &View| vec![Row { labels: labels(view, &[]), value: view.warned }];
+    vec![
+        of_all("weir_budget_limit", "What each that has a budget may spend in a period", false, &limits),
+        of_all(
+            "weir_budget_spent",
+            "What is spent of it in this period",
+            false,
+            &used(|holder| holder.spent, |view| view.others.spent),
+        ),
+        of_all(
+            "weir_budget_reserved",
+            "What calls under way may cost at worst",
+            false,
+            &used(|holder| holder.reserved, |view| view.others.reserved),
+        ),
+        of_all("weir_budget_accounts", "How many have spent of it in this period", false, &accounts),
+        of_all("weir_budget_refusals", "Calls refused since it does not allow them", true, &refusals),
+        of_all("weir_budget_warnings", "Times that a share was spent at which it warns", true, &warnings),
+    ]
+}
+
+fn labels(view: &View, more: &[(&'static str, &str)]) -> Vec<(&'static str, Arc<str>)> {
+    let all = [("budget", view.budget.clone()), ("per", view.scope.as_str().into())];
+    all.into_iter().chain(more.iter().map(|(name, value)| (*name, Arc::from(*value)))).collect()
+}
+
+/// In which unit, and how many of it; of money whole millionths of a dollar.
+fn number(amount: Allowance) -> (&'static str, u64) {
+    match amount {
+        Allowance::Money(money) => ("microdollars", u64::try_from(money.units() / 1_000_000).unwrap_or(0)),
+        Allowance::Tokens(count) => ("tokens", count),
+        Allowance::Calls(count) => ("calls", count),
+    }
+}
+
+/// As all that finds no series of its own is called.
+const OTHER: &str = "other";

@@ -27,6 +27,9 @@ apis:
   hello: { routes: [{ match: { path: /hello }, respond: { body: hello } }] }
 consumers:
   research: { keys: [{ id: k1, hash: 'sha256:HASH' }] }
+budgets:
+  all: { per: organisation, amount: 100 USD, every: day }
+  research: { per: consumer, only: [research], amount: 1M tokens, enforce: soft }
 ";
 
 /// Of `demo-key`.

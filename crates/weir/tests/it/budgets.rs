@@ -5,9 +5,9 @@ use std::time::SystemTime;
 use ledger::Moment;
 use serde_json::json;
 use simulator::{Options, Simulator};
-use testkit::{Answer, Folder, Gateway, Raw};
+use testkit::{Answer, Folder, Gateway, Raw, eventually};
 
-use crate::weir::Running;
+use crate::weir::{Running, weir};
 
 /// Who calls: by which key, in which task, which api. Ann and Eve are of one team, Bob of another; Ann has two keys.
 #[derive(Clone, Copy, Debug)]
@@ -218,4 +218,116 @@ fn a_soft_budget_warns_the_caller_and_the_log_and_refuses_nobody() {
         assert_eq!(refused.status, 429);
         assert!(refused.text().contains("budget `hard`"), "{}", refused.text());
     }
+}
+
+#[test]
+fn how_budgets_stand_is_told_to_people_and_to_programs() {
+    let provider = Simulator::start(Options::provider("models")).unwrap();
+    let folder = folder();
+    let budgets = "  all: { per: organisation, amount: 1 USD, every: day }
+  each: { per: consumer, amount: 0.03 USD }
+  steps: { per: task, amount: 5 calls }
+  soft: { per: team, only: [red, blue], amount: 1k tokens, enforce: soft, warn: [50%, 100%] }";
+    let document = format!(
+        "version: 1
+listeners: {{ web: {{ address: '127.0.0.1:0' }} }}
+admin: {{ address: 'unix:{}/admin.sock' }}
+telemetry: {{ metrics: '127.0.0.1:0' }}{}",
+        folder.base().display(),
+        document(&provider, budgets)
+    );
+    folder.write("weir.yaml", document);
+    let node = Running::start(folder.base(), &["run", "weir.yaml"]);
+    let address = |line: &str| {
+        let line = node.line(line);
+        let word = line.split_whitespace().find_map(|word| word.strip_prefix("address=")).unwrap().to_owned();
+        word.trim_start_matches("http://").trim_end_matches("/metrics").parse().unwrap()
+    };
+    let (web, metrics) = (address("listening"), address("metrics"));
+    node.line("admin API");
+    let at = format!("unix:{}/admin.sock", folder.base().display());
+    let ask = |more: &[&str]| {
+        let said = weir(folder.base(), &[&["budgets", "--node", &*at], more].concat());
+        assert_eq!(said.code, Some(0), "{}", said.err);
+        said.out
+    };
+    let json = |more: &[&str]| -> serde_json::Value {
+        let mut all: serde_json::Value = serde_json::from_str(&ask(&[&["--json"], more].concat())).unwrap();
+        all["budgets"].take()
+    };
+
+    // Two calls pass, and of a third the worst case does not fit.
+    for _ in 0..2 {
+        assert_eq!(call(web, ANN, CHAT).status, 200);
+    }
+    assert_eq!(call(web, ANN, CHAT).status, 402);
+    let mut under_way = Raw::connect(web);
+    {
+        let text = "Wait. [sim tokens=10 input=20 first=60s]";
+        let body = json!({ "model": "m", "max_tokens": 1000, "stream": true, "messages": [{ "role": "user", "content": text }] });
+        let body = body.to_string();
+        let request = format!(
+            "POST {CHAT} HTTP/1.1\r\nhost: weir\r\ncontent-type: application/json\r\nauthorization: Bearer bob-1\r\n\
+             content-length: {}\r\n\r\n{body}",
+            body.len()
+        );
+        under_way.send(request);
+    }
+    eventually("the call holds its worst case", || {
+        json(&["--of", "bob"])[1]["holders"].as_array().is_some_and(|it| !it.is_empty())
+    });
+
+    let all = json(&[]);
+    let names: Vec<_> = all.as_array().unwrap().iter().map(|it| it["name"].as_str().unwrap()).collect();
+    assert_eq!(names, ["all", "each", "soft", "steps"]);
+    let each = &all[1];
+    for (field, value) in [
+        ("per", json!("consumer")),
+        ("unit", json!("USD")),
+        ("limit", json!("0.03")),
+        ("every", json!("total")),
+        ("enforce", json!("hard")),
+        ("shared", json!(null)),
+        ("refused", json!(1)),
+        ("accounts", json!(2)),
+    ] {
+        assert_eq!(each[field], value, "{field}: {each}");
+    }
+    let ann = &each["holders"][0];
+    let expected = json!({ "of": "ann", "spent": "0.0201", "reserved": "0", "left": "0.0099", "lent": null, "renews": null, "warns": null });
+    assert_eq!(*ann, expected);
+    // What Bob's call may cost is held of all that is above it, and of nothing else.
+    let held = each["holders"][1]["reserved"].as_str().unwrap();
+    assert!(held.starts_with("0.01"), "{each}");
+    assert_eq!((&all[0]["holders"][0]["spent"], &all[0]["holders"][0]["reserved"]), (&json!("0.0201"), &json!(held)));
+    assert!(all[0]["holders"][0]["renews"].as_str().unwrap().ends_with("T00:00:00Z"));
+    let soft = &all[2];
+    assert_eq!((&soft["warned"], &soft["enforce"], &soft["accounts"]), (&json!(2), &json!("soft"), &json!(2)));
+    let red = soft["holders"].as_array().unwrap().iter().find(|it| it["of"] == "red").unwrap();
+    assert_eq!((&red["spent"], &red["left"], &red["warns"]), (&json!("2040"), &json!("0"), &json!("100%")));
+    let steps = json(&["--of", &"a".repeat(32)]);
+    assert_eq!(steps[3]["holders"][0]["spent"], "2", "{steps}");
+    assert_eq!(steps[0]["holders"], json!([]));
+
+    let table = ask(&["--of", "ann"]);
+    let row = table.lines().find(|line| line.starts_with("each")).unwrap();
+    let cells: Vec<_> = row.split_whitespace().collect();
+    assert_eq!(cells, ["each", "consumer", "ann", "hard", "never", "USD", "0.03", "0.0201", "0", "0.0099", "1"]);
+
+    let text = Raw::connect(metrics).get("/metrics", "").text();
+    for line in [
+        "weir_budget_limit{budget=\"each\",per=\"consumer\",unit=\"microdollars\"} 30000",
+        "weir_budget_spent{budget=\"each\",per=\"consumer\",unit=\"microdollars\",of=\"ann\"} 20100",
+        "weir_budget_reserved{budget=\"each\",per=\"consumer\",unit=\"microdollars\",of=\"ann\"} 0",
+        "weir_budget_spent{budget=\"steps\",per=\"task\",unit=\"calls\",of=\"other\"} 2",
+        "weir_budget_spent{budget=\"soft\",per=\"team\",unit=\"tokens\",of=\"red\"} 2040",
+        "weir_budget_accounts{budget=\"soft\",per=\"team\"} 2",
+        "weir_budget_refusals_total{budget=\"each\",per=\"consumer\",why=\"spent\"} 1",
+        "weir_budget_refusals_total{budget=\"all\",per=\"organisation\",why=\"spent\"} 0",
+        "weir_budget_warnings_total{budget=\"soft\",per=\"team\"} 2",
+    ] {
+        assert!(text.lines().any(|it| it == line), "{line}\n{text}");
+    }
+    assert!(!text.contains(&"a".repeat(32)), "a task has no series of its own");
+    drop(under_way);
 }

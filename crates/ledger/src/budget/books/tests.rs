@@ -7,6 +7,7 @@ use proptest::prelude::*;
 
 use super::*;
 use crate::Money;
+use crate::budget::view::{Holder, View};
 
 const NOON: Moment = Moment::from_secs(1_795_521_600);
 
@@ -266,6 +267,88 @@ fn what_a_shared_budget_spent_before_a_crash_is_not_free_again() {
     assert_eq!((want.held, want.before), (0, 300));
     node.lend(&want, 100);
     assert_eq!(spent(&node, NOON), "a chat 300 tokens left 100 tokens");
+}
+
+/// `BUDGET WHOSE spent+reserved of ALLOWANCE` for each account, then what the others have, and what was refused.
+fn seen(books: &Books, most: usize, whose: Option<&str>) -> Vec<String> {
+    let mut all = Vec::new();
+    for view in books.view(NOON, |_| most, whose) {
+        let View { budget, allowance, accounts, holders, others, refused, warned, .. } = view;
+        for Holder { whose, spent, reserved, left, lent, .. } in holders {
+            let lent = lent.map(|lent| format!(" lent {lent}")).unwrap_or_default();
+            all.push(format!("{budget} {whose}: {spent}+{reserved} of {allowance}, {left} left{lent}"));
+        }
+        all.push(format!("{budget} {accounts}: others {}+{}", others.spent, others.reserved));
+        let refused = refused.iter().filter(|(_, count)| *count > 0);
+        all.extend(refused.map(|(why, count)| format!("{budget} {}: {count}", why.as_str())));
+        if warned > 0 {
+            all.push(format!("{budget} warned: {warned}"));
+        }
+    }
+    all
+}
+
+#[test]
+fn who_asks_sees_what_is_spent_and_reserved_and_refused() {
+    let specs = r#"{ "all": { "per": "organisation", "amount": "10 USD", "every": "day" },
+                     "each": { "per": "consumer", "amount": "1 USD" },
+                     "vip": { "per": "consumer", "only": ["x", "v"], "amount": "100 calls", "enforce": "soft", "warn": ["1%", "2%"] } }"#;
+    let books = books(specs);
+    // Those that are named in the document are there before anybody calls.
+    let begin = [
+        "each 0: others 0 USD+0 USD",
+        "vip v: 0 calls+0 calls of 100 calls, 100 calls left",
+        "vip x: 0 calls+0 calls of 100 calls, 100 calls left",
+        "vip 2: others 0 calls+0 calls",
+        "all *: 0 USD+0 USD of 10 USD, 10 USD left",
+        "all 1: others 0 USD+0 USD",
+    ];
+    assert_eq!(seen(&books, 9, None), begin);
+    books.reserve(&caller("x"), &usd("0.5 USD"), NOON).unwrap().settle(&usd("0.25 USD"));
+    let under_way = books.reserve(&caller("x"), &usd("0.5 USD"), NOON).unwrap();
+    books.reserve(&caller("y"), &usd("0.125 USD"), NOON).unwrap().settle(&usd("0.125 USD"));
+    for amount in ["0.5 USD", "0.3 USD", "2 USD"] {
+        books.reserve(&caller("x"), &usd(amount), NOON).unwrap_err();
+    }
+    let then = [
+        "each x: 0.25 USD+0.5 USD of 1 USD, 0.25 USD left",
+        "each 2: others 0.125 USD+0 USD",
+        "each spent: 2",
+        "each too-large: 1",
+        "vip x: 1 calls+1 calls of 100 calls, 98 calls left",
+        "vip 2: others 0 calls+0 calls",
+        "vip warned: 1",
+        "all *: 0.375 USD+0.5 USD of 10 USD, 9.125 USD left",
+        "all 1: others 0 USD+0 USD",
+    ];
+    assert_eq!(seen(&books, 1, None), then);
+    // Two budgets that are of a consumer know that name, and the third does not.
+    let of_y = seen(&books, 1, Some("y"));
+    assert_eq!(of_y[0], "each y: 0.125 USD+0 USD of 1 USD, 0.875 USD left");
+    assert_eq!(of_y.iter().filter(|line| line.contains(" 0: others ")).count(), 2, "{of_y:?}");
+    // What was refused is not forgotten because the budget is another one now; what it counted is.
+    let next = renewed(&specs.replace("\"1 USD\"", "\"1M tokens\""), Some(&books));
+    under_way.settle(&usd("0.5 USD"));
+    assert_eq!(
+        seen(&next, 1, Some("x"))[..3],
+        ["each 0: others 0 tokens+0 tokens", "each spent: 2", "each too-large: 1"]
+    );
+    let view = &next.view(NOON, |_| 1, None)[2];
+    assert_eq!(view.holders[0].renews.unwrap().to_string(), "2026-11-25T00:00:00Z");
+}
+
+#[test]
+fn of_a_shared_budget_is_seen_what_a_node_was_lent() {
+    let books = books(r#"{ "o": { "per": "organisation", "amount": "640 calls", "shared": "main" } }"#);
+    assert_eq!(seen(&books, 1, None)[0], "o *: 0 calls+0 calls of 640 calls, 0 calls left lent 0 calls");
+    let want = books.reserve(&caller("x"), &tokens(0), NOON).unwrap_err().want.unwrap();
+    books.lend(&want, 10);
+    let _ = books.reserve(&caller("x"), &tokens(0), NOON).unwrap().settle(&tokens(0));
+    let under_way = books.reserve(&caller("x"), &tokens(0), NOON).unwrap();
+    // Who may borrow was not refused.
+    let now = ["o *: 1 calls+1 calls of 640 calls, 8 calls left lent 10 calls", "o 1: others 0 calls+0 calls"];
+    assert_eq!(seen(&books, 1, None), now);
+    under_way.release();
 }
 
 #[test]
