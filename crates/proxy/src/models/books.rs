@@ -78,6 +78,7 @@ pub struct Saving {
     prompt: u64,
     state: Option<Arc<CandidateState>>,
     told: Rc<Cell<Option<Box<Came>>>>,
+    sync: Sync,
 }
 
 /// The most that a call can cost at a candidate; `None` if nobody knows its price.
@@ -306,12 +307,14 @@ impl Saving {
             prompt: note.prompt,
             state: candidate.map(|it| states[it.index].clone()),
             told,
+            sync: place.local.generation.snapshot.ledger.sync,
         }
     }
 
-    /// The answer was given, or broke off; of so many bytes, if its provider did not tell what it used.
-    pub fn book(self, usage: Option<TokenUsage>, bytes: usize, outcome: Outcome) {
-        let Saving { worker, mut entry, began, price, prompt, state, told } = self;
+    /// The answer is given, or broke off; of so many bytes, if its provider did not tell what it used. To be waited for by its
+    /// end, if there is something to wait for.
+    pub fn book(self, usage: Option<TokenUsage>, bytes: usize, outcome: Outcome) -> Option<Booked> {
+        let Saving { worker, mut entry, began, price, prompt, state, told, sync } = self;
         entry.outcome = outcome;
         entry.estimated = usage.is_none();
         entry.usage = usage.unwrap_or_else(|| estimated(prompt, bytes));
@@ -336,10 +339,23 @@ impl Saving {
         // No provider was asked, so no limit of tokens or money is used up.
         let spent = Spent { prompt: 0, completion: 0, money: Money::ZERO };
         told.set(Some(Box::new(Came { told: use_of_it, spent })));
-        if let Some(journal) = &worker.journal {
-            let _ = journal.append(&[entry]);
-        }
+        append(&worker, &[entry], sync)
     }
+}
+
+/// Hands entries over to the journal, if there is one. To be waited for where the document says that answers wait.
+fn append(worker: &Worker, entries: &[Entry], sync: Sync) -> Option<Booked> {
+    let journal = worker.journal.as_ref()?;
+    // The journal tells what it rejects; budgets that fail closed have heard of it.
+    let ticket = journal.append(entries).ok()?;
+    if sync == Sync::Group {
+        return None;
+    }
+    let (tell, booked) = oneshot::channel();
+    journal.when_durable(ticket, move |written| {
+        let _ = tell.send(written);
+    });
+    Some(Booked(booked))
 }
 
 /// The usage that nobody told, of an answer of so many bytes.
@@ -442,17 +458,7 @@ impl Open {
                 );
             }
         }
-        let journal = self.worker.journal.as_ref()?;
-        // The journal tells what it rejects; budgets that fail closed have heard of it.
-        let ticket = journal.append(&self.entries).ok()?;
-        if self.sync == Sync::Group {
-            return None;
-        }
-        let (tell, booked) = oneshot::channel();
-        journal.when_durable(ticket, move |written| {
-            let _ = tell.send(written);
-        });
-        Some(Booked(booked))
+        append(&self.worker, &self.entries, self.sync)
     }
 }
 

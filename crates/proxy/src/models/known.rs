@@ -75,7 +75,7 @@ pub async fn look(
         match entry.fit(&asks, call.now) {
             Fit::Fresh => {
                 let (status, cached) = hit(&entry, call.now);
-                if let Some(response) = given(place, asked, call, trip, &entry, status) {
+                if let Some(response) = given(place, asked, call, trip, &entry, status).await {
                     trip.cached(cached);
                     return Ok(Known::Given(response));
                 }
@@ -108,7 +108,7 @@ pub async fn look(
         let status = Status::collapsed(why);
         let followed = match joined {
             Joined::Entry(entry) if entry.fit(&asks, now) == Fit::Fresh => {
-                given(place, asked, call, trip, &entry, status)
+                given(place, asked, call, trip, &entry, status).await
             }
             Joined::Stream(head, reader) => along(place, asked, call, trip, &head, reader, status).await,
             // One of those who waited goes in its place.
@@ -133,7 +133,7 @@ pub async fn look(
                     // Known by this question too from now on, as old as it is; but nothing is near to it for that.
                     let entry = entry.under(&key, Arc::new(found));
                     let (status, cached) = hit(&entry, Time::now());
-                    if let Some(response) = given(place, asked, call, trip, &entry, status) {
+                    if let Some(response) = given(place, asked, call, trip, &entry, status).await {
                         if let Some(ticket) = ticket {
                             ticket.land(entry);
                         }
@@ -168,7 +168,7 @@ fn hit(entry: &Entry, now: Time) -> (Status, Cached) {
 }
 
 /// A kept answer, as this caller wants it; `None` if it cannot be that.
-fn given(
+async fn given(
     place: &Place<'_>,
     asked: &Asked,
     call: &Call,
@@ -179,7 +179,9 @@ fn given(
     let note = note(entry)?;
     let kept = Kept { dialect: note.dialect, stream: note.stream, body: &entry.body };
     let Given { body, usage } = written(place, asked, &kept)?;
-    Saving::new(place, asked, call, trip, note).book(usage, body.len(), Outcome::Answered);
+    if let Some(booked) = Saving::new(place, asked, call, trip, note).book(usage, body.len(), Outcome::Answered) {
+        booked.await;
+    }
     Some(Response::new(head(asked, entry, note, status), Body::from(body)))
 }
 
@@ -203,7 +205,9 @@ async fn along(
         // It may have come to an end that is not worth keeping; whoever asks for it whole may get a better one.
         again::worth_keeping(&kept)?;
         let Given { body, usage } = written(place, asked, &kept)?;
-        Saving::new(place, asked, call, trip, note).book(usage, body.len(), Outcome::Answered);
+        if let Some(booked) = Saving::new(place, asked, call, trip, note).book(usage, body.len(), Outcome::Answered) {
+            booked.await;
+        }
         return Some(Response::new(head(asked, entry, note, status), Body::from(body)));
     }
     let id = id(place);

@@ -1,5 +1,6 @@
 //! What another call is being answered, read along in the words of one more caller.
 
+use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 
 use bytes::Bytes;
@@ -7,26 +8,28 @@ use cache::Reader;
 use ledger::Outcome;
 use transport::{BodyError, Frame, Source};
 
-use super::books::Saving;
+use super::books::{Booked, Saving};
 
 pub struct Replay {
     reader: Reader,
     stream: llm::Stream,
     /// Until it is booked.
     saving: Option<Saving>,
+    /// What its end waits for.
+    booked: Option<Booked>,
     out: Vec<u8>,
     over: bool,
 }
 
 impl Replay {
     pub fn new(reader: Reader, stream: llm::Stream, saving: Saving) -> Replay {
-        Replay { reader, stream, saving: Some(saving), out: Vec::new(), over: false }
+        Replay { reader, stream, saving: Some(saving), booked: None, out: Vec::new(), over: false }
     }
 
     fn book(&mut self, outcome: Outcome) {
         let Some(saving) = self.saving.take() else { return };
         let seen = self.stream.seen();
-        saving.book(seen.usage.filter(|_| seen.settled), seen.text as usize, outcome);
+        self.booked = saving.book(seen.usage.filter(|_| seen.settled), seen.text as usize, outcome);
     }
 }
 
@@ -46,6 +49,10 @@ impl Source for Replay {
             if !self.out.is_empty() {
                 return Poll::Ready(Some(Ok(Frame::Data(Bytes::from(std::mem::take(&mut self.out))))));
             }
+        }
+        if let Some(booked) = &mut self.booked {
+            ready!(Pin::new(booked).poll(cx));
+            self.booked = None;
         }
         Poll::Ready(None)
     }

@@ -11,6 +11,10 @@ use testkit::{Answer, Folder, Raw};
 use crate::weir::Running;
 
 fn start(folder: &Folder, provider: &Simulator) -> (Running, std::net::SocketAddr) {
+    start_with(folder, provider, "")
+}
+
+fn start_with(folder: &Folder, provider: &Simulator, more: &str) -> (Running, std::net::SocketAddr) {
     folder.write("key", "sk-provider");
     folder.write(
         "weir.yaml",
@@ -21,6 +25,7 @@ providers: {{ openai: {{ upstream: {}/v1, keys: file:key }} }}
 models: {{ m: openai/gpt-4o }}
 ledger: {{ data: books, sync: each }}
 apis: {{ brain: {{ llm: {{}} }} }}
+{more}
 ",
             provider.url()
         ),
@@ -33,14 +38,17 @@ apis: {{ brain: {{ llm: {{}} }} }}
 }
 
 fn ask(address: std::net::SocketAddr, path: &str, stream: bool, words: &str) -> Answer {
+    Raw::connect(address).send(request(path, stream, words)).answer()
+}
+
+fn request(path: &str, stream: bool, words: &str) -> String {
     let content = format!("Say something. [sim tokens=5 input=20 {words}]");
     let body = json!({ "model": "m", "stream": stream, "max_tokens": 100, "messages": [{ "role": "user", "content": content }] });
     let body = body.to_string();
-    let request = format!(
+    format!(
         "POST {path} HTTP/1.1\r\nhost: weir\r\ncontent-type: application/json\r\ncontent-length: {}\r\n\r\n{body}",
         body.len()
-    );
-    Raw::connect(address).send(request).answer()
+    )
 }
 
 /// What is in the journal when all that was not synced is gone.
@@ -110,4 +118,43 @@ fn many_at_once_are_synced_together_and_all_are_there() {
         }
     });
     assert_eq!(left(&folder, node).len(), 160);
+}
+
+#[test]
+fn so_is_what_an_answer_saved_that_was_known() {
+    let provider = Simulator::start(Options::provider("models")).unwrap();
+    for _ in 0..3 {
+        for (path, stream) in [("/v1/chat/completions", false), ("/v1/chat/completions", true), ("/v1/messages", true)]
+        {
+            let folder = Folder::new();
+            let (node, address) = start_with(&folder, &provider, "policies: { answer-cache: {} }");
+            for _ in 0..2 {
+                let answer = ask(address, path, stream, "");
+                assert!(answer.status == 200 && answer.complete, "{path}: {}", answer.text());
+            }
+            let classes: Vec<_> = left(&folder, node).iter().map(|it| it.class).collect();
+            assert_eq!(classes, [Class::Useful, Class::Cached], "{path}, a stream: {stream}");
+        }
+    }
+}
+
+#[test]
+fn so_is_what_was_saved_by_following_anothers_answer() {
+    let provider = Simulator::start(Options::provider("models")).unwrap();
+    const PATH: &str = "/v1/chat/completions";
+    for stream in [false, true, false, true] {
+        let folder = Folder::new();
+        // On one core nobody goes alone.
+        let (node, address) = start_with(&folder, &provider, "node: { workers: 1 }\npolicies: { answer-cache: {} }");
+        // Who asks the provider; the other reads along. What the first waits for at its end would sync the other's entry
+        // too, so nobody waits for that.
+        let mut leader = Raw::connect(address);
+        leader.send(request(PATH, true, "every=150ms"));
+        assert_eq!(leader.head().unwrap().status, 200);
+        let answer = ask(address, PATH, stream, "every=150ms");
+        assert!(answer.status == 200 && answer.complete, "{}", answer.text());
+        assert!(answer.header("cache-status").unwrap().contains("collapsed"), "{answer:?}");
+        let classes: Vec<_> = left(&folder, node).iter().map(|it| it.class).collect();
+        assert!(classes.contains(&Class::Cached), "{classes:?}, a stream: {stream}");
+    }
 }
