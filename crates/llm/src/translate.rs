@@ -186,6 +186,11 @@ pub fn glance(dialect: Dialect, body: &[u8]) -> (Option<TokenUsage>, Option<Stop
     format::glance(dialect, body)
 }
 
+/// Whether such a body answers anything; an error that was sent with the status of a success does not, nor does `{}`.
+pub fn answers(dialect: Dialect, body: &[u8]) -> bool {
+    format::answers(dialect, body)
+}
+
 /// Whether an answer that goes on as it is can be read by a caller at all: one object of JSON, and nothing after it.
 pub fn check(body: &[u8]) -> Result<(), Malformed> {
     json::check(body).map_err(|malformed| malformed.in_body(body))

@@ -116,6 +116,7 @@ proptest! {
         let body = mutate(body, &edits);
         for caller in Dialect::ALL {
             translate::glance(*dialect, &body);
+            translate::answers(*dialect, &body);
             let failure = translate::error(caller, *dialect, 500, &body);
             prop_assert!(is_json(&failure.body));
             if let Ok(answer) = translate::answer(caller, *dialect, &body, &options())

@@ -191,6 +191,24 @@ pub(crate) fn glance(dialect: Dialect, body: &[u8]) -> (Option<TokenUsage>, Opti
     }
 }
 
+/// Whether a whole answer that is a success by its status answers anything: it is no error, and has what answers of its
+/// dialect have.
+pub(crate) fn answers(dialect: Dialect, body: &[u8]) -> bool {
+    let keys: &[&str] = match dialect {
+        Dialect::OpenAiChat => &["choices"],
+        // What has failed has an error.
+        Dialect::OpenAiResponses => &["status"],
+        Dialect::OpenAiEmbeddings => &["data"],
+        // A model may have nothing to say, and that is an answer, too.
+        Dialect::Anthropic => &["content", "stop_reason"],
+        // Of a prompt that is blocked there is no candidate.
+        Dialect::Gemini => &["candidates", "promptFeedback"],
+        Dialect::GeminiEmbeddings => &["embedding", "embeddings"],
+        Dialect::Bedrock => &["output"],
+    };
+    json::tells(body, keys)
+}
+
 /// The word and the message of an error, in whichever of the usual shapes: an object `error`, a string `error`, a
 /// `message`, or the first of an array of those.
 pub(crate) fn read_error(body: &[u8]) -> Option<(Option<String>, String)> {

@@ -36,6 +36,34 @@ pub(crate) fn find<'a>(body: &'a [u8], path: &[&str]) -> Option<Value<'a>> {
     found
 }
 
+/// Whether an object has one of the keys, with anything but null and an empty array, and none called `error` with anything
+/// but null.
+pub(crate) fn tells(body: &[u8], keys: &[&str]) -> bool {
+    let Some(mut cursor) = Cursor::trusting(body) else { return false };
+    let (mut tells, mut error) = (false, false);
+    let read = cursor.object("an object", |cursor, key, _| {
+        let is_error = key == "error";
+        if !is_error && !keys.contains(&&**key) {
+            return cursor.skip();
+        }
+        let something = match cursor.kind()? {
+            Kind::Null => cursor.skip().map(|()| false)?,
+            Kind::Array => {
+                let mut any = false;
+                cursor.array("an array", |cursor| {
+                    any = true;
+                    cursor.skip()
+                })?;
+                any
+            }
+            _ => cursor.skip().map(|()| true)?,
+        };
+        *(if is_error { &mut error } else { &mut tells }) |= something;
+        Ok(())
+    });
+    read.is_ok() && tells && !error
+}
+
 /// The bytes of the strings below the given keys, in the value at the beginning of `json`, at any depth.
 pub(crate) fn strings(json: &[u8], keys: &[&str]) -> usize {
     texts(json, keys).0

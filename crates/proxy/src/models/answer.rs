@@ -56,13 +56,22 @@ pub async fn whole(
             return Tried::Failed { failure: Failure::Garbled, account: account.garbled() };
         }
     };
+    // As it came all the same: the caller knows its provider's words. What it is worth is another matter.
+    let answers =
+        caller != spoken || asked.target.operation == Operation::CountTokens || translate::answers(spoken, &came);
     // Whatever the provider called it.
     if !head.headers.media_type().is_some_and(|kind| kind.eq_ignore_ascii_case("application/json")) {
         head.headers.set("content-type", "application/json");
     }
     let ended = Time::now();
-    state.answered(ended.since(began), 1, std::time::Duration::ZERO);
-    if let Some(booked) = account.answered(usage, bytes.len(), ended) {
+    let booked = match answers {
+        true => {
+            state.answered(ended.since(began), 1, std::time::Duration::ZERO);
+            account.answered(usage, bytes.len(), ended)
+        }
+        false => account.answered_nothing(usage),
+    };
+    if let Some(booked) = booked {
         booked.await;
     }
     if let Some(keep) = asked.keep.take() {

@@ -260,6 +260,13 @@ impl Account {
         self.close()
     }
 
+    /// What came with the status of a success answers nothing. It is charged for if its provider says so.
+    pub fn answered_nothing(mut self, usage: Option<TokenUsage>) -> Option<Booked> {
+        let open = self.0.as_mut()?;
+        open.note(usage.unwrap_or_default(), false, Class::FailedBilled, Outcome::Failed, None);
+        self.close()
+    }
+
     /// Settles what is known. To be waited for by an answer, if there is something to wait for.
     pub fn close(&mut self) -> Option<Booked> {
         let mut open = self.0.take()?;

@@ -597,3 +597,69 @@ fn answers_that_cannot_be_understood_are_said_in_the_callers_dialect_and_booked_
     let money = accounts.iter().find(|it| &*it.budget == "money").unwrap();
     assert_eq!(money.spent, Allowance::Money(sum));
 }
+
+#[test]
+fn an_answer_that_answers_nothing_passes_as_it_is_and_is_booked_as_a_failure() {
+    let room = Room::new();
+    let failed = (Class::Failed, Outcome::Failed, 0, 0);
+    let billed = (Class::FailedBilled, Outcome::Failed, 20, 3);
+    let useful = (Class::Useful, Outcome::Answered, 20, 3);
+    let mut expected = Vec::new();
+    for (caller, model) in [(Chat, "openai"), (Responses, "openai"), (Messages, "anthropic"), (Gemini, "gemini")] {
+        let usage = match caller {
+            Chat => json!({ "usage": { "prompt_tokens": 20, "completion_tokens": 3, "total_tokens": 23 } }),
+            Responses | Messages => json!({ "usage": { "input_tokens": 20, "output_tokens": 3 } }),
+            Gemini => {
+                json!({ "usageMetadata": { "promptTokenCount": 20, "candidatesTokenCount": 3, "totalTokenCount": 23 } })
+            }
+        };
+        let with = |mut value: Value| {
+            value.as_object_mut().unwrap().extend(usage.as_object().unwrap().clone());
+            value.to_string()
+        };
+        let error = json!({ "type": "error", "error": { "type": "overloaded_error", "message": "Overloaded", "status": "UNAVAILABLE", "code": 503 } });
+        // What has all that an answer has, and says nothing: a model may do that.
+        let silent = match caller {
+            Chat => {
+                json!({ "choices": [{ "index": 0, "message": { "role": "assistant", "content": null } }], "error": null })
+            }
+            Responses => json!({ "status": "incomplete", "error": null, "output": [] }),
+            Messages => json!({ "type": "message", "content": [], "stop_reason": "end_turn" }),
+            Gemini => json!({ "promptFeedback": { "blockReason": "SAFETY" } }),
+        };
+        let mut cases = vec![
+            ("{}".to_owned(), failed),
+            (" { } \n".to_owned(), failed),
+            (error.to_string(), failed),
+            (json!({ "error": "overloaded" }).to_string(), failed),
+            (with(error), billed),
+            (with(json!({ "id": "x" })), billed),
+            (with(silent), useful),
+        ];
+        match caller {
+            Chat => cases.push((json!({ "choices": [], "object": "chat.completion" }).to_string(), failed)),
+            Responses => {
+                let status =
+                    json!({ "status": "failed", "error": { "code": "server_error", "message": "no" }, "output": [] });
+                cases.push((with(status), billed));
+            }
+            Messages | Gemini => {}
+        }
+        for (body, booked) in cases {
+            room.script.say(answer(JSON, &body));
+            let answer = room.ask(caller, model, false);
+            assert_eq!((answer.status, answer.text()), (200, body.clone()), "{caller:?}");
+            expected.push((format!("{caller:?}: {body}"), booked));
+        }
+    }
+    let spent = room.budgets();
+    let entries = room.entries();
+    assert_eq!(entries.len(), expected.len());
+    for (entry, (what, booked)) in entries.iter().zip(&expected) {
+        let found = (entry.class, entry.outcome, entry.usage.prompt(), entry.usage.completion());
+        assert_eq!((found, entry.estimated), (*booked, false), "{what}");
+        assert_eq!(entry.cost > ledger::Money::ZERO, booked.2 > 0, "{what}");
+    }
+    let sum = entries.iter().map(|it| it.cost).sum::<ledger::Money>();
+    assert_eq!(spent[1].2, sum.to_string(), "{spent:?}");
+}
