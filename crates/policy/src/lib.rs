@@ -52,7 +52,9 @@ pub use external::{External, ExternalHttpSpec, ExternalSpec, Fail};
 pub use filter::{Effort, Filter, Filters};
 pub use headers::{EditsSpec, HeaderEdits, HeadersSpec};
 pub use ip::{Ip, IpSpec};
-pub use limit::{AmountSpec, LimitSpec, Limits, Per, PerSpec, RuleSpec, SharedSpec, WeightSpec, WhenAway};
+pub use limit::{
+    AmountSpec, LimitSpec, Limits, Per, PerSpec, RuleSpec, SharedSpec, WeightSpec, WhenAway, report_corrections,
+};
 pub use order::{Policies, Specs};
 pub use outside::{Asked, Errand, Eval, Nowhere, Outside, OutsideError, StoreAway, Told};
 pub use passage::{Passage, Steps};

@@ -271,6 +271,7 @@ async fn work(
                 worker.wall.set((now, SystemTime::now()));
                 worker.measure(now.since(last));
                 last = now;
+                policy::report_corrections(now, &worker.outside);
                 if ticks.is_multiple_of(4) {
                     worker.recorder.borrow_mut().tick(now);
                 }

@@ -107,7 +107,7 @@ impl Gcra {
 }
 
 pub(super) const SECOND: u64 = 1_000_000_000;
-const CENTURY: u64 = 100 * 366 * 86_400 * SECOND;
+pub(super) const CENTURY: u64 = 100 * 366 * 86_400 * SECOND;
 
 #[cfg(test)]
 mod tests {

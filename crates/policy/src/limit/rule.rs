@@ -278,7 +278,7 @@ impl Rule {
             }
             (Counts::OverTime { shared, .. }, What::Credit(cost)) => {
                 if let Some(shared) = shared {
-                    shared.correct(charge.key, -i64::try_from(cost).unwrap_or(i64::MAX));
+                    shared.give_back(charge.key, cost);
                 }
             }
             (Counts::AtATime { flying, .. }, _) => flying.give_back(charge.key),
@@ -300,7 +300,7 @@ impl Rule {
                     }
                     (What::Credit(charged), Some(shared)) => {
                         let signed = |cost: u64| i64::try_from(cost).unwrap_or(i64::MAX);
-                        shared.correct(charge.key, signed(cost) - signed(charged));
+                        shared.correct((*gcra, cells), charge.key, signed(cost) - signed(charged));
                     }
                     _ => {}
                 }

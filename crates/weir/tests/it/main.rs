@@ -9,6 +9,7 @@ mod badinput;
 mod budgets;
 mod cache;
 mod cli;
+mod corrections;
 mod disk;
 mod ends;
 mod examples;

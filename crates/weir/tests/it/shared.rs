@@ -14,15 +14,15 @@ use crate::weir::Running;
 const NODES: usize = 8;
 
 /// A server of its own, with nothing of what it holds on disk.
-struct Redis {
-    address: SocketAddr,
+pub(crate) struct Redis {
+    pub(crate) address: SocketAddr,
     child: Child,
     folder: Folder,
     more: Vec<String>,
 }
 
 impl Redis {
-    fn start() -> Redis {
+    pub(crate) fn start() -> Redis {
         Redis::start_with(Folder::new(), "--port", &[])
     }
 
@@ -53,13 +53,18 @@ impl Redis {
         assert!(status.success());
     }
 
-    fn stop(&mut self) {
+    pub(crate) fn stop(&mut self) {
         self.child.kill().unwrap();
         self.child.wait().unwrap();
     }
 
     fn restart(&mut self) {
         self.stop();
+        self.again();
+    }
+
+    /// After a stop.
+    pub(crate) fn again(&mut self) {
         self.child = Redis::run(&self.folder, &self.more);
         self.wait();
     }
