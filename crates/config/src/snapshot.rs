@@ -174,6 +174,10 @@ pub struct HttpLimits {
     pub head_timeout: Duration,
     /// Between two requests of a connection.
     pub idle_timeout: Duration,
+    /// Silence of an HTTP/2 client after which it is asked whether it is there.
+    pub ping: Option<Duration>,
+    /// Until it has to be heard of then.
+    pub ping_timeout: Duration,
     /// Between two pieces of a request's body, and for a client that stopped reading.
     pub body_timeout: Duration,
     /// Bytes a second that a client has to move while it is waited for.

@@ -564,6 +564,7 @@ impl LocalListener {
             head_bytes: u32::try_from(limits.head).unwrap_or(u32::MAX),
             head_fields: limits.fields,
             idle_timeout: limits.idle_timeout,
+            keepalive: limits.ping.map(|interval| h2::Keepalive { interval, timeout: limits.ping_timeout }),
             pace: Pace::new(limits.body_timeout, limits.min_rate),
             requests: limits.requests,
             ..h2::ServerSettings::default()

@@ -4,6 +4,7 @@ mod answering;
 mod client;
 mod convert;
 mod cork;
+mod keepalive;
 mod server;
 mod sieve;
 mod stream;
@@ -11,4 +12,5 @@ mod stream;
 mod tests;
 
 pub use client::{Connection, Settings as ClientSettings};
+pub use keepalive::Keepalive;
 pub use server::{Settings as ServerSettings, serve};

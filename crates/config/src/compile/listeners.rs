@@ -170,6 +170,8 @@ impl Context<'_> {
             fields,
             head_timeout,
             idle_timeout,
+            ping,
+            ping_timeout,
             body_timeout,
             min_rate,
             streams,
@@ -177,11 +179,20 @@ impl Context<'_> {
             connections,
             connections_per_address,
         } = limits;
+        let ping = ping.and_then(|it| it.0).map(|span| span.0);
+        if ping.is_some_and(|it| it.is_zero()) {
+            self.error(&format!("{at}.ping"), "expected more than zero, or `none`");
+        }
+        if ping.is_none() && ping_timeout.is_some() {
+            self.error(&format!("{at}.ping-timeout"), "nobody is asked; expected `ping` beside it");
+        }
         let limits = HttpLimits {
             head: head.map_or(64 << 10, |size| size.0 as usize),
             fields: fields.unwrap_or(100),
             head_timeout: head_timeout.map_or(Duration::from_secs(10), |span| span.0),
             idle_timeout: idle_timeout.map_or(Duration::from_secs(75), |span| span.0),
+            ping,
+            ping_timeout: ping_timeout.map_or(Duration::from_secs(20), |span| span.0),
             body_timeout: body_timeout.map_or(Duration::from_secs(60), |span| span.0),
             min_rate: min_rate.map_or(10, |size| size.0),
             streams: streams.unwrap_or(128),
@@ -194,6 +205,7 @@ impl Context<'_> {
             ("fields", limits.fields == 0),
             ("head-timeout", limits.head_timeout.is_zero()),
             ("idle-timeout", limits.idle_timeout.is_zero()),
+            ("ping-timeout", limits.ping_timeout.is_zero()),
             ("body-timeout", limits.body_timeout.is_zero()),
             ("streams", limits.streams == 0),
             ("requests", limits.requests == 0),

@@ -567,6 +567,29 @@ apis: { a: { upstream: a } }
 }
 
 #[test]
+fn silent_clients_are_asked_where_that_is_wanted() {
+    let document = |limits: &str| {
+        format!(
+            "version: 1\nlisteners: {{ web: {{ address: '127.0.0.1:0', limits: {{ {limits} }} }} }}\napis: {{ a: {{ routes: [{{ respond: {{ body: x }} }}] }} }}\n"
+        )
+    };
+    let asked = |limits: &str| {
+        let source = Source::new("test.yaml", document(limits));
+        let (snapshot, _) = compile(&source, &Disk { base: "/nowhere".into() }, None).unwrap();
+        let limits = &snapshot.listeners[0].limits;
+        limits.ping.map(|ping| (ping.as_secs(), limits.ping_timeout.as_secs()))
+    };
+    assert_eq!(asked(""), None);
+    assert_eq!(asked("ping: none"), None);
+    assert_eq!(asked("ping: 30s"), Some((30, 20)));
+    assert_eq!(asked("ping: 1m, ping-timeout: 5s"), Some((60, 5)));
+    check(&document("ping: 0s"), &["limits.ping: expected more than zero, or `none`"]);
+    check(&document("ping: 30s, ping-timeout: 0s"), &["limits.ping-timeout: nothing would pass"]);
+    check(&document("ping: never"), &["limits.ping: "]);
+    check(&document("ping-timeout: 5s"), &["limits.ping-timeout: nobody is asked; expected `ping` beside it"]);
+}
+
+#[test]
 fn an_authority_issues_for_hosts_and_what_it_issued_is_kept() {
     let acme = |node: &str, acme: &str| {
         format!(

@@ -1,5 +1,6 @@
 //! Where calls come in: addresses, TLS, certificates, bounds on what a client may ask.
 
+use super::OrNone;
 use base::{Network, SecretRef, Size, Span};
 use schemars::JsonSchema;
 use serde::Deserialize;
@@ -109,6 +110,11 @@ section! {
         head_timeout: Option<Span>,
         /// Between two requests of a connection. Default: `75s`.
         idle_timeout: Option<Span>,
+        /// A HTTP/2 client of which nothing is heard for so long, or up to twice as long, is asked whether it is there
+        /// (PING), also while it waits for an answer. Or `none`. Default: `none`.
+        ping: Option<OrNone>,
+        /// To hear of it then; else its connection ends, with all that it waits for. Default: `20s`.
+        ping_timeout: Option<Span>,
         /// Between two pieces of a request's body, or of an answer that the client takes. Default: `60s`.
         body_timeout: Option<Span>,
         /// What a client has to send of a request until its answer begins, and to take of an answer, each second on

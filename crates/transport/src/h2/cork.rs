@@ -32,6 +32,8 @@ struct Inner<I> {
     /// The writer is having its turn; and has been told in this one that there is nothing to be read.
     turn: bool,
     dry: bool,
+    /// Something came.
+    heard: bool,
     /// What the stream said when they were let out; who writes next hears it.
     broken: Option<io::Error>,
     stuck: Stuck,
@@ -46,6 +48,7 @@ pub(super) fn corked<I: Io>(io: I, sieve: Sieve) -> (Corked<I>, Cork<I>) {
         gone: 0,
         turn: false,
         dry: false,
+        heard: false,
         broken: None,
         stuck: Stuck::default(),
     };
@@ -54,6 +57,11 @@ pub(super) fn corked<I: Io>(io: I, sieve: Sieve) -> (Corked<I>, Cork<I>) {
 }
 
 impl<I: Io> Cork<I> {
+    /// Whether something was read since this was asked last.
+    pub(super) fn heard(&self) -> bool {
+        std::mem::take(&mut self.0.borrow_mut().heard)
+    }
+
     /// Drives a future that writes to the stream, and lets out what it has written each time that it waits.
     pub(super) async fn drive<F: Future>(&self, future: F) -> F::Output {
         let mut future = pin!(future);
@@ -146,13 +154,14 @@ mod spare {
 
 impl<I: Io> AsyncRead for Corked<I> {
     fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
-        let Inner { io, sieve, turn, dry, .. } = &mut *self.0.borrow_mut();
+        let Inner { io, sieve, turn, dry, heard, .. } = &mut *self.0.borrow_mut();
         // `h2` looks for more with each stream that is taken from it. The waker lies with the stream already, and nothing
         // comes before the turn is over.
         if *dry {
             return Poll::Pending;
         }
         let read = sieve.poll_read(Pin::new(io), cx, buf);
+        *heard |= read.is_ready();
         *dry = *turn && read.is_pending();
         read
     }

@@ -21,7 +21,8 @@ use tokio::time::Instant;
 
 use super::answering::{Answering, Place};
 use super::convert::{request_in, response_out};
-use super::cork::{Corked, corked};
+use super::cork::{Cork, Corked, corked};
+use super::keepalive::{Keepalive, Verdict, Watch};
 use super::sieve::Sieve;
 use super::stream::{Bytestream, Incoming, Outgoing, Unsent};
 use crate::body::Body;
@@ -49,6 +50,8 @@ pub struct Settings {
     pub requests: u32,
     /// How long a connection may be without a stream.
     pub idle_timeout: Duration,
+    /// Whether one that says nothing is asked if it is there.
+    pub keepalive: Option<Keepalive>,
     pub connection_window: u32,
     pub stream_window: u32,
     /// What bookkeeping small, unread DATA frames may cost on a connection, at 256 bytes each less their length.
@@ -64,6 +67,7 @@ impl Default for Settings {
             pace: Pace::new(Duration::from_secs(60), 0),
             requests: u32::MAX,
             idle_timeout: Duration::from_secs(120),
+            keepalive: None,
             connection_window: 4 << 20,
             stream_window: 1 << 20,
             data_frame_budget: 4 << 20,
@@ -103,12 +107,13 @@ pub async fn serve<I: Io + 'static, H: Handler>(
         tokio::time::timeout(settings.idle_timeout, cork.drive(builder.handshake::<_, Bytes>(corked))).await;
     let Ok(Ok(connection)) = handshake else { return };
 
-    cork.drive(streams(connection, peer, arrival, handler, settings, drain)).await;
+    cork.drive(streams(connection, &cork, peer, arrival, handler, settings, drain)).await;
 }
 
 /// Takes streams and ends them, until the connection ends.
 async fn streams<I: Io + 'static, H: Handler>(
     mut connection: h2::server::Connection<Corked<I>, Bytes>,
+    cork: &Cork<I>,
     peer: Arc<Peer>,
     arrival: Arrival,
     handler: H,
@@ -120,6 +125,8 @@ async fn streams<I: Io + 'static, H: Handler>(
     let answering = Answering::default();
     let mut drain = pin!(drain);
     let mut idle = pin!(tokio::time::sleep(settings.idle_timeout));
+    let ping = settings.keepalive.and_then(|keepalive| Some((keepalive, connection.ping_pong()?)));
+    let mut watch = ping.map(|(keepalive, ping)| Watch::new(keepalive, ping));
     let mut draining = false;
     let mut requests = 0;
     loop {
@@ -153,6 +160,12 @@ async fn streams<I: Io + 'static, H: Handler>(
                 connection.graceful_shutdown();
                 idle.as_mut().reset(Instant::now() + FAREWELL);
             }
+            verdict = watched(&mut watch, cork), if watch.is_some() => {
+                if verdict == Verdict::Gone {
+                    tracing::debug!("a client says nothing any more and is given up");
+                    return;
+                }
+            }
             () = &mut idle, if answering.is_empty() => {
                 if draining {
                     return;
@@ -162,6 +175,14 @@ async fn streams<I: Io + 'static, H: Handler>(
                 idle.as_mut().reset(Instant::now() + FAREWELL);
             }
         }
+    }
+}
+
+/// What there is to say of a client that is watched.
+async fn watched<I: Io>(watch: &mut Option<Watch>, cork: &Cork<I>) -> Verdict {
+    match watch {
+        Some(watch) => watch.verdict(|| cork.heard()).await,
+        None => std::future::pending().await,
     }
 }
 

@@ -9,4 +9,5 @@ mod machine;
 mod origin;
 mod process;
 mod requests;
+mod silent;
 mod slow;
