@@ -81,9 +81,13 @@ fn translates(caller: Dialect, provider: Dialect, operation: Operation) -> bool 
 // === impl Speaks ===
 
 impl Speaks {
-    /// The path and query of a request.
+    /// The path and query of a request; `None` if that is not asked of this model.
     pub fn target(&self, asked: &Target, model: &str, stream: bool) -> Option<String> {
         let path = self.path(asked.operation, stream)?;
+        let model = match (self.dialect, asked.operation) {
+            (Bedrock, CountTokens) => counted_by_bedrock(model)?,
+            _ => model,
+        };
         let mut step = String::with_capacity(model.len());
         percent::encode(model, &mut step);
         Some(path.replacen("{model}", &step, 1))
@@ -93,6 +97,16 @@ impl Speaks {
         let (_, whole, streamed) = self.paths.iter().find(|(it, ..)| *it == operation)?;
         Some(if stream { streamed } else { whole })
     }
+}
+
+/// The name by which Bedrock counts the tokens of a model: that of the model itself, where what is called is a profile that
+/// has a place before it (`us.anthropic.claude-…`). It counts Claude's alone.
+fn counted_by_bedrock(model: &str) -> Option<&str> {
+    let itself = match model.split_once('.') {
+        Some((place, itself)) if place != "anthropic" => itself,
+        _ => model,
+    };
+    itself.starts_with("anthropic.").then_some(itself)
 }
 
 use Dialect::{Anthropic, Bedrock, Gemini, GeminiEmbeddings, OpenAiChat, OpenAiEmbeddings, OpenAiResponses};
@@ -133,8 +147,13 @@ const GENERATE: Speaks = Speaks {
         (CountTokens, "/models/{model}:countTokens", "/models/{model}:countTokens"),
     ],
 };
-const CONVERSE: Speaks =
-    Speaks { dialect: Bedrock, paths: &[(Generate, "/model/{model}/converse", "/model/{model}/converse-stream")] };
+const CONVERSE: Speaks = Speaks {
+    dialect: Bedrock,
+    paths: &[
+        (Generate, "/model/{model}/converse", "/model/{model}/converse-stream"),
+        (CountTokens, "/model/{model}/count-tokens", "/model/{model}/count-tokens"),
+    ],
+};
 
 /// Like OpenAI, but for its own.
 const LIKE: &[Speaks] = &[CHAT, EMBEDDINGS];
@@ -266,6 +285,8 @@ mod tests {
         check("anthropic", OpenAiEmbeddings, Embed, None);
         check("groq", OpenAiEmbeddings, Embed, None);
         check("bedrock", Gemini, Generate, Some(Bedrock));
+        check("bedrock", Gemini, CountTokens, Some(Bedrock));
+        check("bedrock", OpenAiEmbeddings, Embed, None);
     }
 
     #[test]
@@ -278,6 +299,28 @@ mod tests {
         check("openai", OpenAiChat, true, "/chat/completions");
         check("gemini", OpenAiChat, true, "/models/a.b%2Fc%3A0:streamGenerateContent?alt=sse");
         check("bedrock", Anthropic, false, "/model/a.b%2Fc%3A0/converse");
+    }
+
+    #[test]
+    fn bedrock_counts_the_tokens_of_claude_by_the_name_of_the_model_itself() {
+        let check = |model: &str, expected: Option<&str>| {
+            let asked = Target { dialect: Anthropic, operation: CountTokens, model: None, stream: false };
+            let speaks = find("bedrock").unwrap().speaks_to(Anthropic, CountTokens).unwrap();
+            let path = speaks.target(&asked, model, false);
+            let expected = expected.map(|model| format!("/model/{model}/count-tokens"));
+            assert_eq!(path, expected, "{model}");
+        };
+        check("anthropic.claude-sonnet-4-20250514-v1:0", Some("anthropic.claude-sonnet-4-20250514-v1%3A0"));
+        check("us.anthropic.claude-haiku-4-5", Some("anthropic.claude-haiku-4-5"));
+        check("global.anthropic.claude-haiku-4-5", Some("anthropic.claude-haiku-4-5"));
+        for model in [
+            "amazon.nova-pro-v1:0",
+            "us.amazon.nova-pro-v1:0",
+            "m",
+            "arn:aws:bedrock:us-east-1:1:application-inference-profile/x",
+        ] {
+            check(model, None);
+        }
     }
 
     #[test]

@@ -38,6 +38,21 @@ fn word(dialect: Dialect) -> &'static str {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::translate;
+
+    #[test]
+    fn bedrock_is_sent_the_conversation_and_nothing_else() {
+        let body = br#"{"model":"x","max_tokens":9,"temperature":0.5,"system":"Be brief.","messages":[{"role":"user","content":"Hi"}],
+            "tools":[{"name":"look","input_schema":{"type":"object"}}]}"#;
+        let options = translate::Options { model: "anthropic.x", count: true, ..translate::Options::default() };
+        let translated = translate::request(Dialect::Anthropic, Dialect::Bedrock, body, &options).unwrap();
+        let expected = concat!(
+            r#"{"input":{"converse":{"system":[{"text":"Be brief."}],"#,
+            r#""messages":[{"role":"user","content":[{"text":"Hi"}]}],"#,
+            r#""toolConfig":{"tools":[{"toolSpec":{"name":"look","inputSchema":{"json":{"type":"object"}}}}]}}}}"#
+        );
+        assert_eq!(String::from_utf8(translated.body).unwrap(), expected);
+    }
 
     #[test]
     fn a_count_is_read_and_written() {

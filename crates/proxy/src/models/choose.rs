@@ -33,6 +33,12 @@ pub fn order(place: &Place<'_>, asked: &Asked, call: &Call) -> Result<Order, Fai
         let Some(speaks) = candidate.provider.row.speaks_to(asked.target.dialect, asked.target.operation) else {
             continue;
         };
+        // Some are asked for an answer and not for a count.
+        let counts = asked.target.operation != Operation::CountTokens
+            || speaks.target(&asked.target, &candidate.model_for(&asked.rest), false).is_some();
+        if !counts {
+            continue;
+        }
         spoken = true;
         if may(candidate, wanted, call) {
             order.push(Chosen { candidate: candidate.clone(), speaks });
@@ -42,6 +48,7 @@ pub fn order(place: &Place<'_>, asked: &Asked, call: &Call) -> Result<Order, Fai
         return match (spoken, asked.target.operation) {
             (true, _) => Err(Failure::NothingFits),
             (false, Operation::CountTokens) => Ok(order),
+            (false, Operation::Embed | Operation::EmbedOne) => Err(Failure::NoVectors),
             (false, _) => Err(Failure::NotSpoken),
         };
     }

@@ -27,6 +27,8 @@ pub enum Failure {
     NothingFits,
     /// No candidate's provider speaks anything into which these words can be translated.
     NotSpoken,
+    /// None of them is asked for embeddings.
+    NoVectors,
     /// What cannot be carried, where the document says that this is refused.
     Lost(Vec<Lost>),
     /// And when that was found.
@@ -56,6 +58,8 @@ pub enum Failure {
     Garbled,
     /// One that is larger than is taken.
     AnswerTooLarge(usize),
+    /// It does not count the tokens of this model, or not for us.
+    Uncounted,
     NoCandidate,
 }
 
@@ -77,7 +81,7 @@ impl Failure {
             Failure::RequestBody => "request-body",
             Failure::NoModel | Failure::UnknownModel(_) => "model-unknown",
             Failure::NothingFits | Failure::NoCandidate => "model-nothing-fits",
-            Failure::NotSpoken => "model-not-spoken",
+            Failure::NotSpoken | Failure::NoVectors => "model-not-spoken",
             Failure::Lost(_) => "model-lossy",
             Failure::Budget(..) => "budget-exhausted",
             Failure::Resting(_) => "provider-keys-rest",
@@ -87,6 +91,7 @@ impl Failure {
             Failure::KeyRefused => "provider-key-refused",
             Failure::Garbled => "provider-garbled",
             Failure::AnswerTooLarge(_) => "answer-too-large",
+            Failure::Uncounted => "provider-refused",
         }
     }
 
@@ -140,6 +145,13 @@ impl Failure {
             Failure::NotSpoken => {
                 (400, Kind::Invalid, "no provider of this model can be asked this in these words".into())
             }
+            Failure::NoVectors => (
+                400,
+                Kind::Invalid,
+                "no provider of this model is asked for embeddings here; expected one that makes them in OpenAI's or Gemini's \
+                 words, such as openai, azure, gemini, mistral or cohere, and not anthropic or bedrock"
+                    .into(),
+            ),
             Failure::Lost(lost) => {
                 let names: Vec<String> = lost.iter().map(ToString::to_string).collect();
                 let message = format!("the provider of this model cannot be told {}", names.join(", "));
@@ -171,6 +183,7 @@ impl Failure {
             Failure::AnswerTooLarge(most) => {
                 (502, Kind::Upstream, format!("the provider's answer is larger than {most} bytes"))
             }
+            Failure::Uncounted => (502, Kind::Upstream, "the provider does not count the tokens of this model".into()),
         }
     }
 

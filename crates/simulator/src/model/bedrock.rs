@@ -45,6 +45,24 @@ pub(crate) fn ask(model: String, form: Form, body: &Value) -> Result<Ask, Wrong>
     Ok(ask)
 }
 
+/// As Bedrock counts: Claude's tokens, of the newer ones, by the name of the model itself and not by that of a profile.
+pub(crate) fn count(model: String, body: &Value) -> Result<(String, Value, u32), Wrong> {
+    let conversation = &body["input"]["converse"];
+    if let Some(more) = conversation.as_object().and_then(|fields| {
+        fields
+            .keys()
+            .find(|key| !["messages", "system", "toolConfig", "additionalModelRequestFields"].contains(&&***key))
+    }) {
+        return wrong("input", &format!("{more} is no field of ConverseTokensRequest"));
+    }
+    ask(model.clone(), Form::Whole, conversation)?;
+    if !model.starts_with("anthropic.") || model.starts_with("anthropic.claude-3-haiku") {
+        return wrong("modelId", "The provided model doesn't support counting tokens.");
+    }
+    let count = counted(conversation, &["system", "messages", "toolConfig"]);
+    Ok((model, json!({"inputTokens": count}), count))
+}
+
 const SIGNATURE: &str = "c2ltdWxhdGVk";
 
 fn tool_id() -> String {

@@ -90,6 +90,9 @@ impl Target {
                 let form = if what == "converse" { Form::Whole } else { Form::Events };
                 Some(Self { vendor: Vendor::Bedrock, service: Service::Converse, model: Some(decoded(name)), form })
             }
+            [.., "model", name, "count-tokens"] => {
+                Some(Self { model: Some(decoded(name)), ..new(Vendor::Bedrock, Service::Count)? })
+            }
             [.., "models", last] => {
                 let (name, what) = last.rsplit_once(':')?;
                 let sse = query.is_some_and(|query| query.split('&').any(|pair| pair == "alt=sse"));
@@ -116,6 +119,7 @@ impl Target {
             (Service::EmbedContent, _) => Some(embed::gemini(named, body)),
             (Service::EmbedContents, _) => Some(embed::gemini_batch(named, body)),
             (Service::Count, Vendor::Gemini) => Some(gemini::count(named, body)),
+            (Service::Count, Vendor::Bedrock) => Some(bedrock::count(named, body)),
             (Service::Count, Vendor::OpenAi) => Some(responses::count(body)),
             (Service::Count, _) => Some(anthropic::count(body)),
             (Service::Models, Vendor::OpenAi) => Some(Ok((named, chat::models(), 0))),

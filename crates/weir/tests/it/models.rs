@@ -115,6 +115,51 @@ fn tokens_are_counted_by_whoever_can_count() {
 }
 
 #[test]
+fn bedrock_counts_the_tokens_of_claude_and_what_it_does_not_count_is_estimated() {
+    let provider = Simulator::start(Options::provider("models")).unwrap();
+    let counted = ["anthropic.claude-sonnet-4-20250514-v1:0", "us.anthropic.claude-haiku-4-5-20251001-v1:0"];
+    // A model that cannot be counted, a key that may not count, a place where nobody does.
+    let estimated =
+        ["anthropic.claude-3-haiku-20240307-v1:0", "anthropic.claude-x~status=403", "eu.anthropic.claude-x~status=404"];
+    let models = counted.iter().chain(&estimated).enumerate().map(|(at, name)| format!("m{at}: \"bedrock/{name}\""));
+    let more = format!("models: {{ {}, talks: bedrock/m }}", models.collect::<Vec<_>>().join(", "));
+    let gateway = Gateway::start_in(&folder(), &document(&provider, &more));
+    for at in 0..counted.len() + estimated.len() {
+        let name = format!("m{at}");
+        let tool = json!({ "name": "look", "description": "Looks", "input_schema": { "type": "object" } });
+        // What is not of the conversation is not sent, since Bedrock would refuse it.
+        let conversation = json!({
+            "model": name, "system": "Be brief.", "tools": [tool], "tool_choice": { "type": "any" },
+            "thinking": { "type": "enabled", "budget_tokens": 2000 },
+            "messages": [{ "role": "user", "content": "How much is this?" }]
+        });
+        let contents = json!({ "contents": [{ "role": "user", "parts": [{ "text": "How much is this?" }] }] });
+        let input = json!({ "model": name, "input": "How much is this?", "temperature": 0.5 });
+        for (path, body, word) in [
+            ("/v1/messages/count_tokens".to_owned(), &conversation, "input_tokens"),
+            (format!("/v1beta/models/{name}:countTokens"), &contents, "totalTokens"),
+            ("/v1/responses/input_tokens".to_owned(), &input, "input_tokens"),
+        ] {
+            let answer = post(&gateway, &path, body);
+            assert_eq!(answer.status, 200, "{name} {path}: {}", answer.text());
+            assert!(answer.json()[word].as_u64().unwrap() > 0, "{name} {path}: {}", answer.text());
+            let expected = (at >= counted.len()).then_some("tokens");
+            assert_eq!(answer.header("weir-estimated"), expected, "{name} {path}: {}", answer.text());
+        }
+    }
+    let asked = provider.books();
+    let signed = asked.iter().filter(|it| it.service == "count" && it.status == 200).count();
+    assert_eq!((signed, asked.len()), (3 * counted.len(), 3 * (counted.len() + estimated.len())), "{asked:?}");
+    // A caller's mistake is told, and no key rests because of what cannot be counted.
+    let wrong = json!({ "model": "m0", "messages": [] });
+    assert_eq!(post(&gateway, "/v1/messages/count_tokens", &wrong).status, 400);
+    assert_eq!(post(&gateway, "/v1/chat/completions", &chat("talks", "")).status, 200);
+    let vectors = post(&gateway, "/v1/embeddings", &json!({ "model": "talks", "input": "How much is this?" }));
+    assert_eq!(vectors.status, 400);
+    assert!(vectors.text().contains("is asked for embeddings here; expected one that"), "{}", vectors.text());
+}
+
+#[test]
 fn what_is_wrong_is_said_in_the_callers_dialect() {
     let provider = Simulator::start(Options::provider("models")).unwrap();
     let gateway = Gateway::start_in(&folder(), &document(&provider, "models: { m: openai/m }"));
