@@ -1,5 +1,5 @@
-//! The origin: HTTP/1.1 by hand, one thread. `/` answers 1 KiB to GET and POST; `/events` never ends, nor does `/text/N`,
-//! of which so many megabytes come each second.
+//! The origin: HTTP/1.1 by hand, one thread. `/` answers 1 KiB to GET and POST; `/events/N` never ends, nor does `/text/N`,
+//! of which so many megabytes come each second. An event comes N microseconds after each multiple of 10 ms.
 
 use std::io::Write as _;
 use std::time::Duration;
@@ -7,11 +7,13 @@ use std::time::Duration;
 use anyhow::Result;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
-use tokio::time::{MissedTickBehavior, interval};
+use tokio::time::{Instant, MissedTickBehavior, interval, interval_at};
 
 use crate::procs::{now_ns, pin};
 
 const EVENT: usize = 120;
+/// How often an event of a stream comes.
+pub const EVERY: Duration = Duration::from_millis(10);
 /// What is written of a text at once.
 const PIECE: usize = 32 * 1024;
 
@@ -49,8 +51,8 @@ async fn serve(mut stream: TcpStream) -> Result<()> {
             }
             continue;
         };
-        if path.starts_with("/events") {
-            return events(stream).await;
+        if let Some(after) = path.strip_prefix("/events/").and_then(|after| after.parse().ok()) {
+            return events(stream, Duration::from_micros(after)).await;
         }
         if let Some(pace) = path.strip_prefix("/text/").and_then(|pace| pace.parse::<f64>().ok()) {
             return text(stream, pace).await;
@@ -108,11 +110,13 @@ fn words() -> Vec<u8> {
     text
 }
 
-async fn events(mut stream: TcpStream) -> Result<()> {
+async fn events(mut stream: TcpStream, after: Duration) -> Result<()> {
     let head = b"HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\ncache-control: no-store\r\n\
                  transfer-encoding: chunked\r\n\r\n";
     stream.write_all(head).await?;
-    let mut ticks = interval(Duration::from_millis(10));
+    let every = EVERY.as_nanos() as u64;
+    let wait = every - (now_ns() + every - after.as_nanos() as u64 % every) % every;
+    let mut ticks = interval_at(Instant::now() + Duration::from_nanos(wait), EVERY);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Burst);
     let mut chunk = Vec::with_capacity(256);
     for number in 0u64.. {

@@ -1,4 +1,5 @@
-//! Event streams: each event carries when it was sent.
+//! Event streams: each event carries when it was sent. Those of all streams are spread evenly over the time from one event of
+//! a stream to the next: were they to come as their requests did, a proxy that connects fast would get them in a burst.
 
 use std::cell::RefCell;
 use std::rc::Rc;
@@ -8,6 +9,7 @@ use anyhow::{Context, Result};
 use hdrhistogram::Histogram;
 use tokio::time::{Instant, timeout_at};
 
+use crate::backend::EVERY;
 use crate::client::{Chunks, Client, request};
 use crate::load::{Outcome, histogram, quantile_us};
 use crate::procs::now_ns;
@@ -34,12 +36,13 @@ struct Tally {
 /// Of streams, `requests` are events and `bad` are lost ones.
 pub async fn run(arguments: Arguments) -> Result<Outcome> {
     let tally = Rc::new(RefCell::new(Tally { events: 0, lost: 0, errors: 0, delay: histogram()? }));
-    let request: Rc<[u8]> = request("GET", "/events", &arguments.headers, b"").into();
     let start = Instant::now();
     let end = start + Duration::from_secs_f64(arguments.seconds);
     let mut tasks = Vec::new();
-    for _ in 0..arguments.streams {
-        let (request, tally, port) = (request.clone(), tally.clone(), arguments.port);
+    for index in 0..arguments.streams {
+        let after = EVERY.mul_f64(index as f64 / arguments.streams as f64);
+        let request = request("GET", &format!("/events/{}", after.as_micros()), &arguments.headers, b"");
+        let (tally, port) = (tally.clone(), arguments.port);
         tasks.push(tokio::task::spawn_local(async move {
             match timeout_at(end, stream(port, &request, &tally)).await {
                 // Time is up: as it should be.
