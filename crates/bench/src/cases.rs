@@ -163,10 +163,13 @@ fn idle(runner: &Runner) -> Result<()> {
 
 /// Small requests at a rate two cores can well bear, without and with an endless text beside them that the proxy
 /// compresses (gzip, level 4) as it passes: how late they are. Then as many as can be beside the text: how evenly the
-/// workers share it.
+/// workers share it. The floor compresses nothing: beside it runs a stranger.
 fn two_cores(runner: &Runner) -> Result<()> {
     let wanted = |name: &str| runner.arguments.peers.iter().any(|peer| peer == name);
     let mut peers = Vec::new();
+    if wanted("floor") {
+        peers.push((peers::floor()?, "bench"));
+    }
     if wanted("nginx") {
         peers.push((peers::nginx("nginx-two.conf")?, "nginx"));
     }
@@ -187,7 +190,11 @@ fn two_cores(runner: &Runner) -> Result<()> {
             words(&["bench", "load", "--port", &port, "--connections", "64", "--rate", RATE, "--seconds", &seconds]);
         // It lasts longer than what is beside it.
         let longer = (runner.arguments.seconds + 1.0).to_string();
-        let heavy = words(&["bench", "heavy", "--port", &port, "--seconds", &longer, "--pace", PACE]);
+        let compresses = peer.name != "floor";
+        let heavy = match compresses {
+            true => words(&["bench", "heavy", "--port", &port, "--seconds", &longer, "--pace", PACE]),
+            false => words(&["bench", "spin", "--seconds", &longer]),
+        };
         let (mut alone, mut beside, mut closed) = (Vec::new(), Vec::new(), Vec::new());
         let (mut shares, mut text) = (Vec::new(), Vec::new());
         let beside_heavy = |small: &[String]| {
@@ -204,6 +211,9 @@ fn two_cores(runner: &Runner) -> Result<()> {
             alone.push(own(&runner.tool(elsewhere, &small)?)?);
             let (outcome, download) = beside_heavy(&small)?;
             beside.push(outcome);
+            if !compresses {
+                continue;
+            }
             text.push(download.rps / 1e6);
             // Only with enough small requests is there something to put opposite the download.
             let before = procs::threads_us(process.id(), threads);
@@ -228,9 +238,11 @@ fn two_cores(runner: &Runner) -> Result<()> {
             figure("busiest worker over the other", crate::report::median(shares), "");
         }
         figure("p99 alone", alone_p99, "us");
-        figure("p99 beside the text", beside_p99, "us");
+        figure(if compresses { "p99 beside the text" } else { "p99 beside a stranger" }, beside_p99, "us");
         figure("p99 beside over alone", beside_p99 / alone_p99, "");
-        figure("compressed text", crate::report::median(text), "MB/s");
+        if compresses {
+            figure("compressed text", crate::report::median(text), "MB/s");
+        }
         figure("failed", failed as f64, "");
     }
     Ok(())

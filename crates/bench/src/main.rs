@@ -14,6 +14,7 @@ mod procs;
 mod provider;
 mod report;
 mod run;
+mod spin;
 mod sse;
 mod tokens;
 mod wrk;
@@ -40,6 +41,8 @@ enum Command {
     Load(load::Arguments),
     /// One endless download that the proxy compresses.
     Heavy(load::Heavy),
+    /// A loop of the least importance, beside a proxy that has nothing to do with it.
+    Spin(spin::Arguments),
     /// Event streams: how late the events are.
     Sse(sse::Arguments),
     /// Streams of tokens: how late they are.
@@ -61,6 +64,7 @@ fn main() -> Result<()> {
         Command::Floor(arguments) => floor::run(&arguments),
         Command::Load(arguments) => print(&block(load::run(arguments))?),
         Command::Heavy(arguments) => print(&block(load::heavy(arguments))?),
+        Command::Spin(arguments) => print(&spin::run(&arguments)?),
         Command::Sse(arguments) => print(&block(sse::run(arguments))?),
         Command::Tokens(arguments) => print(&block(tokens::run(arguments))?),
         Command::Idle(arguments) => print(&block(idle::run(arguments))?),

@@ -210,7 +210,8 @@ Two workers on two cores. Beside small requests runs one text without end that t
 comes, 20 MB/s of it: much work for one worker, little for the origin and the load tool, which share the cores with them
 where there are only two. p99 is that of 1000 requests a second over 64 connections, sent whether or not those before were
 answered, with and without the text; the load of the workers is looked at with as many requests beside it as they take.
-HAProxy's compressor (SLZ) does less to each byte than the others'.";
+Beside `floor` runs, in place of the text, a loop of nice 19 that has nothing to do with it (`bench spin`): what that does to
+the p99 is the kernel's and the machine's. HAProxy's compressor (SLZ) does less to each byte than the others'.";
 
 /// Between its marks in the readme.
 pub fn put(readme: &Path, findings: &Findings, arguments: &Arguments) -> Result<()> {
