@@ -63,7 +63,7 @@ pub struct Outcome {
     pub p50: f64,
     pub p99: f64,
     pub p999: f64,
-    /// Of streams: until the first token.
+    /// Of streams: from the request to the first token, without what the provider took.
     #[serde(default)]
     pub first_p50: f64,
     #[serde(default)]

@@ -273,7 +273,15 @@ fn machine(text: &mut String, findings: &Findings, arguments: &Arguments) -> std
         "- CPU time is user and system time of all the proxy's processes, over requests (over events, of streams). \
          Ratios are of the same round, then the median with quartiles. Latencies in the closed loop are those of a \
          saturated core: read the CPU time first."
-    )
+    )?;
+    if arguments.suite == Suite::Llm {
+        writeln!(
+            text,
+            "- The time to the first token is that of the way there and back: the provider says in it when the call came and \
+             when it was sent, and what lies between, with its timer's coarseness, is nobody's."
+        )?;
+    }
+    Ok(())
 }
 
 fn samples(text: &mut String, findings: &Findings, case: Case, suite: Suite) -> std::fmt::Result {

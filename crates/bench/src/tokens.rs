@@ -1,5 +1,6 @@
 //! Streams of tokens, one after the other on each connection. Each token is the time at which it was sent, so its delay is
-//! known in whichever dialect it arrives.
+//! known in whichever dialect it arrives; the first also says when the call came to the provider, so that what passed on
+//! the way there and back is known apart from what the provider took.
 
 use std::cell::RefCell;
 use std::rc::Rc;
@@ -106,7 +107,7 @@ pub async fn run(arguments: Arguments) -> Result<Outcome> {
 async fn streams(port: u16, request: &[u8], tokens: u64, tally: &RefCell<Tally>) -> Result<()> {
     let mut client = Client::connect(port).await?;
     loop {
-        let sent = Instant::now();
+        let sent = now_ns();
         client.send(request).await?;
         let head = client.head().await?;
         ensure!(head.status == 200 && head.chunked, "status {}, chunked {}", head.status, head.chunked);
@@ -116,12 +117,15 @@ async fn streams(port: u16, request: &[u8], tokens: u64, tally: &RefCell<Tally>)
             let now = now_ns();
             while let Some(end) = memchr::memmem::find(&text, b"\n\n") {
                 let event = &text[..end];
-                if let Some(stamp) = stamp(event) {
+                let stamps = stamps(event);
+                if let [.., stamp] = stamps[..] {
                     let mut tally = tally.borrow_mut();
                     tally.tokens += 1;
                     tally.delay.saturating_record(now.saturating_sub(stamp));
                     if seen == 0 {
-                        tally.first.saturating_record(sent.elapsed().as_nanos() as u64);
+                        let [came, _] = stamps[..] else { bail!("the first token does not say when the call came") };
+                        let provider = stamp.saturating_sub(came);
+                        tally.first.saturating_record(now.saturating_sub(sent).saturating_sub(provider));
                     }
                     seen += 1;
                 }
@@ -138,26 +142,19 @@ async fn streams(port: u16, request: &[u8], tokens: u64, tally: &RefCell<Tally>)
     }
 }
 
-/// The nanosecond in a token: the only run of 19 digits in an event.
-fn stamp(event: &[u8]) -> Option<u64> {
-    let mut digits = 0;
-    for (index, byte) in event.iter().enumerate() {
-        digits = if byte.is_ascii_digit() { digits + 1 } else { 0 };
-        if digits == 19 {
-            return std::str::from_utf8(&event[index - 18..=index]).ok()?.parse().ok();
-        }
-    }
-    None
+/// The nanoseconds in a token: the only runs of 19 digits in an event.
+fn stamps(event: &[u8]) -> Vec<u64> {
+    let runs = event.split(|byte| !byte.is_ascii_digit()).filter(|run| run.len() == 19);
+    runs.filter_map(|run| std::str::from_utf8(run).ok()?.parse().ok()).collect()
 }
 
 #[cfg(test)]
 mod tests {
     #[test]
     fn stamps() {
-        assert_eq!(
-            super::stamp(b"data: {\"created\":1764000000,\"content\":\" 0000000000012345678\"}"),
-            Some(12345678)
-        );
-        assert_eq!(super::stamp(b"data: {\"created\":1764000000}"), None);
+        let stamps = |event: &str| super::stamps(event.as_bytes());
+        assert_eq!(stamps("data: {\"created\":1764000000,\"content\":\" 0000000000012345678\"}"), [12345678]);
+        assert_eq!(stamps("data: {\"content\":\" 0000000000000000005 0000000000012345678\"}"), [5, 12345678]);
+        assert!(stamps("data: {\"created\":1764000000}").is_empty());
     }
 }

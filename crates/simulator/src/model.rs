@@ -39,7 +39,7 @@ use tokio::time::sleep;
 use crate::answer::{Answer, full, typed};
 use crate::model::ask::Form;
 use crate::model::books::{Books, Ended, Entry};
-use crate::model::piece::{fresh_id, now_s};
+use crate::model::piece::{fresh_id, monotonic_ns, now_s};
 use crate::model::play::{Booking, Plan, Play, Then};
 use crate::model::script::{Script, Usage};
 use crate::model::target::Service;
@@ -74,7 +74,7 @@ impl Provider {
     }
 
     pub(crate) async fn call(&self, target: Target, request: Request<Incoming>) -> Answer {
-        let at_ns = now_ns();
+        let (at_ns, came) = (now_ns(), monotonic_ns());
         let (head, body) = request.into_parts();
         let body = match body.collect().await {
             Ok(whole) => whole.to_bytes(),
@@ -115,7 +115,7 @@ impl Provider {
             }
         };
         if plan.content_type.starts_with("text/html") {
-            return typed(StatusCode::OK, plan.content_type, full(plan.pieces[0].fill(&id, 0)));
+            return typed(StatusCode::OK, plan.content_type, full(plan.pieces[0].fill(&id, 0, came)));
         }
         booking.begins(&plan);
         if !plan.stream {
@@ -127,7 +127,7 @@ impl Provider {
                 std::future::pending::<()>().await;
             }
         }
-        let mut answer = Answer::new(Play::body(plan.clone(), booking, id.clone(), now_s()));
+        let mut answer = Answer::new(Play::body(plan.clone(), booking, id.clone(), now_s(), came));
         let headers = answer.headers_mut();
         headers.insert(http::header::CONTENT_TYPE, http::HeaderValue::from_static(plan.content_type));
         vendor::headers(target.vendor, headers, &id, &plan);

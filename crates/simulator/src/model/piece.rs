@@ -14,6 +14,8 @@ pub(crate) const ID: &str = "SIMULATEDSIMULATEDCALLID";
 pub(crate) const CREATED: u64 = 1_000_000_007;
 /// Stands for the nanosecond at which it is sent, of the machine's monotonic clock, which all its processes share.
 pub(crate) const STAMP: &str = "1000000000000000007";
+/// Stands for the nanosecond at which the call came, of the same clock.
+pub(crate) const CAME: &str = "1000000000000000009";
 
 #[derive(Clone, Debug)]
 pub(crate) struct Piece {
@@ -32,6 +34,7 @@ enum Place {
     Id,
     Created,
     Stamp,
+    Came,
 }
 
 impl Piece {
@@ -39,7 +42,7 @@ impl Piece {
         let bytes = bytes.into();
         let mut places = Vec::new();
         let created = CREATED.to_string();
-        for (text, place) in [(ID, Place::Id), (&created, Place::Created), (STAMP, Place::Stamp)] {
+        for (text, place) in [(ID, Place::Id), (&created, Place::Created), (STAMP, Place::Stamp), (CAME, Place::Came)] {
             places.extend(memchr::memmem::find_iter(&bytes, text).map(|at| (at, place)));
         }
         Self { bytes, places, tokens: 0, usage: false, end: false }
@@ -76,7 +79,7 @@ impl Piece {
         self.bytes.len()
     }
 
-    pub(crate) fn fill(&self, id: &str, created: u64) -> Bytes {
+    pub(crate) fn fill(&self, id: &str, created: u64, came: u64) -> Bytes {
         if self.places.is_empty() {
             return self.bytes.clone();
         }
@@ -87,6 +90,7 @@ impl Piece {
                 Place::Id => put(at, id),
                 Place::Created => put(at, &format!("{created:010}")),
                 Place::Stamp => put(at, &format!("{:019}", monotonic_ns())),
+                Place::Came => put(at, &format!("{came:019}")),
             }
         }
         bytes.into()
@@ -101,7 +105,8 @@ pub(crate) fn fresh_id() -> String {
     format!("{:016x}{:08x}", *START, number as u32)
 }
 
-fn monotonic_ns() -> u64 {
+/// Of the clock that all processes of the machine share.
+pub(crate) fn monotonic_ns() -> u64 {
     let now = rustix::time::clock_gettime(rustix::time::ClockId::Monotonic);
     now.tv_sec as u64 * 1_000_000_000 + now.tv_nsec as u64
 }

@@ -109,6 +109,8 @@ pub(crate) struct Play {
     booking: Booking,
     id: String,
     created: u64,
+    /// The nanosecond at which the call came.
+    came: u64,
     next: usize,
     tokens: u32,
     start: Instant,
@@ -116,10 +118,10 @@ pub(crate) struct Play {
 }
 
 impl Play {
-    pub(crate) fn body(plan: Arc<Plan>, mut booking: Booking, id: String, created: u64) -> AnswerBody {
+    pub(crate) fn body(plan: Arc<Plan>, mut booking: Booking, id: String, created: u64, came: u64) -> AnswerBody {
         booking.making = None;
         let start = Instant::now();
-        Self { plan, booking, id, created, next: 0, tokens: 0, start, sleep: None }.boxed_unsync()
+        Self { plan, booking, id, created, came, next: 0, tokens: 0, start, sleep: None }.boxed_unsync()
     }
 
     fn over(&mut self) {
@@ -159,7 +161,7 @@ impl Body for Play {
                 ready!(sleep.as_mut().poll(cx));
             }
         }
-        let bytes = piece.fill(&this.id, this.created);
+        let bytes = piece.fill(&this.id, this.created, this.came);
         let (tokens, usage) = (piece.tokens, piece.usage);
         this.tokens += tokens;
         this.next += 1;

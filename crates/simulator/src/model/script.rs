@@ -3,7 +3,7 @@
 use serde_json::{Value, json};
 
 use crate::model::ask::{Ask, Choice, Tool};
-use crate::model::piece::STAMP;
+use crate::model::piece::{CAME, STAMP};
 use crate::model::schema::instance;
 use crate::model::words::{Stop, Words};
 
@@ -104,7 +104,8 @@ const REASONED: &[&str] = &["They", " ask", " for", " an", " answer", ",", " so"
 
 fn prose(of: &[&str], tokens: usize, stamped: bool) -> Vec<String> {
     if stamped {
-        return vec![format!(" {STAMP}"); tokens];
+        let first = std::iter::once(format!(" {CAME} {STAMP}"));
+        return first.chain(std::iter::repeat(format!(" {STAMP}"))).take(tokens).collect();
     }
     let (first, others) = (of.iter(), of[1..].iter().cycle());
     first.chain(others).take(tokens).map(|&word| word.to_owned()).collect()

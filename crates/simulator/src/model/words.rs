@@ -46,7 +46,7 @@ pub(crate) struct Words {
     pub(crate) html: bool,
     /// The last message is the answer.
     pub(crate) echo: bool,
-    /// Every token says when it was sent.
+    /// Every token says when it was sent, the first before that when the call came.
     pub(crate) stamp: bool,
     /// What the rate-limit headers say is left of tokens and of requests.
     pub(crate) remaining_tokens: Option<u64>,
