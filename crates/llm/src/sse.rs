@@ -76,6 +76,11 @@ impl Frames {
         self.held.is_empty() && !self.overlong
     }
 
+    /// Whether bytes may pass that are one event, without being cut: nothing is under way, and they are not too large.
+    pub(crate) fn may_skip(&self, event: &[u8]) -> bool {
+        self.is_between() && event.len() <= self.most
+    }
+
     /// An event is too large by its size, not by how it came.
     fn piece<'e>(&self, event: &'e [u8]) -> Piece<'e> {
         if event.len() > self.most { Piece::Overlong(event) } else { Piece::Whole(event) }

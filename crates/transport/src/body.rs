@@ -155,6 +155,25 @@ impl<'o> Sink<'o> {
         self.framing.encode(self.out, data);
     }
 
+    /// How much is in it.
+    pub fn mark(&self) -> usize {
+        self.out.len()
+    }
+
+    /// The pieces of the body that were put behind a mark.
+    pub fn since(&self, mark: usize) -> impl Iterator<Item = &[u8]> {
+        let mut rest = self.out.get(mark..).unwrap_or_default();
+        let framing = self.framing;
+        std::iter::from_fn(move || {
+            if rest.is_empty() {
+                return None;
+            }
+            let piece;
+            (piece, rest) = framing.split_encoded(rest);
+            Some(piece)
+        })
+    }
+
     pub(crate) fn takes_chunks(&self) -> bool {
         self.framing == Framing::Chunked
     }

@@ -143,7 +143,7 @@ impl Encoder {
     }
 
     /// What is written round each piece of text of a part, where that is always the same and nothing is kept of it.
-    pub(crate) fn round_text(&mut self, choice: u32, part: u32) -> Option<(Vec<u8>, Vec<u8>)> {
+    pub(crate) fn round_text(&mut self, choice: u32, part: u32) -> Option<(Vec<u8>, usize)> {
         if !matches!(self, Encoder::OpenAiChat(_) | Encoder::Anthropic(_)) {
             return None;
         }
@@ -152,10 +152,11 @@ impl Encoder {
             self.write(Event::Delta { choice, part, delta: Delta::Text(text.into()) }, &mut to);
             to
         };
-        let (without, with) = (write(""), write("x"));
+        let (without, mut with) = (write(""), write("x"));
         // The closing quote differs from the text that comes before it.
         let at = without.iter().zip(&with).position(|(without, with)| without != with)?;
-        Some((with[..at].to_vec(), with[at + 1..].to_vec()))
+        with.remove(at);
+        Some((with, at))
     }
 
     /// Events written, where the dialect counts them.

@@ -30,6 +30,14 @@ impl Framing {
         }
     }
 
+    /// Whether bytes that are one event need not be pushed.
+    pub(super) fn may_skip(&self, event: &[u8]) -> bool {
+        match self {
+            Framing::Lines(frames) => frames.may_skip(event),
+            Framing::Messages(_) => false,
+        }
+    }
+
     pub(crate) fn push(&mut self, bytes: &[u8], event: impl FnMut(Piece<'_>)) {
         match self {
             Framing::Lines(frames) => frames.push(bytes, event),

@@ -25,9 +25,18 @@ impl Meter {
         Meter { dialect, framing, hide_usage, repeat: Repeat::default() }
     }
 
+    /// Whether all bytes pass as they are.
+    pub(super) fn passes(&self) -> bool {
+        !self.hide_usage
+    }
+
     /// Looks at bytes that pass as they are; false if something may have to be kept from the caller.
     pub(super) fn watch(&mut self, bytes: &[u8], seen: &mut Seen) -> bool {
         let Meter { dialect, framing, hide_usage, repeat } = self;
+        // As nearly always: one event, which ends where the last did, so that it need not be cut.
+        if framing.may_skip(bytes) && repeated(repeat, bytes, seen) {
+            return true;
+        }
         if *hide_usage {
             return false;
         }

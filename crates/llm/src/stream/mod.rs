@@ -130,6 +130,12 @@ impl Stream {
         Some(Stream { caller, way, seen: Seen::default(), over: false })
     }
 
+    /// True if all bytes of the provider go to the caller as they are: whatever is [watched](Stream::watch), until the end,
+    /// is taken.
+    pub fn passes(&self) -> bool {
+        matches!(&self.way, Way::Meter(meter) if !self.over && meter.passes())
+    }
+
     /// Takes bytes of the provider that go to the caller as they are, which spares copying them. False if they do not:
     /// then nothing was taken, and they are to be [pushed](Stream::push).
     pub fn watch(&mut self, bytes: &[u8]) -> bool {
@@ -350,6 +356,23 @@ mod tests {
         let options = Options { max_event: 1000, ..Options::default() };
         let (out, seen) = run(Dialect::OpenAiChat, &large, 4096, &options);
         assert!(out == large && seen.settled && seen.done);
+    }
+
+    #[test]
+    fn an_event_that_repeats_the_last_is_too_large_as_any_other() {
+        let event =
+            |text: &str| format!("data: {{\"choices\":[{{\"index\":0,\"delta\":{{\"content\":\"{text}\"}}}}]}}\n\n");
+        let options = Options { max_event: 100, ..Options::default() };
+        let mut stream = Stream::new(Dialect::OpenAiChat, Dialect::OpenAiChat, &options).unwrap();
+        assert!(stream.passes());
+        for (text, deltas) in [("a", 1), ("bc", 2), (&"d".repeat(100), 2), ("e", 3)] {
+            assert!(stream.watch(event(text).as_bytes()));
+            assert_eq!(stream.seen().deltas, deltas, "{text}");
+        }
+        assert_eq!(stream.seen().text, 4);
+        let hide = Options { hide_usage: true, ..options };
+        assert!(!Stream::new(Dialect::OpenAiChat, Dialect::OpenAiChat, &hide).unwrap().passes());
+        assert!(!Stream::new(Dialect::OpenAiChat, Dialect::Anthropic, &options).unwrap().passes());
     }
 
     fn bedrock(events: &[(bool, &str, &str)]) -> Vec<u8> {

@@ -7,8 +7,10 @@ use crate::json;
 /// What stood round the text in the last event, if it brought that and nothing else.
 #[derive(Debug, Default)]
 pub(super) struct Repeat {
-    before: Vec<u8>,
-    after: Vec<u8>,
+    /// Both sides of it, in one piece: of many streams, what is to be looked at is seldom at hand.
+    round: Vec<u8>,
+    /// Where the text stood.
+    at: usize,
 }
 
 /// Larger events are rare, and not worth keeping what stood round their text.
@@ -18,10 +20,11 @@ impl Repeat {
     /// The text of an event that is otherwise like the last: whatever that one meant, this one means of another text.
     /// Nothing in it is escaped, so it is as long as it stands there, and goes into any other string as it is.
     pub(super) fn text<'e>(&self, event: &'e [u8]) -> Option<&'e str> {
-        if self.before.is_empty() {
+        if self.round.is_empty() {
             return None;
         }
-        let text = event.strip_prefix(&*self.before)?.strip_suffix(&*self.after)?;
+        let (before, after) = self.round.split_at(self.at);
+        let text = event.strip_prefix(before)?.strip_suffix(after)?;
         if text.is_empty() || !json::is_plain(text) {
             return None;
         }
@@ -30,15 +33,15 @@ impl Repeat {
 
     /// Notes an event, and where its text stands, if it brought one and nothing else that the next might not repeat.
     pub(super) fn learn(&mut self, event: &[u8], text: Option<Range<usize>>) {
-        self.before.clear();
-        self.after.clear();
+        self.round.clear();
         let Some(Range { start, end }) = text.filter(|_| event.len() <= MOST) else { return };
         if let (Some(before), Some(after)) = (event.get(..start), event.get(end..))
             && before.ends_with(b"\"")
             && after.starts_with(b"\"")
         {
-            self.before.extend_from_slice(before);
-            self.after.extend_from_slice(after);
+            self.round.extend_from_slice(before);
+            self.round.extend_from_slice(after);
+            self.at = start;
         }
     }
 }

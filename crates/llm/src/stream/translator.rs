@@ -21,8 +21,8 @@ pub(super) struct Translator {
     repeat: Repeat,
     /// Of the event that may be repeated: the choice and the part that it is of.
     of: (u32, u32),
-    /// And what is written round its text, once that was wanted.
-    round: Option<(Vec<u8>, Vec<u8>)>,
+    /// And what is written round its text, and where that stands, once it was wanted.
+    round: Option<(Vec<u8>, usize)>,
     /// The end has been written, proper or not.
     over: bool,
 }
@@ -43,6 +43,13 @@ impl Translator {
 
     pub(super) fn push(&mut self, bytes: &[u8], seen: &mut Seen, to: &mut Vec<u8>) {
         let Translator { caller, framing, decoder, encoder, repeat, of, round, over } = self;
+        // As nearly always: one event, which ends where the last did, so that it need not be cut.
+        if !*over
+            && framing.may_skip(bytes)
+            && let Some(text) = repeat.text(bytes)
+        {
+            return repeated(text, *of, round, encoder, seen, to);
+        }
         let parse = framing.parser();
         framing.push(bytes, |piece| {
             if *over {
@@ -139,7 +146,7 @@ fn translate(
 fn repeated(
     text: &str,
     (choice, part): (u32, u32),
-    round: &mut Option<(Vec<u8>, Vec<u8>)>,
+    round: &mut Option<(Vec<u8>, usize)>,
     encoder: &mut Encoder,
     seen: &mut Seen,
     to: &mut Vec<u8>,
@@ -150,7 +157,8 @@ fn repeated(
     seen.text += text.len() as u64;
     seen.deltas += 1;
     match round {
-        Some((before, after)) => {
+        Some((round, at)) => {
+            let (before, after) = round.split_at(*at);
             to.extend_from_slice(before);
             to.extend_from_slice(text.as_bytes());
             to.extend_from_slice(after);

@@ -190,7 +190,7 @@ async fn served(
                 trip.mark(awareness::Stamp::FirstToken, first);
             }
             head.headers.set("content-type", caller.stream_type());
-            Tried::Served(Response::new(head, Body::source(streamed)))
+            Tried::Served(Response::new(head, Body::Source(streamed)))
         }
         Err((failure, account, keep)) => {
             state.failed(Time::now());

@@ -22,31 +22,40 @@ use super::words::Failure;
 use crate::deadline::{LazyTimer, Timers};
 
 /// A stream for a caller. If he leaves while others read along, it goes on for them.
-pub struct Streamed(Option<Box<Under>>);
+pub struct Streamed(Option<Under>);
 
-/// A stream under way.
+/// A stream under way. In this order, since each token needs all of the first and nothing of the last: with many streams
+/// under way, each line of memory is a cold one.
+#[repr(C)]
 struct Under {
     body: Body,
+    /// For the caller, not yet taken.
+    ready: VecDeque<Bytes>,
+    keep: Kept,
+    over: bool,
+    first: Option<Time>,
     stream: llm::Stream,
+    began: Time,
+    state: Arc<CandidateState>,
     /// Until it is settled.
     account: Option<Account>,
     /// What its end waits for.
     booked: Option<Booked>,
-    state: Arc<CandidateState>,
-    began: Time,
-    first: Option<Time>,
-    /// For the caller, not yet taken.
-    ready: VecDeque<Bytes>,
-    over: bool,
-    keep: Kept,
 }
 
 /// What the cache has of it.
 enum Kept {
     Nothing,
-    /// It has not begun yet; and what has come of it.
-    Begun(Box<Keep>, Note, Vec<Bytes>),
+    Begun(Box<Begun>),
     Keeping(Box<Keeping>),
+}
+
+/// It has not begun for its caller yet.
+struct Begun {
+    keep: Box<Keep>,
+    note: Note,
+    /// What has come of it.
+    came: Vec<Bytes>,
 }
 
 /// A piece of a stream as it came, and what it becomes: at once, so all streams of a core use the same room.
@@ -75,25 +84,30 @@ impl Streamed {
         began: Time,
         keep: Option<Box<Keep>>,
         note: Note,
-    ) -> Streamed {
-        Streamed(Some(Box::new(Under {
+    ) -> Box<Streamed> {
+        let begun = |keep| Kept::Begun(Box::new(Begun { keep, note, came: Vec::new() }));
+        Box::new(Streamed(Some(Under {
             body,
+            ready: VecDeque::new(),
+            keep: keep.map_or(Kept::Nothing, begun),
+            over: false,
+            first: None,
             stream,
+            began,
+            state,
             account: Some(account),
             booked: None,
-            state,
-            began,
-            first: None,
-            ready: VecDeque::new(),
-            over: false,
-            keep: keep.map_or(Kept::Nothing, |keep| Kept::Begun(keep, note, Vec::new())),
         })))
     }
 
     /// Waits for the first token, so that another candidate can be tried if there is none. What comes before it is kept.
     /// The account comes back with the failure.
-    pub async fn until_first(mut self, timers: &Rc<Timers>, patience: Option<Duration>) -> Result<Streamed, Unbegun> {
-        let Some(under) = self.0.as_deref_mut() else { return Ok(self) };
+    pub async fn until_first(
+        mut self: Box<Self>,
+        timers: &Rc<Timers>,
+        patience: Option<Duration>,
+    ) -> Result<Box<Streamed>, Unbegun> {
+        let Some(under) = self.0.as_mut() else { return Ok(self) };
         let mut timer = LazyTimer::new(timers);
         let until = patience.map(|patience| under.began + patience);
         let failure = loop {
@@ -119,7 +133,7 @@ impl Streamed {
         match under.account.take() {
             Some(account) => {
                 let keep = match std::mem::replace(&mut under.keep, Kept::Nothing) {
-                    Kept::Begun(keep, ..) => Some(keep),
+                    Kept::Begun(begun) => Some(begun.keep),
                     _ => None,
                 };
                 Err((failure, account.failed(under.stream.seen()), keep))
@@ -139,9 +153,9 @@ impl Streamed {
 impl Under {
     /// Its caller gets it, so that those who wait for the same may read along.
     fn keep_on(&mut self) {
-        if let Kept::Begun(keep, note, begun) = std::mem::replace(&mut self.keep, Kept::Nothing)
-            && let Some(keeping) = keep.for_others.and_then(|for_others| for_others.stream(note, begun))
-        {
+        if let Kept::Begun(begun) = std::mem::replace(&mut self.keep, Kept::Nothing) {
+            let Begun { keep, note, came } = *begun;
+            let Some(keeping) = keep.for_others.and_then(|for_others| for_others.stream(note, came)) else { return };
             self.keep = Kept::Keeping(Box::new(keeping));
             if self.over {
                 self.kept();
@@ -153,9 +167,9 @@ impl Under {
     fn keeps(&mut self, piece: &Bytes) {
         let goes_on = match &mut self.keep {
             Kept::Nothing => return,
-            Kept::Begun(keep, _, begun) => {
-                if keep.for_others.is_some() {
-                    begun.push(piece.clone());
+            Kept::Begun(begun) => {
+                if begun.keep.for_others.is_some() {
+                    begun.came.push(piece.clone());
                 }
                 true
             }
@@ -197,8 +211,38 @@ impl Under {
         Poll::Ready(!self.over)
     }
 
-    /// The same for who writes it at once, so that nothing of it need be held. Gives how much was put.
-    fn poll_into(&mut self, cx: &mut Context<'_>, to: &mut Sink<'_>) -> Poll<usize> {
+    /// The same for who writes it at once, so that nothing of it need be held. Gives what there is for the caller.
+    fn poll_into(&mut self, cx: &mut Context<'_>, to: &mut Sink<'_>) -> Poll<Option<Piece>> {
+        if self.stream.passes() { self.poll_through(cx, to) } else { self.poll_changed(cx, to) }
+    }
+
+    /// Of what passes as it is, which is looked at where it stands.
+    fn poll_through(&mut self, cx: &mut Context<'_>, to: &mut Sink<'_>) -> Poll<Option<Piece>> {
+        let mark = to.mark();
+        let piece = ready!(self.body.poll_into(cx, to));
+        // Also what came before a stream broke off.
+        to.since(mark).for_each(|data| {
+            self.stream.watch(data);
+        });
+        let piece = match piece {
+            Some(Ok(Piece::Put(bytes))) => Some(Piece::Put(bytes)),
+            Some(Ok(Piece::Frame(Frame::Data(data)))) => {
+                self.stream.watch(&data);
+                Some(Piece::Frame(Frame::Data(data)))
+            }
+            Some(Ok(Piece::Frame(Frame::Trailers(_)))) => None,
+            Some(Err(_)) | None => {
+                let mut out = Vec::new();
+                self.end(&mut out);
+                put(&out, to)
+            }
+        };
+        self.note_first();
+        Poll::Ready(piece)
+    }
+
+    /// Of what may become something else.
+    fn poll_changed(&mut self, cx: &mut Context<'_>, to: &mut Sink<'_>) -> Poll<Option<Piece>> {
         PASSING.with_borrow_mut(|Passing { came, out }| {
             came.clear();
             out.clear();
@@ -214,11 +258,7 @@ impl Under {
                     false
                 }
             };
-            let goes_on = if as_it_is { &*came } else { &*out };
-            if !goes_on.is_empty() {
-                to.put(goes_on);
-            }
-            let put = goes_on.len();
+            let put = put(if as_it_is { came } else { out }, to);
             // What was large for once is not kept so.
             came.shrink_to(MOST_HELD);
             out.shrink_to(MOST_HELD);
@@ -286,6 +326,14 @@ impl Under {
     }
 }
 
+fn put(data: &[u8], to: &mut Sink<'_>) -> Option<Piece> {
+    if data.is_empty() {
+        return None;
+    }
+    to.put(data);
+    Some(Piece::Put(data.len()))
+}
+
 fn fault(fault: Option<&Fault>) -> Failure {
     match fault {
         Some(Fault::Provider { kind, message }) => {
@@ -326,9 +374,8 @@ impl Source for Streamed {
             if under.over || !under.ready.is_empty() || !matches!(under.keep, Kept::Nothing) {
                 break;
             }
-            let put = ready!(under.poll_into(cx, to));
-            if put > 0 {
-                return Poll::Ready(Some(Ok(Piece::Put(put))));
+            if let Some(piece) = ready!(under.poll_into(cx, to)) {
+                return Poll::Ready(Some(Ok(piece)));
             }
         }
         self.poll_frame(cx).map(|frame| frame.map(|frame| frame.map(Piece::Frame)))
@@ -343,7 +390,7 @@ impl Drop for Streamed {
             && keeping.is_read()
         {
             let worker = keeping.worker.clone();
-            worker.outside.aside(under.finish());
+            worker.outside.aside(Box::new(under).finish());
         }
     }
 }

@@ -103,6 +103,14 @@ impl Outgoing {
         self.head.reserve(bytes);
     }
 
+    /// Gives the buffer back if nothing is in it, for whoever writes next: it is still in the core's cache then, as one
+    /// that had been kept through a wait would not be.
+    pub fn rest(&mut self) {
+        if self.is_empty() {
+            spare(&mut self.head);
+        }
+    }
+
     pub fn is_empty(&self) -> bool {
         self.written == self.head.len() && self.tail.is_empty()
     }
@@ -166,17 +174,22 @@ impl Outgoing {
 
 impl Drop for Outgoing {
     fn drop(&mut self) {
-        if self.head.capacity() == 0 || self.head.capacity() > SPARE_BYTES {
-            return;
-        }
-        let mut head = std::mem::take(&mut self.head);
-        head.clear();
-        // At the end of the thread there is no place for it any more.
-        let _ = SPARE.try_with(|spare| {
-            let mut spare = spare.borrow_mut();
-            if spare.len() < SPARES {
-                spare.push(head);
-            }
-        });
+        spare(&mut self.head);
     }
+}
+
+/// Leaves a buffer to others of this core, unless it is so large that it is worth more where it is.
+fn spare(buffer: &mut Vec<u8>) {
+    if buffer.capacity() == 0 || buffer.capacity() > SPARE_BYTES {
+        return;
+    }
+    let mut buffer = std::mem::take(buffer);
+    buffer.clear();
+    // At the end of the thread there is no place for it any more.
+    let _ = SPARE.try_with(|spare| {
+        let mut spare = spare.borrow_mut();
+        if spare.len() < SPARES {
+            spare.push(buffer);
+        }
+    });
 }

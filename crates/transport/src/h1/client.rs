@@ -281,6 +281,7 @@ impl Upload {
             self.began = true;
             ready!(wrote).map_err(UploadError::Io)?;
             if self.is_taken() {
+                self.out.rest();
                 self.done = true;
                 self.sent.set(Time::now());
                 return Poll::Ready(Ok(()));

@@ -98,6 +98,20 @@ impl Framing {
         }
     }
 
+    /// The first piece of what was [encoded](Framing::encode), without what is round it, and what comes behind it.
+    pub(crate) fn split_encoded(self, encoded: &[u8]) -> (&[u8], &[u8]) {
+        if self != Framing::Chunked {
+            return (encoded, &[]);
+        }
+        let (mut size, mut at) = (0, 0);
+        while let Some(digit) = encoded.get(at).and_then(|digit| char::from(*digit).to_digit(16)) {
+            (size, at) = (size << 4 | digit as usize, at + 1);
+        }
+        // Behind the line with the size, and before the one that ends the chunk.
+        let data = encoded.get(at + 2..at + 2 + size).unwrap_or_default();
+        (data, encoded.get(at + 2 + size + 2..).unwrap_or_default())
+    }
+
     pub fn encode_size(out: &mut Vec<u8>, size: usize) {
         const DIGITS: &[u8; 16] = b"0123456789abcdef";
         let digits = (usize::BITS - size.leading_zeros()).div_ceil(4).max(1);
@@ -524,6 +538,27 @@ mod tests {
             cuts.sort_unstable();
             prop_assert_eq!(decode(Framing::Chunked, &wire, &cuts).unwrap(), Some((pieces.concat(), 0)));
             prop_assert_eq!(relay(Framing::Chunked, &wire, &cuts, Framing::Chunked).unwrap(), Some((pieces.concat(), 0)));
+        }
+
+        #[test]
+        fn what_is_put_is_found_again(before in prop::collection::vec(any::<u8>(), 0..20),
+                                      pieces in prop::collection::vec(prop::collection::vec(any::<u8>(), 1..300), 0..6)) {
+            for framing in [Framing::Chunked, Framing::UntilClose] {
+                let mut out = before.clone();
+                let mut sink = Sink::new(&mut out, framing);
+                let mark = sink.mark();
+                for (at, piece) in pieces.iter().enumerate() {
+                    // As others write the size too.
+                    let relayed = format!("0{:X}\r\n", piece.len());
+                    match framing == Framing::Chunked && at % 2 == 1 {
+                        true => sink.put_chunk(&[relayed.as_bytes(), piece, b"\r\n"].concat()),
+                        false => sink.put(piece),
+                    }
+                }
+                let found: Vec<&[u8]> = sink.since(mark).collect();
+                prop_assert_eq!(found.concat(), pieces.concat());
+                prop_assert!(framing != Framing::Chunked || found == pieces);
+            }
         }
 
         #[test]

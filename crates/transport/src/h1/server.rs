@@ -393,6 +393,7 @@ async fn write_response<I: Io>(
         loop {
             // All that is ready goes out in one write; nothing that is ready waits for what is not.
             let mut waiting = false;
+            out.reserve(0);
             while !taken && out.has_room() {
                 let passed = match body.poll_into(cx, &mut Sink::new(&mut out.head, framing)) {
                     Poll::Ready(Some(Ok(Piece::Put(bytes)))) => bytes,
@@ -447,6 +448,7 @@ async fn write_response<I: Io>(
                 return Poll::Ready(broke.take().map_or(Ok(()), Err));
             }
             if waiting {
+                out.rest();
                 if client.is_gone(wire, cx) {
                     return Poll::Ready(Err(BodyError::Incomplete));
                 }
