@@ -9,11 +9,13 @@ mod bans;
 mod codec;
 mod record;
 mod segment;
+mod survey;
 mod tier;
 
 pub use bans::Ban;
-pub use record::{Card, FRAME, Place, Record, Spot, decode, encode, glance, lengths, renumbered};
-pub use segment::{HEAD, TRAILER, footer, footer_length, read_footer, read_head, write_head};
+pub use record::{Card, FRAME, Place, Record, Spot, decode, encode, renumbered};
+pub use segment::{HEAD, footer, write_head};
+pub use survey::{Survey, survey};
 pub use tier::{Counted, Job, OnDisk, Slot, Tier, TierState, TierUsage};
 
 /// Bytes of a body that are read, and checked, together.

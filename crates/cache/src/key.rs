@@ -69,6 +69,13 @@ impl Key {
         &self.bytes[self.url..]
     }
 
+    /// Whose answer it is that has this key; nobody's alone if that is no key.
+    pub(crate) fn owner(key: &[u8]) -> Option<&[u8]> {
+        let (_, rest) = key.split_at_checked(size_of::<Scope>())?;
+        let (length, rest) = rest.split_first_chunk()?;
+        rest.get(..(u32::from_le_bytes(*length) as usize).checked_sub(1)?)
+    }
+
     pub(crate) fn url_at(&self) -> usize {
         self.url
     }

@@ -18,6 +18,7 @@ mod near;
 mod plan;
 mod queue;
 mod reuse;
+mod shares;
 mod store;
 
 #[cfg(test)]
@@ -31,4 +32,5 @@ pub use key::{Key, Query, Scope};
 pub use near::{Near, Partition, Search, Vector};
 pub use plan::{Plan, Rules, Seen, Why, plan};
 pub use reuse::{Answer, answer, is_conditional, wants_part};
-pub use store::{Boarded, Found, Front, Purge, Revalidated, Store, Usage, What};
+pub use shares::Share;
+pub use store::{Boarded, Found, Front, Purge, Purged, Revalidated, Store, Usage, What};

@@ -20,6 +20,7 @@ use crate::entry::{Entry, Fit};
 use crate::flight::{Flight, Ticket};
 use crate::key::Key;
 use crate::queue::{Item, MAIN, Queues, SMALL};
+use crate::shares::{Share, Shares, Sums};
 
 type Map<V> = std::collections::HashMap<u64, V, foldhash::fast::FixedState>;
 
@@ -50,6 +51,7 @@ struct Shard {
     flights: Map<SmallVec<[Flying; 1]>>,
     /// Keys whose last answer nobody else could use, until when nobody waits for the next.
     passes: Map<Time>,
+    shares: Shares,
 }
 
 #[derive(Debug)]
@@ -106,6 +108,16 @@ pub enum What {
     Prefix(String),
     /// One of the words in the answer's `Surrogate-Key` or `Cache-Tag`.
     Tag(String),
+}
+
+/// How many answers were forgotten.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Purged {
+    /// Each once, wherever it was.
+    pub answers: usize,
+    pub memory: usize,
+    /// Nothing where there is no disk.
+    pub disk: Option<usize>,
 }
 
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -165,6 +177,14 @@ impl Store {
         let (bytes, entries) = (self.used.load(Relaxed), self.entries.load(Relaxed));
         let revalidated = [0, 1, 2].map(|at: usize| self.revalidated[at].load(Relaxed));
         Usage { bytes, entries, evicted: self.evicted.load(Relaxed), revalidated }
+    }
+
+    /// Whose answers take how much. For threads that may wait.
+    pub fn shares(&self) -> Vec<Share> {
+        let mut sums = Sums::new();
+        (0..SHARDS).for_each(|at| self.wait(at).shares.add_to(&mut sums, 0));
+        self.tier.add_shares(&mut sums, 1);
+        sums.into_iter().map(|((api, consumer), [memory, disk])| Share { api, consumer, memory, disk }).collect()
     }
 
     /// Counts an answer that was looked after while the stale one was given.
@@ -261,31 +281,23 @@ impl Store {
         self.tier.forget(entry.url());
     }
 
-    /// Forgets what is named. For threads that may wait. Counts what was in memory, and on the disk as far as that is
-    /// known without reading it.
-    pub fn purge(&self, purge: &Purge) -> usize {
-        let named = |entry: &Entry| {
-            let of_api = purge.api.as_ref().is_none_or(|api| **api == *entry.api);
-            of_api
-                && match &purge.what {
-                    What::All => true,
-                    What::Url(url) => entry.url() == url.as_bytes(),
-                    What::Prefix(prefix) => entry.url().starts_with(prefix.as_bytes()),
-                    What::Tag(tag) => entry.plan.tags.contains(tag),
-                }
-        };
+    /// Forgets what is named. For threads that may wait.
+    pub fn purge(&self, purge: &Purge) -> Purged {
+        let named = |entry: &Entry| purge.names(&entry.api, entry.url(), &entry.plan.tags);
         self.tier.begin_purge(purge);
-        let mut count = 0;
+        let (mut memory, mut both) = (0, 0);
         for shard in 0..SHARDS {
             let mut shard = self.wait(shard);
             // What is on its way may be named too.
             shard.flights.values().flatten().for_each(|flying| flying.flight.void());
-            let hashes: Vec<u64> =
-                shard.slots.iter().filter(|(_, all)| all.iter().any(|it| named(it))).map(|(hash, _)| *hash).collect();
-            count += hashes.into_iter().map(|hash| self.remove_where(&mut shard, hash, named)).sum::<usize>();
+            let found: Vec<Arc<Entry>> = shard.slots.values().flatten().filter(|it| named(it)).cloned().collect();
+            for entry in found {
+                memory += self.remove_where(&mut shard, self.hasher.hash_one(&*entry.key), |it| it.id == entry.id);
+                both += usize::from(self.tier.forget_same(&entry));
+            }
         }
-        // Nearly all that is in memory is on the disk too.
-        count.max(self.tier.end_purge(purge))
+        let alone = self.tier.end_purge(purge);
+        Purged { answers: memory + alone.unwrap_or_default(), memory, disk: alone.map(|alone| both + alone) }
     }
 
     /// Lets go of what is over. Now and then, by anybody.
@@ -343,6 +355,7 @@ impl Store {
             self.remove_where(&mut shard, hash, |old| old.id == oldest);
         }
         let size = entry.size();
+        self.enter(&mut shard.shares, entry);
         let place = shard.queues.admit(Item { hash, id: entry.id }, size);
         entry.place.store(place, Relaxed);
         shard.slots.entry(hash).or_default().push(entry.clone());
@@ -384,6 +397,8 @@ impl Store {
         };
         self.tier.offer(entry);
         let (before, after, place) = (old.size(), entry.size(), old.place.load(Relaxed));
+        self.leave(&mut shard.shares, old);
+        self.enter(&mut shard.shares, entry);
         entry.place.store(place, Relaxed);
         entry.asked.store(old.asked.load(Relaxed), Relaxed);
         old.gone.store(true, Relaxed);
@@ -431,7 +446,7 @@ impl Store {
 
     /// Takes out the entries of a key for which it is said so.
     fn remove_where(&self, shard: &mut Shard, hash: u64, gone: impl Fn(&Entry) -> bool) -> usize {
-        let Shard { slots, urls, queues, .. } = shard;
+        let Shard { slots, urls, queues, shares, .. } = shard;
         let Some(variants) = slots.get_mut(&hash) else { return 0 };
         let before = variants.len();
         let mut url = None;
@@ -443,6 +458,7 @@ impl Store {
                 queues.leave(entry.place.load(Relaxed), size);
                 self.used.fetch_sub(size, Relaxed);
                 self.entries.fetch_sub(1, Relaxed);
+                self.leave(shares, entry);
                 url = Some(self.hasher.hash_one(entry.url()));
             }
             !goes
@@ -460,6 +476,14 @@ impl Store {
             }
         }
         removed
+    }
+
+    fn enter(&self, shares: &mut Shares, entry: &Entry) {
+        shares.enter(&self.hasher, &entry.api, &entry.key, entry.size() as u64);
+    }
+
+    fn leave(&self, shares: &mut Shares, entry: &Entry) {
+        shares.leave(Shares::number(&self.hasher, &entry.api, &entry.key), entry.size() as u64);
     }
 
     fn hash(&self, key: &Key) -> u64 {

@@ -7,7 +7,7 @@ use std::os::unix::fs::FileExt;
 use std::path::Path;
 use std::sync::Arc;
 
-use cache::disk::{Ban, Card, FRAME, HEAD, TRAILER, footer, footer_length, glance, lengths, read_footer, read_head};
+use cache::disk::{Ban, Card, Survey, footer, survey};
 use cache::{Purge, What};
 
 use crate::folder;
@@ -30,9 +30,6 @@ pub(crate) struct Segment {
     pub(crate) bytes: u64,
     pub(crate) cards: Vec<Card>,
 }
-
-/// A head longer than this is none.
-const HEAD_MOST: usize = 16 << 20;
 
 pub(crate) fn find(path: &Path) -> io::Result<Found> {
     let mut found = Found { next: 1, ..Found::default() };
@@ -66,63 +63,23 @@ pub(crate) fn find(path: &Path) -> io::Result<Found> {
 fn segment(path: &Path, number: u32, torn: &mut u64) -> io::Result<Option<Segment>> {
     let file = File::options().read(true).write(true).open(path)?;
     let length = file.metadata()?.len();
-    let mut head = [0; HEAD];
-    if length < HEAD as u64 {
-        return Ok(None);
+    let Some(Survey { cards, end }) = look(&file, length, number)? else { return Ok(None) };
+    let mut bytes = length;
+    if let Some(end) = end {
+        *torn += length - end;
+        file.set_len(end)?;
+        if cards.is_empty() {
+            return Ok(None);
+        }
+        let footer = footer(&cards);
+        // It is for the next start; without it that takes longer.
+        let written = file.write_all_at(&footer, end).is_ok();
+        bytes = if written { end + footer.len() as u64 } else { end };
     }
-    file.read_exact_at(&mut head, 0)?;
-    if read_head(&head) != Some(number) {
-        return Ok(None);
-    }
-    if let Some(cards) = listed(&file, length, number)? {
-        return Ok(Some(Segment { number, file: Arc::new(file), bytes: length, cards }));
-    }
-    let (cards, end) = scan(&file, length, number)?;
-    *torn += length - end;
-    file.set_len(end)?;
-    if cards.is_empty() {
-        return Ok(None);
-    }
-    let footer = footer(&cards);
-    // It is for the next start; without it that takes longer.
-    let written = file.write_all_at(&footer, end).is_ok();
-    let bytes = if written { end + footer.len() as u64 } else { end };
     Ok(Some(Segment { number, file: Arc::new(file), bytes, cards }))
 }
 
-fn listed(file: &File, length: u64, number: u32) -> io::Result<Option<Vec<Card>>> {
-    let Some(at) = length.checked_sub(TRAILER as u64) else { return Ok(None) };
-    let mut trailer = [0; TRAILER];
-    file.read_exact_at(&mut trailer, at)?;
-    let Some(table) = footer_length(&trailer) else { return Ok(None) };
-    let Some(start) = at.checked_sub(table as u64).filter(|start| *start >= HEAD as u64) else { return Ok(None) };
-    let mut bytes = vec![0; table + TRAILER];
-    file.read_exact_at(&mut bytes, start)?;
-    Ok(read_footer(&bytes, number))
-}
-
-/// The records from the beginning on, and where the last whole one ends.
-fn scan(file: &File, length: u64, number: u32) -> io::Result<(Vec<Card>, u64)> {
-    let (mut cards, mut at) = (Vec::new(), HEAD as u64);
-    loop {
-        let mut frame = [0; FRAME];
-        if at + FRAME as u64 > length {
-            break;
-        }
-        file.read_exact_at(&mut frame, at)?;
-        let Some((head, _)) = lengths(&frame).filter(|(head, _)| *head <= HEAD_MOST) else { break };
-        let Ok(place) = u32::try_from(at) else { break };
-        if at + head as u64 > length {
-            break;
-        }
-        let mut bytes = vec![0; head];
-        file.read_exact_at(&mut bytes, at)?;
-        let Some((card, record)) = glance(&bytes, (number, place)) else { break };
-        if at + record as u64 > length {
-            break;
-        }
-        cards.push(card);
-        at += record as u64;
-    }
-    Ok((cards, at))
+/// What is in a segment of so many bytes.
+pub(crate) fn look(file: &File, length: u64, number: u32) -> io::Result<Option<Survey>> {
+    survey(number, length, |bytes, at| file.read_exact_at(bytes, at))
 }

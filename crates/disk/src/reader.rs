@@ -11,7 +11,7 @@ use std::time::SystemTime;
 use base::Time;
 use bytes::Bytes;
 use cache::Entry;
-use cache::disk::{Counted, LARGE, Place, Record, Slot, Tier, decode};
+use cache::disk::{Counted, LARGE, Place, Slot, Tier, decode};
 use tokio::sync::oneshot;
 
 use crate::{Disk, Shared, locked};
@@ -107,7 +107,7 @@ fn read_wanted(tier: &Tier, shared: &Shared, slot: &Slot) -> Option<Entry> {
     let spot = slot.spot;
     let file = locked(&shared.segments).get(&spot.segment)?.clone();
     let small = spot.body as usize <= LARGE;
-    let is_behind = spot.body_segment == spot.segment && spot.body_at == spot.at + spot.head;
+    let is_behind = spot.body_segment == spot.segment && spot.at.checked_add(spot.head) == Some(spot.body_at);
     let behind = if small && is_behind { spot.body as usize } else { 0 };
     let mut bytes = read_at(tier, &file, u64::from(spot.at), spot.head as usize + behind)?;
     let head = bytes.split_to(spot.head as usize);
@@ -116,7 +116,7 @@ fn read_wanted(tier: &Tier, shared: &Shared, slot: &Slot) -> Option<Entry> {
         tier.count(Counted::Corrupt);
         return None;
     };
-    if tier.is_banned(&record.entry, slot.sequence) {
+    if tier.is_banned(&record.card) {
         return None;
     }
     if !small {
@@ -126,7 +126,7 @@ fn read_wanted(tier: &Tier, shared: &Shared, slot: &Slot) -> Option<Entry> {
         let file = locked(&shared.segments).get(&spot.body_segment)?.clone();
         bytes = read_at(tier, &file, u64::from(spot.body_at), spot.body as usize)?;
     }
-    if !is_whole(&record, &bytes) {
+    if !record.is_whole(&bytes) {
         tier.count(Counted::Corrupt);
         return None;
     }
@@ -141,10 +141,6 @@ fn piece(tier: &Tier, file: &File, place: &Place, number: usize) -> Option<Bytes
         return None;
     }
     Some(bytes)
-}
-
-fn is_whole(record: &Record, body: &[u8]) -> bool {
-    body.chunks(cache::disk::CHUNK).enumerate().all(|(number, piece)| record.place.is_piece(number, piece))
 }
 
 fn read_at(tier: &Tier, file: &File, at: u64, length: usize) -> Option<Bytes> {

@@ -10,7 +10,7 @@ use std::time::{Duration, Instant, SystemTime};
 use base::{Headers, Method, RequestHead, ResponseHead, Scheme, StatusCode, Time, Version};
 use bytes::Bytes;
 use cache::disk::{Counted, LARGE, OnDisk, TierState};
-use cache::{Boarded, Entry, Key, Purge, Query, Rules, Seen, Store, What, plan};
+use cache::{Boarded, Entry, Key, Purge, Purged, Query, Rules, Seen, Store, What, plan};
 use proptest::prelude::*;
 
 use crate::{Disk, Settings};
@@ -143,8 +143,14 @@ impl Room {
         Some(all.into())
     }
 
-    fn purge(&self, what: What) {
-        self.store.purge(&Purge { api: None, what });
+    fn purge(&self, what: What) -> Purged {
+        self.store.purge(&Purge { api: None, what })
+    }
+
+    /// What is told of the disk, by api and consumer.
+    fn shares(&self) -> Vec<(String, Option<String>, u64)> {
+        let shares = self.store.shares().into_iter().filter(|share| share.disk > 0);
+        shares.map(|share| (share.api, share.consumer, share.disk)).collect()
     }
 }
 
@@ -231,6 +237,107 @@ fn what_was_forgotten_stays_so_over_a_restart() {
 }
 
 #[test]
+fn what_is_purged_is_counted_once_wherever_it_was() {
+    let folder = tempfile::tempdir().unwrap();
+    let names = [("/a/1", "s"), ("/a/2", "s,t"), ("/b/1", "t"), ("/b/2", "s")];
+    let fill = |room: &Room| {
+        for (target, tags) in names {
+            room.keep(entry(None, target, &[], &[("cache-tag", tags)], body(target, 100)));
+        }
+    };
+    let check = |room: &Room, api: Option<&str>, what: What, answers: usize, memory: usize| {
+        let purged = room.store.purge(&Purge { api: api.map(str::to_owned), what: what.clone() });
+        assert_eq!(purged, Purged { answers, memory, disk: Some(answers) }, "{what:?}");
+        assert_eq!(room.purge(what), Purged { answers: 0, memory: 0, disk: Some(0) }, "each once");
+    };
+    let whats = [
+        (What::Tag("t".into()), 2),
+        (What::Prefix("http://h/a".into()), 2),
+        (What::Url("http://h/b/1".into()), 1),
+        (What::All, 4),
+    ];
+    for (what, answers) in whats {
+        let room = Room::new(folder.path(), 8 << 20);
+        room.purge(What::All);
+        // In both.
+        fill(&room);
+        assert_eq!(room.store.purge(&Purge { api: Some("b".into()), what: what.clone() }).answers, 0);
+        check(&room, Some("a"), what.clone(), answers, answers);
+        // On the disk alone, in the list of a file that is full.
+        room.purge(What::All);
+        fill(&room);
+        room.disk.close();
+        let room = Room::new(folder.path(), 8 << 20);
+        check(&room, Some("a"), what.clone(), answers, 0);
+        assert_eq!(room.store.tier.usage().entries, 4 - answers);
+        // Some of it in memory, some on the disk, some in both.
+        room.purge(What::All);
+        fill(&room);
+        room.store.resize(0);
+        room.store.resize(1 << 20);
+        room.keep(entry(None, "/a/2", &[], &[("cache-tag", "s,t")], body("again", 100)));
+        let of_it = usize::from(!matches!(what, What::Url(_)));
+        check(&room, None, what, answers, of_it);
+    }
+}
+
+#[test]
+fn whose_answers_take_how_much_is_known_over_eviction_purge_and_restart() {
+    const SIZE: u64 = 1 << 20;
+    let folder = tempfile::tempdir().unwrap();
+    let room = Room::new(folder.path(), SIZE);
+    let all = |room: &Room| room.shares().iter().map(|(_, _, bytes)| bytes).sum::<u64>();
+    assert_eq!(room.shares(), []);
+    room.keep(entry(None, "/a", &[], &[("cache-tag", "t")], body("/a", 1000)));
+    let one = all(&room);
+    assert!((1000..2000).contains(&one) && one <= bytes(folder.path()), "{one}");
+    room.keep(entry(Some("x"), "/a", &[], &[], body("/a", 3000)));
+    room.keep(entry(Some("x"), "/b", &[], &[], body("/b", 3000)));
+    let told = room.shares();
+    let whose = |told: &[(String, Option<String>, u64)]| {
+        told.iter().map(|(api, consumer, _)| (api.clone(), consumer.clone())).collect::<Vec<_>>()
+    };
+    assert_eq!(whose(&told), [("a".into(), None), ("a".into(), Some("x".into()))]);
+    assert!(told[0].2 == one && (6000..8000).contains(&told[1].2), "{told:?}");
+    let memory: u64 = room.store.shares().iter().map(|share| share.memory).sum();
+    assert_eq!(memory, room.store.usage().bytes as u64);
+
+    // In place of another, it takes what it takes.
+    room.keep(entry(None, "/a", &[], &[("cache-tag", "t")], body("/a", 1000)));
+    assert_eq!(room.shares(), told);
+    let killed = copy(folder.path());
+    room.disk.close();
+    assert_eq!(room.shares(), []);
+    for folder in [killed.path(), folder.path()] {
+        assert_eq!(Room::new(folder, SIZE).shares(), told, "after a restart");
+    }
+    let room = Room::new(folder.path(), SIZE);
+    room.purge(What::Tag("t".into()));
+    assert_eq!(room.shares(), told[1..]);
+    room.store.forget(&key(None, "/b"));
+    assert!(all(&room) < told[1].2 - 3000);
+    // What is written next is written after that.
+    room.keep(entry(Some("y"), "/c", &[], &[], body("/c", 10)));
+    let told = room.shares();
+    room.disk.close();
+    let room = Room::new(folder.path(), SIZE);
+    assert_eq!(room.shares(), told, "what was purged is not there again");
+
+    // What is deleted for the next is nobody's.
+    for round in 0..300 {
+        room.keep_all(&[format!("/cold/{round}")], 10_000);
+        assert!(all(&room) <= bytes(folder.path()), "in round {round}");
+    }
+    assert_eq!(whose(&room.shares()), [("a".into(), None)]);
+    let usage = room.store.tier.usage();
+    assert!(all(&room) > usage.entries as u64 * 10_000 && usage.entries > 50, "{usage:?}");
+    room.purge(What::Prefix("http://h/cold/".into()));
+    assert_eq!((room.shares(), room.store.tier.usage().entries), (vec![], 0));
+    room.disk.close();
+    assert_eq!(Room::new(folder.path(), SIZE).shares(), []);
+}
+
+#[test]
 fn bytes_are_bounded_and_what_is_asked_for_stays() {
     const SIZE: u64 = 2 << 20;
     let folder = tempfile::tempdir().unwrap();
@@ -313,6 +420,9 @@ fn one_process_has_the_folder_and_the_next_waits_for_it() {
     for target in ["/a", "/b", "/c"] {
         first.keep_all(&[target.to_owned()], 100);
     }
+    // Once before, which is on the disk.
+    first.purge(What::Url("http://h/c".into()));
+    first.keep_all(&["/c".to_owned()], 100);
     let second = Room::waiting(folder.path(), 8 << 20);
     eventually(|| second.state() == TierState::Waiting);
     assert_eq!(second.body("/a"), None);

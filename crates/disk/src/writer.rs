@@ -1,6 +1,6 @@
 //! The thread that writes: appends what is offered to the newest segment, and deletes the oldest for the next.
 
-use std::collections::VecDeque;
+use std::collections::{HashMap, VecDeque};
 use std::fs::{self, File};
 use std::io;
 use std::os::unix::fs::FileExt;
@@ -11,10 +11,10 @@ use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant, SystemTime};
 
 use base::Time;
-use cache::Entry;
 use cache::disk::{
     Ban, Card, Counted, HEAD, Job, Slot, Tier, TierState, decode, encode, footer, renumbered, write_head,
 };
+use cache::{Entry, What};
 
 use crate::{Command, Settings, Shared, folder, locked, open};
 
@@ -25,8 +25,8 @@ struct Writer {
     open: Option<Open>,
     /// When the folder is tried again.
     again: Option<Instant>,
-    /// Who wants to hear that what was purged is on the disk.
-    purging: Vec<Sender<bool>>,
+    /// Who wants to hear that what was purged is on the disk, and how many answers of it were found.
+    purging: Vec<(Sender<usize>, usize)>,
 }
 
 /// A folder that this process has.
@@ -112,8 +112,13 @@ impl Writer {
                     self.guard(|open, tier, shared| open.write(tier, shared, &entry, sequence));
                 }
                 Job::Ban(ban, tell) => {
-                    self.purging.extend(tell);
-                    self.guard(|open, tier, _| open.ban(tier, &ban));
+                    let mut found = 0;
+                    self.guard(|open, tier, shared| {
+                        open.ban(tier, &ban)?;
+                        found = open.forget(tier, shared, &ban);
+                        Ok(())
+                    });
+                    self.purging.extend(tell.map(|tell| (tell, found)));
                 }
                 Job::Look => {
                     if self.look() {
@@ -186,10 +191,7 @@ impl Writer {
 
     fn sync(&mut self) {
         self.guard(|open, _, _| open.sync());
-        let synced = self.open.is_some();
-        for tell in self.purging.drain(..) {
-            let _ = tell.send(synced);
-        }
+        self.tell();
     }
 
     /// Goes on without a disk. What is there is deleted: what is purged meanwhile could not be written down, and space
@@ -214,10 +216,14 @@ impl Writer {
             }
         }
         locked(&self.shared.segments).clear();
-        for tell in self.purging.drain(..) {
-            let _ = tell.send(true);
-        }
+        self.tell();
         self.again = None;
+    }
+
+    fn tell(&mut self) {
+        for (tell, found) in self.purging.drain(..) {
+            let _ = tell.send(found);
+        }
     }
 }
 
@@ -231,10 +237,12 @@ impl Open {
         let Some(lock) = folder::lock(path)? else { return Ok(None) };
         let begun = Instant::now();
         let open::Found { segments, bans, next, torn } = open::find(path)?;
+        tier.remember(bans);
         let mut full = VecDeque::new();
         let (mut used, mut last, mut entries) = (0, 0, 0);
         {
             let mut files = locked(&shared.segments);
+            let lengths: HashMap<u32, u64> = segments.iter().map(|it| (it.number, it.bytes)).collect();
             for open::Segment { number, file, bytes, cards } in &segments {
                 files.insert(*number, file.clone());
                 (used, last, entries) = (used + bytes, *number, entries + cards.len());
@@ -243,14 +251,23 @@ impl Open {
                 full.push_back(Full { number: *number, bytes: *bytes, first, urls });
             }
             for card in segments.iter().flat_map(|segment| &segment.cards) {
-                if files.contains_key(&card.spot.body_segment) {
+                let spot = card.spot;
+                let end = lengths.get(&spot.body_segment).copied().unwrap_or_default();
+                if u64::from(spot.body_at) + u64::from(spot.body) <= end {
                     tier.load(card);
                 }
             }
         }
         let size = *size;
         let most = usize::try_from(size / 4).unwrap_or(usize::MAX).min(1 << 30);
-        let bans = tier.open(next, most, bans);
+        let bans = tier.open(next, most);
+        if !bans.is_empty() {
+            // Some may have been purged while it was loaded. What is purged from here on finds all that is known.
+            let cards = segments.iter().flat_map(|segment| &segment.cards);
+            cards.filter(|card| tier.is_banned(card)).for_each(|card| {
+                tier.drop_card(card);
+            });
+        }
         let bans_count = bans.len() as u64;
         let bytes = Ban::encode_all(&bans);
         let bans = folder::write_purged(path, &bytes)?;
@@ -283,8 +300,13 @@ impl Open {
         let usable = entry.apart.as_ref().is_none_or(|place| there(place.segment));
         let Some((head, mut card)) = written.filter(|_| usable) else {
             tier.count(Counted::Dropped);
+            tier.drop_offer(entry, sequence);
             return Ok(());
         };
+        if tier.is_banned(&card) {
+            tier.drop_card(&card);
+            return Ok(());
+        }
         self.append(tier, shared, &head, &entry.body, &mut card, entry.apart.is_some())?;
         tier.publish(&card);
         tier.count(Counted::Written);
@@ -436,6 +458,21 @@ impl Open {
         Ok(())
     }
 
+    /// Forgets what a prefix names, which the index cannot tell: the lists of the segments can.
+    fn forget(&self, tier: &Tier, shared: &Shared, ban: &Ban) -> usize {
+        if !matches!(ban.purge.what, What::Prefix(_)) {
+            return 0;
+        }
+        let full = self.full.iter().map(|full| {
+            let Some(file) = locked(&shared.segments).get(&full.number).cloned() else { return 0 };
+            // What is not found stays until it is read.
+            let found = open::look(&file, full.bytes, full.number).unwrap_or_default();
+            found.map_or(0, |survey| tier.drop_named(ban, &survey.cards))
+        });
+        let active = self.active.iter().flat_map(|active| &active.cards);
+        full.sum::<usize>() + tier.drop_named(ban, active)
+    }
+
     fn sync(&mut self) -> io::Result<()> {
         if std::mem::take(&mut self.dirty) {
             self.bans.sync_data()?;
@@ -474,7 +511,7 @@ fn keep(tier: &Tier, shared: &Shared, segment: &Full, most: u64) -> Vec<Kept> {
         let record = decode(&head, (spot.segment, spot.at), Time::now(), SystemTime::now());
         let Some(record) = record.filter(|record| record.card.sequence == slot.sequence) else { continue };
         // What it is made of is checked when it is read; a body that is damaged stays so.
-        if !tier.is_banned(&record.entry, slot.sequence) && tier.is_known(&slot) {
+        if !tier.is_banned(&record.card) && tier.is_known(&slot) {
             let mut card = record.card;
             card.sequence = sequence;
             kept.push(Kept { slot, head, body, card });

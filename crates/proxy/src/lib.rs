@@ -37,9 +37,9 @@ mod trip;
 mod upstream;
 mod worker;
 
-pub use cache::{Purge, What};
+pub use cache::{Purge, Purged, What};
 pub use certificates::{CertificateStatus, Issue};
 pub use forward::{client_of, rewrite_host, rewrite_target};
-pub use node::{Node, Passed, Problem, Sockets, check};
+pub use node::{CacheShare, CacheShares, Node, Passed, Problem, Sockets, check};
 pub use refusal::refusal_words;
 pub use status::{CircuitStatus, EndpointStatus, UpstreamStatus, Upstreams};

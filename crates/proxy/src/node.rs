@@ -11,7 +11,7 @@ use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
 use arc_swap::{ArcSwap, ArcSwapOption};
-use cache::{Purge, Store};
+use cache::{Purge, Purged, Store};
 use config::{Address, Snapshot, Upstream};
 use disk::Disk;
 use journal::Journal;
@@ -32,10 +32,12 @@ use crate::worker::{self, Generation, Order, Shared};
 
 mod figures;
 mod prepare;
+mod shares;
 mod tls;
 
 use figures::{budgets, kept, named};
 use prepare::{Prepared, prepare, settings};
+pub use shares::{CacheShare, CacheShares};
 pub use tls::provider;
 use tls::{admin_tls, client_tls, server_tls};
 
@@ -216,8 +218,13 @@ impl Node {
     }
 
     /// Forgets stored answers; says how many. What is on its way meanwhile is not kept.
-    pub fn purge(&self, purge: &Purge) -> usize {
+    pub fn purge(&self, purge: &Purge) -> Purged {
         self.store.purge(purge)
+    }
+
+    /// What stored answers take, and for whom.
+    pub fn cache_shares(&self) -> CacheShares {
+        CacheShares::of(&self.store)
     }
 
     /// TLS of the admin API as it is in force, for as long as the node is there; changes with the document.

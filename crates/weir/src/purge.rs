@@ -49,7 +49,11 @@ pub fn run(args: &Args) -> Exit {
     match Client::new(node).and_then(|client| client.ask("POST", "/v1/cache/purge", Some(&body))) {
         Ok(answer) => {
             let purged = answer["purged"].as_u64().unwrap_or_default();
-            say(&format!("{purged} answer{} forgotten\n", if purged == 1 { "" } else { "s" }));
+            let places = match (answer["in_memory"].as_u64(), answer["on_disk"].as_u64()) {
+                (Some(memory), Some(disk)) => format!(": {memory} in memory, {disk} on the disk"),
+                _ => String::new(),
+            };
+            say(&format!("{purged} answer{} forgotten{places}\n", if purged == 1 { "" } else { "s" }));
             Exit::Ok
         }
         Err(complaint) => {

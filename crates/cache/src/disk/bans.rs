@@ -6,7 +6,7 @@ use std::collections::HashMap;
 use base::crc32c;
 
 use super::codec::{In, Out};
-use crate::entry::Entry;
+use super::record::Card;
 use crate::store::{Purge, What};
 
 /// All that was written before, and is named so, is gone.
@@ -32,7 +32,15 @@ const MOST: usize = 1 << 20;
 // === impl Bans ===
 
 impl Bans {
-    /// The later of two counts.
+    /// One that was purged before: if it was once more since, that counts.
+    pub(crate) fn add_older(&mut self, purge: Purge, sequence: u64) {
+        let known = self.exact.get(&purge).or_else(|| self.prefixes.get(&purge));
+        if known.is_none_or(|known| *known < sequence) {
+            self.add(purge, sequence);
+        }
+    }
+
+    /// In place of what was known of the same.
     pub(crate) fn add(&mut self, purge: Purge, sequence: u64) {
         let size = purge.size();
         let map = if matches!(purge.what, What::Prefix(_)) { &mut self.prefixes } else { &mut self.exact };
@@ -51,15 +59,16 @@ impl Bans {
         }
     }
 
-    /// Whether an answer that was written as that is gone.
-    pub(crate) fn hit(&self, entry: &Entry, sequence: u64) -> bool {
+    /// Whether an answer that was written is gone.
+    pub(crate) fn hit(&self, card: &Card) -> bool {
+        let sequence = card.sequence;
         if self.bytes == 0 {
             return false;
         }
-        let url = String::from_utf8_lossy(entry.url());
-        let tags = entry.plan.tags.iter().cloned().map(What::Tag);
+        let url = String::from_utf8_lossy(card.url());
+        let tags = card.tags.iter().cloned().map(What::Tag);
         let names: Vec<What> = [What::All, What::Url(url.to_string())].into_iter().chain(tags).collect();
-        for api in [None, Some(entry.api.to_string())] {
+        for api in [None, Some(card.api.clone())] {
             for what in &names {
                 let purge = Purge { api: api.clone(), what: what.clone() };
                 if self.exact.get(&purge).is_some_and(|at| *at >= sequence) {
@@ -67,10 +76,7 @@ impl Bans {
                 }
             }
         }
-        self.prefixes.iter().any(|(purge, at)| {
-            let of_api = purge.api.as_ref().is_none_or(|api| **api == *entry.api);
-            *at >= sequence && of_api && matches!(&purge.what, What::Prefix(prefix) if url.starts_with(&**prefix))
-        })
+        self.prefixes.iter().any(|(purge, at)| *at >= sequence && purge.names(&card.api, card.url(), &card.tags))
     }
 
     /// Lets go of those that nothing is older than.
@@ -89,7 +95,7 @@ impl Bans {
         order.sort_unstable();
         let middle = order[order.len() / 2];
         self.retain(|at| at > middle);
-        self.add(Purge { api: None, what: What::All }, middle);
+        self.add_older(Purge { api: None, what: What::All }, middle);
     }
 
     fn retain(&mut self, keep: impl Fn(u64) -> bool) {
@@ -107,6 +113,17 @@ impl Bans {
 }
 
 impl Purge {
+    /// Whether it names an answer of such an api, URL and tags.
+    pub(crate) fn names(&self, api: &str, url: &[u8], tags: &[String]) -> bool {
+        self.api.as_ref().is_none_or(|it| **it == *api)
+            && match &self.what {
+                What::All => true,
+                What::Url(it) => url == it.as_bytes(),
+                What::Prefix(prefix) => url.starts_with(prefix.as_bytes()),
+                What::Tag(tag) => tags.contains(tag),
+            }
+    }
+
     fn size(&self) -> usize {
         let text = match &self.what {
             What::All => 0,

@@ -45,6 +45,9 @@ pub struct Card {
     pub(crate) url_at: u32,
     pub(crate) open: bool,
     pub(crate) vary: Vec<Varied>,
+    /// What it is named by in purges, beside its URL.
+    pub(crate) api: String,
+    pub(crate) tags: Vec<String>,
 }
 
 /// An answer as it was read; its body may still be where it is.
@@ -79,6 +82,8 @@ pub fn encode(
         url_at: u32::try_from(entry.url_at).ok()?,
         open: entry.plan.open,
         vary: entry.plan.vary.clone(),
+        api: entry.api.to_string(),
+        tags: entry.plan.tags.clone(),
     };
     let sums: Arc<[u32]> = match &entry.apart {
         Some(place) => {
@@ -207,11 +212,12 @@ impl Card {
     /// About how many bytes it takes in a footer, not fewer.
     pub fn listed(&self) -> u64 {
         let vary = self.vary.iter().map(|(name, value)| 9 + name.len() + value.as_ref().map_or(0, Vec::len));
-        (16 + 4 + self.key.len() + 4 + 1 + 4 + 12 + vary.sum::<usize>()) as u64
+        let words = 8 + self.api.len() + self.tags.iter().map(|tag| 4 + tag.len()).sum::<usize>();
+        (16 + 4 + self.key.len() + 4 + 1 + 4 + 12 + words + vary.sum::<usize>()) as u64
     }
 
     pub(crate) fn write(&self, out: &mut Out) {
-        let Card { sequence: _, spot, key, url_at, open, vary } = self;
+        let Card { sequence: _, spot, key, url_at, open, vary, api, tags } = self;
         out.text(key);
         out.short(*url_at);
         out.byte(u8::from(*open));
@@ -221,6 +227,9 @@ impl Card {
             out.byte(u8::from(value.is_some()));
             out.text(value.as_deref().unwrap_or_default());
         }
+        out.text(api.as_bytes());
+        out.count(tags.len());
+        tags.iter().for_each(|tag| out.text(tag.as_bytes()));
         out.short(spot.body_segment);
         out.short(spot.body_at);
         out.short(spot.body);
@@ -236,10 +245,11 @@ impl Card {
             let value = input.text()?.to_vec();
             Some((name, some.then_some(value)))
         })?;
+        let (api, tags) = (input.string()?, input.list(In::string)?);
         let (body_segment, body_at, body) = (input.short()?, input.short()?, input.short()?);
         (url_at as usize <= key.len()).then_some(())?;
         let spot = Spot { segment, at, head: 0, body_segment, body_at, body };
-        Some(Card { sequence, spot, key, url_at, open, vary })
+        Some(Card { sequence, spot, key, url_at, open, vary, api, tags })
     }
 }
 
@@ -258,9 +268,8 @@ fn write_rest(entry: &Entry, now: Time, at: SystemTime, out: &mut Out) {
         stale_if_unreachable,
         withheld,
         vary: _,
-        tags,
+        tags: _,
     } = &entry.plan;
-    out.text(entry.api.as_bytes());
     out.short(u32::from(entry.status.as_u16()));
     out.byte(u8::from(*everyones) | u8::from(*no_cache) << 1 | u8::from(*strict) << 2);
     let age = entry.age(now);
@@ -270,10 +279,8 @@ fn write_rest(entry: &Entry, now: Time, at: SystemTime, out: &mut Out) {
     for time in [at, entry.wall] {
         out.long(nanos(time.duration_since(UNIX_EPOCH).unwrap_or_default()));
     }
-    for words in [withheld, tags] {
-        out.count(words.len());
-        words.iter().for_each(|word| out.text(word.as_bytes()));
-    }
+    out.count(withheld.len());
+    withheld.iter().for_each(|word| out.text(word.as_bytes()));
     out.count(entry.headers.len());
     for (name, value) in entry.headers.iter() {
         out.text(name.as_bytes());
@@ -283,7 +290,6 @@ fn write_rest(entry: &Entry, now: Time, at: SystemTime, out: &mut Out) {
 
 /// And at what time of the wall its age was so.
 fn read_rest(input: &mut In<'_>, card: &Card, now: Time) -> Option<(Entry, SystemTime)> {
-    let api = input.string()?;
     let status = StatusCode::from_u16(u16::try_from(input.short()?).ok()?).ok()?;
     let flags = input.byte()?;
     let mut spans = [Duration::ZERO; 7];
@@ -295,7 +301,6 @@ fn read_rest(input: &mut In<'_>, card: &Card, now: Time) -> Option<(Entry, Syste
     }
     let [lifetime, age, stale_while_revalidate, stale_if_error, stale_if_unreachable, at, wall] = spans;
     let withheld = input.list(In::string)?;
-    let tags = input.list(In::string)?;
     let fields = input.list(|input| Some((input.string()?, input.text()?)))?;
     let mut headers = Headers::new();
     for (name, value) in &fields {
@@ -313,12 +318,12 @@ fn read_rest(input: &mut In<'_>, card: &Card, now: Time) -> Option<(Entry, Syste
         stale_if_unreachable,
         withheld,
         vary: card.vary.clone(),
-        tags,
+        tags: card.tags.clone(),
     };
     let entry = Entry::read(
         card.key.clone().into(),
         card.url_at as usize,
-        api.into(),
+        card.api.as_str().into(),
         (status, headers),
         plan,
         (now, UNIX_EPOCH.checked_add(wall)?),
@@ -331,6 +336,12 @@ fn nanos(span: Duration) -> u64 {
 }
 
 impl Record {
+    /// Whether that is the body that was written.
+    pub fn is_whole(&self, body: &[u8]) -> bool {
+        body.len() == self.place.length as usize
+            && body.chunks(CHUNK).enumerate().all(|(number, piece)| self.place.is_piece(number, piece))
+    }
+
     /// Whole, in memory.
     pub fn with_body(mut self, body: Bytes) -> Entry {
         self.entry.body = body;

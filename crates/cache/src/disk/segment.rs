@@ -6,11 +6,11 @@ use base::crc32c;
 use super::codec::{In, Out};
 use super::record::Card;
 
-/// `WEIRCSH1`, its number, a checksum of both.
+/// `WEIRCSH2`, its number, a checksum of both.
 pub const HEAD: usize = 16;
 /// At the end of a footer: its length, a checksum, a word that nothing else ends with.
 pub const TRAILER: usize = 12;
-const MAGIC: &[u8; 8] = b"WEIRCSH1";
+const MAGIC: &[u8; 8] = b"WEIRCSH2";
 const END: u32 = 0x3143_4557;
 
 pub fn write_head(number: u32) -> [u8; HEAD] {

@@ -18,6 +18,7 @@ use super::record::{Card, Spot};
 use crate::entry::Entry;
 use crate::key::Key;
 use crate::plan::{Varied, normal};
+use crate::shares::{Shares, Sums};
 use crate::store::{Purge, What};
 
 type Map<V> = std::collections::HashMap<u64, V, foldhash::fast::FixedState>;
@@ -86,8 +87,9 @@ pub enum Job {
         entry: Arc<Entry>,
         sequence: u64,
     },
-    /// It must be there after a restart. Who wants to know hears whether it is.
-    Ban(Ban, Option<Sender<bool>>),
+    /// It must be there after a restart. Who wants to know hears when it is, and how many answers the lists of the
+    /// segments had that it names: of prefixes, of which the index knows nothing.
+    Ban(Ban, Option<Sender<usize>>),
     /// There is something else to be done.
     Look,
 }
@@ -116,13 +118,19 @@ struct Shard {
     urls: Map<SmallVec<[Known; 1]>>,
     /// The lists of fields that answers here vary by: there are few, and many answers have the same.
     lists: Vec<Box<[String]>>,
+    /// Of what has been written.
+    shares: Shares,
 }
 
-#[derive(Clone, Copy, Debug)]
+#[derive(Debug)]
 struct Known {
     sequence: u64,
     /// Nowhere while it waits to be written.
     spot: Option<Spot>,
+    /// Where it is counted.
+    share: u64,
+    /// The hashes of its tags.
+    tags: Box<[u64]>,
     key: u32,
     values: u32,
     list: u16,
@@ -170,6 +178,11 @@ impl Tier {
         }
     }
 
+    /// Adds what each takes on the disk.
+    pub(crate) fn add_shares(&self, sums: &mut Sums, place: usize) {
+        (0..SHARDS).for_each(|at| self.wait(at as u64).shares.add_to(sums, place));
+    }
+
     pub fn count(&self, counted: Counted) {
         self.counts[counted as usize].fetch_add(1, Relaxed);
     }
@@ -183,7 +196,7 @@ impl Tier {
         }
         let (url, key) = (self.hasher.hash_one(key.url()), self.hasher.hash_one(key.bytes()) as u32);
         let Some(mut shard) = self.lock(url) else { return OnDisk::Nothing };
-        let Shard { urls, lists } = &mut *shard;
+        let Shard { urls, lists, .. } = &mut *shard;
         let Some(all) = urls.get_mut(&url) else { return OnDisk::Nothing };
         let mut found = OnDisk::Nothing;
         for known in all.iter_mut().rev().filter(|known| known.key == key) {
@@ -213,16 +226,14 @@ impl Tier {
         let fits = entry.length() <= self.most.load(Relaxed);
         let taken = fits && self.queued.fetch_update(Relaxed, Relaxed, room).is_ok();
         let known = self.known(&mut shard, &entry.key, &entry.plan.vary, entry.plan.open, 0);
-        let replaced = known.is_some_and(|known| self.supersede(&mut shard, url, &known));
+        let replaced = known.as_ref().is_some_and(|known| self.supersede(&mut shard, url, known));
+        let is_known = known.is_some();
         match known {
             Some(mut known) if taken => {
-                known.sequence = self.sequence();
-                let all = shard.urls.entry(url).or_default();
-                if all.len() >= VARIANTS {
-                    self.gone(&all.remove(0));
-                }
-                all.push(known);
-                self.send(Job::Write { entry: entry.clone(), sequence: known.sequence });
+                let sequence = self.sequence();
+                (known.sequence, known.tags) = (sequence, self.tags(&entry.plan.tags));
+                self.insert(&mut shard, url, known, &entry.api, &entry.key);
+                self.send(Job::Write { entry: entry.clone(), sequence });
             }
             _ => {
                 if taken {
@@ -230,7 +241,7 @@ impl Tier {
                 }
                 self.count(Counted::Dropped);
                 // The one before it must not come back.
-                if replaced || known.is_none() {
+                if replaced || !is_known {
                     self.ban_url(entry.url());
                 }
             }
@@ -248,16 +259,20 @@ impl Tier {
                 return;
             }
         }
-        if self.remove_url(url) > 0 {
+        if self.remove_where(self.hasher.hash_one(url), |_| true) > 0 {
             self.ban_url(url);
         }
     }
 
-    fn remove_url(&self, url: &[u8]) -> usize {
-        let url = self.hasher.hash_one(url);
-        let all = self.wait(url).urls.remove(&url).unwrap_or_default();
-        all.iter().for_each(|known| self.gone(known));
-        all.len()
+    /// Forgets the answer that would be given in place of one in memory. False if there was none.
+    pub(crate) fn forget_same(&self, entry: &Entry) -> bool {
+        if !self.is_on() || entry.note.is_some() {
+            return false;
+        }
+        let url = self.hasher.hash_one(entry.url());
+        let mut shard = self.wait(url);
+        let known = self.known(&mut shard, &entry.key, &entry.plan.vary, entry.plan.open, 0);
+        known.is_some_and(|known| self.supersede(&mut shard, url, &known))
     }
 
     fn ban_url(&self, url: &[u8]) {
@@ -273,32 +288,59 @@ impl Tier {
         }
     }
 
-    /// It names what was written until now. Waits until that is on the disk, or cannot be; says how many answers are
-    /// known to be gone.
-    pub(crate) fn end_purge(&self, purge: &Purge) -> usize {
+    /// It names what was written until now. Waits until that is on the disk, or cannot be; says how many answers are gone
+    /// by it. Nothing where the document wants no disk.
+    pub(crate) fn end_purge(&self, purge: &Purge) -> Option<usize> {
         if self.state() == TierState::Off {
-            return 0;
+            return None;
         }
         let (tell, told) = mpsc::channel();
-        self.ban(purge.clone(), Some(tell));
-        let count = match purge {
-            Purge { api: None, what: What::All } => self.clear(),
-            Purge { api: None, what: What::Url(url) } => self.remove_url(url.as_bytes()),
-            _ => 0,
-        };
+        let Some(sequence) = self.ban(purge.clone(), Some(tell)) else { return Some(0) };
+        let count = self.remove_named(purge, sequence);
         // Whoever does not answer has ended.
-        let _ = told.recv_timeout(std::time::Duration::from_secs(10));
+        Some(count + told.recv_timeout(std::time::Duration::from_secs(10)).unwrap_or_default())
+    }
+
+    /// Forgets what is named and was offered before. Prefixes name nothing that is known here.
+    fn remove_named(&self, purge: &Purge, until: u64) -> usize {
+        let Purge { api, what } = purge;
+        let (url, tag) = match what {
+            What::All => (None, None),
+            What::Url(url) => (Some(self.hasher.hash_one(url.as_bytes())), None),
+            What::Tag(tag) => (None, Some(self.hasher.hash_one(&**tag))),
+            What::Prefix(_) => return 0,
+        };
+        let named = |shares: &Shares, known: &Known| {
+            let of_api = |api: &String| shares.api(known.share) == Some(&**api);
+            known.sequence <= until
+                && api.as_ref().is_none_or(of_api)
+                && tag.is_none_or(|tag| known.tags.contains(&tag))
+        };
+        if let Some(url) = url {
+            return self.remove_in(&mut self.wait(url), url, named);
+        }
+        let mut count = 0;
+        for at in 0..SHARDS {
+            let mut shard = self.wait(at as u64);
+            let Shard { urls, shares, .. } = &mut *shard;
+            let of_url = |all: &SmallVec<[Known; 1]>| all.iter().any(|known| named(shares, known));
+            let urls: Vec<u64> = urls.iter().filter(|(_, all)| of_url(all)).map(|(url, _)| *url).collect();
+            count += urls.into_iter().map(|url| self.remove_in(&mut shard, url, named)).sum::<usize>();
+        }
         count
     }
 
-    fn ban(&self, purge: Purge, tell: Option<Sender<bool>>) {
+    /// Gives it a place in the order, if there is a disk.
+    fn ban(&self, purge: Purge, tell: Option<Sender<usize>>) -> Option<u64> {
         let mut bans = self.bans();
         if self.is_on() {
             let sequence = self.sequence();
             bans.add(purge.clone(), sequence);
             self.send(Job::Ban(Ban { sequence, purge }, tell));
+            Some(sequence)
         } else {
             bans.add(purge, ALWAYS);
+            None
         }
     }
 
@@ -336,11 +378,16 @@ impl Tier {
         self.bytes.store(0, Relaxed);
     }
 
+    /// What was purged before the process began; before what was there is loaded.
+    pub fn remember(&self, purged: Vec<Ban>) {
+        let mut bans = self.bans();
+        purged.into_iter().for_each(|ban| bans.add_older(ban.purge, ban.sequence));
+    }
+
     /// What was on the disk is known. All that is written gets numbers from `next` on; answers may have bodies as long as
     /// `most`. What was purged since before is given back, to be written down.
-    pub fn open(&self, next: u64, most: usize, purged: Vec<Ban>) -> Vec<Ban> {
+    pub fn open(&self, next: u64, most: usize) -> Vec<Ban> {
         let mut bans = self.bans();
-        purged.into_iter().for_each(|ban| bans.add(ban.purge, ban.sequence));
         self.next.fetch_max(next, Relaxed);
         let sequence = self.sequence();
         bans.settle(sequence);
@@ -364,34 +411,41 @@ impl Tier {
         self.queued.fetch_sub(entry.body.len() + AROUND, Relaxed);
     }
 
+    /// It is not written.
+    pub fn drop_offer(&self, entry: &Entry, sequence: u64) {
+        self.drop_slot(self.hasher.hash_one(entry.url()), sequence);
+    }
+
     /// An answer that was offered has been written.
     pub fn publish(&self, card: &Card) {
         let url = self.hasher.hash_one(card.url());
         let mut shard = self.wait(url);
-        let all = shard.urls.get_mut(&url);
-        if let Some(known) = all.and_then(|all| all.iter_mut().find(|it| it.sequence == card.sequence)) {
-            self.entries.fetch_add(usize::from(known.spot.is_none()), Relaxed);
+        let Shard { urls, shares, .. } = &mut *shard;
+        let all = urls.get_mut(&url);
+        let waiting = |it: &&mut Known| it.sequence == card.sequence && it.spot.is_none();
+        if let Some(known) = all.and_then(|all| all.iter_mut().find(waiting)) {
             known.spot = Some(card.spot);
+            self.entries.fetch_add(1, Relaxed);
+            shares.grow(known.share, known.bytes());
         }
     }
 
-    /// An answer was there before the process began; a later one to the same request is kept instead.
+    /// An answer was there before the process began; a later one to the same request is kept instead. Nothing if it was
+    /// purged.
     pub fn load(&self, card: &Card) {
+        if self.is_banned(card) {
+            return;
+        }
         let url = self.hasher.hash_one(card.url());
         let mut shard = self.wait(url);
         let Some(mut known) = self.known(&mut shard, &card.key, &card.vary, card.open, card.sequence) else { return };
-        let same = |it: &Known| (it.key, it.list, it.values) == (known.key, known.list, known.values);
-        let later = |it: &Known| same(it) && it.sequence > card.sequence;
+        let later = |it: &Known| it.is_like(&known) && it.sequence > card.sequence;
         if shard.urls.get(&url).is_some_and(|all| all.iter().any(later)) {
             return;
         }
         self.supersede(&mut shard, url, &known);
-        known.spot = Some(card.spot);
-        let all = shard.urls.entry(url).or_default();
-        if all.len() >= VARIANTS {
-            self.gone(&all.remove(0));
-        }
-        all.push(known);
+        (known.spot, known.tags) = (Some(card.spot), self.tags(&card.tags));
+        self.insert(&mut shard, url, known, &card.api, &card.key);
         self.entries.fetch_add(1, Relaxed);
     }
 
@@ -402,8 +456,20 @@ impl Tier {
     }
 
     /// Whether an answer was purged after it was written.
-    pub fn is_banned(&self, entry: &Entry, sequence: u64) -> bool {
-        self.bans().hit(entry, sequence)
+    pub fn is_banned(&self, card: &Card) -> bool {
+        self.bans().hit(card)
+    }
+
+    /// Forgets those that a ban names. Says how many there were.
+    pub fn drop_named<'a>(&self, ban: &Ban, cards: impl IntoIterator<Item = &'a Card>) -> usize {
+        let Ban { sequence, purge } = ban;
+        let named = |card: &&Card| card.sequence <= *sequence && purge.names(&card.api, card.url(), &card.tags);
+        cards.into_iter().filter(named).map(|card| self.drop_card(card)).sum()
+    }
+
+    /// Forgets one by its card. Says how many that was: none or one.
+    pub fn drop_card(&self, card: &Card) -> usize {
+        self.remove_where(self.url_of(card), |known| known.sequence == card.sequence)
     }
 
     /// All that was purged, to be written down anew; but for what is older than all that is there.
@@ -465,7 +531,22 @@ impl Tier {
         };
         let values = self.values(vary.iter().map(|(_, value)| value.clone()));
         let key = self.hasher.hash_one(key) as u32;
-        Some(Known { sequence, spot: None, key, values, list: u16::try_from(list).ok()?, open, asked: false })
+        let (list, tags) = (u16::try_from(list).ok()?, Box::default());
+        Some(Known { sequence, spot: None, share: 0, tags, key, values, list, open, asked: false })
+    }
+
+    fn tags(&self, tags: &[String]) -> Box<[u64]> {
+        tags.iter().map(|tag| self.hasher.hash_one(&**tag)).collect()
+    }
+
+    fn insert(&self, shard: &mut Shard, url: u64, mut known: Known, api: &str, key: &[u8]) {
+        let Shard { urls, shares, .. } = shard;
+        known.share = shares.enter(&self.hasher, api, key, known.bytes());
+        let all = urls.entry(url).or_default();
+        if all.len() >= VARIANTS {
+            self.gone(shares, &all.remove(0));
+        }
+        all.push(known);
     }
 
     fn values(&self, values: impl Iterator<Item = Option<Vec<u8>>>) -> u32 {
@@ -475,41 +556,49 @@ impl Tier {
 
     /// Takes out the one that answers the same.
     fn supersede(&self, shard: &mut Shard, url: u64, by: &Known) -> bool {
-        let Some(all) = shard.urls.get_mut(&url) else { return false };
-        let same = |it: &Known| (it.key, it.list, it.values) == (by.key, by.list, by.values);
-        let Some(at) = all.iter().position(same) else { return false };
-        self.gone(&all.remove(at));
+        let Shard { urls, shares, .. } = shard;
+        let Some(all) = urls.get_mut(&url) else { return false };
+        let Some(at) = all.iter().position(|it| it.is_like(by)) else { return false };
+        self.gone(shares, &all.remove(at));
+        if all.is_empty() {
+            urls.remove(&url);
+        }
         true
     }
 
-    fn remove_where(&self, url: u64, goes: impl Fn(&Known) -> bool) {
-        let mut shard = self.wait(url);
-        let Some(all) = shard.urls.get_mut(&url) else { return };
+    fn remove_where(&self, url: u64, goes: impl Fn(&Known) -> bool) -> usize {
+        self.remove_in(&mut self.wait(url), url, |_, known| goes(known))
+    }
+
+    fn remove_in(&self, shard: &mut Shard, url: u64, goes: impl Fn(&Shares, &Known) -> bool) -> usize {
+        let Shard { urls, shares, .. } = shard;
+        let Some(all) = urls.get_mut(&url) else { return 0 };
+        let before = all.len();
         all.retain(|known| {
-            let goes = goes(known);
+            let goes = goes(shares, known);
             if goes {
-                self.gone(known);
+                self.gone(shares, known);
             }
             !goes
         });
+        let removed = before - all.len();
         if all.is_empty() {
-            shard.urls.remove(&url);
+            urls.remove(&url);
         }
+        removed
     }
 
-    fn clear(&self) -> usize {
-        let mut count = 0;
+    fn clear(&self) {
         for at in 0..SHARDS {
-            for known in std::mem::take(&mut self.wait(at as u64).urls).values().flatten() {
-                self.gone(known);
-                count += 1;
-            }
+            let mut shard = self.wait(at as u64);
+            let Shard { urls, shares, .. } = &mut *shard;
+            std::mem::take(urls).values().flatten().for_each(|known| self.gone(shares, known));
         }
-        count
     }
 
-    fn gone(&self, known: &Known) {
+    fn gone(&self, shares: &mut Shares, known: &Known) {
         self.entries.fetch_sub(usize::from(known.spot.is_some()), Relaxed);
+        shares.leave(known.share, known.bytes());
     }
 
     fn bans(&self) -> MutexGuard<'_, Bans> {
@@ -530,5 +619,19 @@ impl Tier {
 
     fn wait(&self, url: u64) -> MutexGuard<'_, Shard> {
         self.shards[url as usize % SHARDS].lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+// === impl Known ===
+
+impl Known {
+    /// Whether it answers the same.
+    fn is_like(&self, other: &Known) -> bool {
+        (self.key, self.list, self.values) == (other.key, other.list, other.values)
+    }
+
+    /// Of its head and its body, wherever that is.
+    fn bytes(&self) -> u64 {
+        self.spot.map_or(0, |spot| u64::from(spot.head) + u64::from(spot.body))
     }
 }

@@ -125,8 +125,9 @@ fn purging_takes_what_is_named_and_nothing_else() {
             assert!(room.has(target));
         }
         let other = Purge { api: Some("other".into()), what: what.clone() };
-        assert_eq!(room.store.purge(&other), 0);
-        assert_eq!(room.store.purge(&Purge { api: Some("a".into()), what }), gone.len());
+        assert_eq!(room.store.purge(&other), Purged::default());
+        let purged = room.store.purge(&Purge { api: Some("a".into()), what });
+        assert_eq!(purged, Purged { answers: gone.len(), memory: gone.len(), disk: None });
         for target in ["/a/1", "/a/2", "/b"] {
             assert_eq!(room.has(target), !gone.contains(&target), "{target} {gone:?}");
         }

@@ -10,6 +10,8 @@ use ledger::{Allowance, Holder, Moment, Scope, View};
 use telemetry::{Figure, Row};
 use transport::dns::{NameStatus, Names};
 
+use super::shares::CacheShares;
+
 /// What the cache holds, as numbers.
 pub(super) fn kept(store: &Store) -> Vec<Figure> {
     let cache::Usage { bytes, entries, evicted, revalidated } = store.usage();
@@ -29,6 +31,7 @@ pub(super) fn kept(store: &Store) -> Vec<Figure> {
     ]
     .into_iter()
     .chain(kept_on_disk(store.tier.usage()))
+    .chain(CacheShares::of(store).figures())
     .collect()
 }
 

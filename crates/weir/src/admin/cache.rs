@@ -1,6 +1,6 @@
 //! The cache: what it holds, what it is told to forget.
 
-use proxy::{Purge, What};
+use proxy::{Purge, Purged, What};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
@@ -30,8 +30,13 @@ pub struct Forget {
 /// What was forgotten.
 #[derive(Debug, Serialize, JsonSchema)]
 pub struct Forgotten {
-    /// Answers that were kept and are no more.
+    /// Answers that were kept and are no more, each once wherever it was.
     pub purged: usize,
+    /// Those of them that were in memory.
+    pub in_memory: usize,
+    /// Those that were on the disk, in memory as well or not. Absent where there is no disk.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub on_disk: Option<usize>,
 }
 
 pub fn purge(asked: &Asked<'_>) -> Result<Answer, Problem> {
@@ -53,5 +58,6 @@ pub fn purge(asked: &Asked<'_>) -> Result<Answer, Problem> {
         return Err(Problem::new(400, "nothing is named; `all: true` is for everything"));
     }
     let purged = asked.running.with(|node| node.purge(&Purge { api, what })).ok_or_else(Problem::stopping)?;
-    Ok(Answer::json(&Forgotten { purged }))
+    let Purged { answers, memory, disk } = purged;
+    Ok(Answer::json(&Forgotten { purged: answers, in_memory: memory, on_disk: disk }))
 }

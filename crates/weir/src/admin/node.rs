@@ -44,6 +44,29 @@ pub struct Resources {
     pub process: Option<Process>,
     /// Absent where there is no cgroup of version 2.
     pub cgroup: Option<Cgroup>,
+    pub cache: Cache,
+}
+
+/// What stored answers take, and for whom.
+#[derive(Debug, Serialize, Deserialize, JsonSchema)]
+pub struct Cache {
+    pub memory_bytes: u64,
+    /// Of all files. Absent where the document wants no disk.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub disk_bytes: Option<u64>,
+    /// Every api of which there are answers, what takes most first; beyond 249 they are one, `other`.
+    pub apis: Vec<Share>,
+    /// Every consumer for whom alone there are answers, in the same way. What is kept for all is in `apis` alone.
+    pub consumers: Vec<Share>,
+}
+
+/// What the answers of one api, or for one consumer, take.
+#[derive(Debug, Serialize, Deserialize, JsonSchema)]
+pub struct Share {
+    pub name: String,
+    pub memory_bytes: u64,
+    /// Of what is still found there: what was replaced or purged is nobody's, until its file goes.
+    pub disk_bytes: u64,
 }
 
 #[derive(Debug, Serialize, Deserialize, JsonSchema)]
@@ -98,7 +121,19 @@ pub fn health(asked: &Asked<'_>) -> Result<Answer, Problem> {
 
 pub fn resources(asked: &Asked<'_>) -> Result<Answer, Problem> {
     let observer = &asked.running.observer;
-    let loads = asked.running.with(|node| node.loads()).unwrap_or_default();
+    let node = asked.running.with(|node| (node.loads(), node.cache_shares()));
+    let (loads, shares) = node.unwrap_or_default();
+    let share = |share| {
+        let proxy::CacheShare { name, memory, disk } = share;
+        Share { name, memory_bytes: memory, disk_bytes: disk }
+    };
+    let proxy::CacheShares { memory, disk, apis, consumers } = shares;
+    let cache = Cache {
+        memory_bytes: memory,
+        disk_bytes: disk,
+        apis: apis.into_iter().map(share).collect(),
+        consumers: consumers.into_iter().map(share).collect(),
+    };
     let process = observer.process().map(|process| {
         let telemetry::Process { resident_bytes, cpu_seconds, open_fds, max_fds, threads, start_seconds: _ } = process;
         Process { resident_bytes, cpu_seconds, open_fds, max_fds, threads }
@@ -119,5 +154,6 @@ pub fn resources(asked: &Asked<'_>) -> Result<Answer, Problem> {
         workers: loads.into_iter().map(|thousandths| f64::from(thousandths) / 1e3).collect(),
         process,
         cgroup,
+        cache,
     }))
 }

@@ -370,7 +370,7 @@ mod tests {
                 "ready": true, "version": "0.1.0", "revision": "0123456789ab", "document": "weir.yaml", "uptime_seconds": 192.0,
                 "listeners": [{ "name": "web", "address": "127.0.0.1:8080", "tls": false, "connections": 3 }],
             })).unwrap(),
-            resources: serde_json::from_value(json!({ "active_calls": 2, "workers": [0.5, 0.25], "process": null, "cgroup": null })).unwrap(),
+            resources: serde_json::from_value(json!({ "active_calls": 2, "workers": [0.5, 0.25], "process": null, "cgroup": null, "cache": { "memory_bytes": 0, "apis": [], "consumers": [] } })).unwrap(),
             flows,
             upstreams,
         }

@@ -280,6 +280,11 @@ fn what_the_cache_keeps_can_be_forgotten() {
     let node = Node::on(&format!("version: 1\nlisteners: {{ web: {{ address: '127.0.0.1:0' }} }}\napis:\n{api}"));
     let place = node.admin.clone();
     let purge = |args: &[&str]| weir(node.folder.path(), &[&["purge", "--node", &place], args].concat());
+    get(&node.web, "/a", "");
+    let cache = &node.get("/v1/resources")["cache"];
+    let bytes = cache["memory_bytes"].as_u64().unwrap();
+    assert!(bytes > 0 && cache.get("disk_bytes").is_none(), "{cache}");
+    assert_eq!(cache["apis"], json!([{ "name": "hello", "memory_bytes": bytes, "disk_bytes": 0 }]));
     for (args, count) in [
         (&["--tag", "news", "--api", "hello"][..], "2 answers"),
         (&["--tag", "other"], "0 answers"),

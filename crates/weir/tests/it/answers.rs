@@ -409,13 +409,13 @@ fn answers_outlive_a_reload_until_their_model_is_another_and_are_forgotten_by_na
     room.gateway.apply(&changed);
     room.chat(&question, "");
     assert_eq!(room.asked(), 3);
-    let purge = |tag: &str| room.gateway.node().purge(&Purge { api: None, what: What::Tag(tag.into()) });
+    let purge = |tag: &str| room.gateway.node().purge(&Purge { api: None, what: What::Tag(tag.into()) }).answers;
     assert_eq!(purge("model:m"), 2);
     room.chat(&other, "");
     assert_eq!(room.asked(), 3);
     room.chat(&question, "");
     assert_eq!(room.asked(), 4);
-    assert_eq!(room.gateway.node().purge(&Purge { api: Some("brain".into()), what: What::All }), 2);
+    assert_eq!(room.gateway.node().purge(&Purge { api: Some("brain".into()), what: What::All }).answers, 2);
 }
 
 #[test]
@@ -582,7 +582,7 @@ fn what_is_forgotten_or_calls_tools_is_near_to_nothing() {
     let room = Room::new(NEAR);
     room.chat(&say(HIGH), "");
     let purge = Purge { api: None, what: What::Tag("model:m".into()) };
-    assert_eq!(room.gateway.node().purge(&purge), 1);
+    assert_eq!(room.gateway.node().purge(&purge).answers, 1);
     room.chat(&say(HOW_HIGH), "");
     assert_eq!(room.reached().0, 2);
     room.chat(&say(HIGH), "cache-control: no-store\r\n");

@@ -1,8 +1,10 @@
 //! The disk of the cache through the front door, over the end of processes.
 
 use std::net::SocketAddr;
-use std::path::Path;
+use std::path::{Path, PathBuf};
+use std::process::Command;
 
+use serde_json::{Value, json};
 use testkit::{Answer, Raw, eventually};
 
 use crate::cache::{Asked, Origin, check, say};
@@ -13,25 +15,28 @@ struct Node {
     process: Running,
     web: SocketAddr,
     metrics: String,
+    admin: String,
 }
 
 impl Node {
     fn start(folder: &Path) -> Node {
         let process = Running::start(folder, &["run"]);
-        let (mut web, mut metrics, mut has_disk) = (None, None, false);
+        let (mut web, mut metrics, mut admin, mut has_disk) = (None, None, None, false);
         let word =
             |line: &str| line.split_whitespace().find_map(|word| word.strip_prefix("address=")).map(str::to_owned);
         // In whichever order they come.
-        while web.is_none() || metrics.is_none() || !has_disk {
+        while web.is_none() || metrics.is_none() || admin.is_none() || !has_disk {
             let line = process.line("");
             if line.contains("listener=web") {
                 web = word(&line);
             } else if line.contains("metrics at") {
                 metrics = word(&line);
+            } else if line.contains("admin API") {
+                admin = word(&line);
             }
             has_disk |= line.contains("the cache has its disk");
         }
-        Node { process, web: web.unwrap().parse().unwrap(), metrics: metrics.unwrap() }
+        Node { process, web: web.unwrap().parse().unwrap(), metrics: metrics.unwrap(), admin: admin.unwrap() }
     }
 
     /// By a signal that it does not hear.
@@ -48,6 +53,12 @@ impl Node {
         let page = get(&self.metrics, "/metrics", "");
         let line = page.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' ').map(str::to_owned));
         line.unwrap_or_else(|| panic!("no {name} in\n{page}")).parse().unwrap()
+    }
+
+    fn resources(&self) -> Value {
+        let socket = self.admin.strip_prefix("unix:").unwrap();
+        let curl = Command::new("curl").args(["-s", "--unix-socket", socket, "http://localhost/v1/resources"]).output();
+        serde_json::from_slice(&curl.unwrap().stdout).unwrap()
     }
 
     fn written(&self, answers: u64) {
@@ -186,6 +197,7 @@ fn what_was_purged_or_changed_does_not_come_back_with_a_restart() {
     for what in [["--tag", "a"], ["--url", "http://test/url"], ["--prefix", "http://test/prefix/"]] {
         let said = weir(folder.path(), &["purge", what[0], what[1]]);
         assert_eq!(said.code, Some(0), "{}", said.err);
+        assert_eq!(said.out, "1 answer forgotten: 0 in memory, 1 on the disk\n");
     }
     let post = "POST /changed HTTP/1.1\r\nhost: test\r\ncontent-length: 1\r\n\r\nx";
     assert_eq!(Raw::connect(node.web).send(post).answer().status, 200);
@@ -200,4 +212,99 @@ fn what_was_purged_or_changed_does_not_come_back_with_a_restart() {
         assert_eq!(is_old, *path == "/stays", "{path}: {answer:?}");
     }
     assert_eq!(node.figure("weir_cache_disk_up"), 1);
+    node.written(4);
+    let said = weir(folder.path(), &["purge", "--all", "--api", "a"]);
+    assert_eq!(said.out, "6 answers forgotten: 5 in memory, 6 on the disk\n", "each once");
+}
+
+#[test]
+fn whose_answers_take_how_much_is_told_over_a_restart() {
+    const API: &str = "weir_cache_disk_share_bytes{kind=\"api\",api=\"a\"}";
+    const ALICE: &str = "weir_cache_disk_share_bytes{kind=\"consumer\",consumer=\"alice\"}";
+    const MEMORY: &str = "weir_cache_share_bytes{kind=\"consumer\",consumer=\"alice\"}";
+    let origin = Origin::start(answer);
+    let folder = tempfile::tempdir().unwrap();
+    write(folder.path(), &origin);
+    let node = Node::start(folder.path());
+    node.get("/large", "");
+    node.get("/own/large", "x-api-key: alice\r\n");
+    node.written(2);
+    let told = [API, ALICE].map(|name| node.figure(name));
+    assert!(told[1] > 700_000 && told[0] > 2 * 700_000, "{told:?}");
+    assert!(told[0] < node.figure("weir_cache_disk_bytes"));
+    assert!(node.figure(MEMORY) > 700_000);
+    node.kill();
+
+    let node = Node::start(folder.path());
+    assert_eq!([API, ALICE].map(|name| node.figure(name)), told);
+    assert_eq!(node.figure(MEMORY), 0, "it is on the disk alone");
+    let resources = node.resources();
+    let cache = &resources["cache"];
+    assert_eq!(cache["apis"], json!([{ "name": "a", "memory_bytes": 0, "disk_bytes": told[0] }]));
+    assert_eq!(cache["consumers"], json!([{ "name": "alice", "memory_bytes": 0, "disk_bytes": told[1] }]));
+    assert_eq!(cache["disk_bytes"], json!(node.figure("weir_cache_disk_bytes")));
+    assert_eq!(weir(folder.path(), &["purge", "--url", "http://test/own/large"]).code, Some(0));
+    assert_eq!(node.resources()["cache"]["consumers"], json!([]));
+    assert_eq!(node.figure(API), told[0] - told[1]);
+}
+
+/// A file system of 4 MiB, gone when dropped; `None` where one may not mount.
+struct Small(PathBuf);
+
+impl Small {
+    fn mount(at: PathBuf) -> Option<Small> {
+        std::fs::create_dir(&at).unwrap();
+        let mount = Command::new("mount").args(["-t", "tmpfs", "-o", "size=4m", "tmpfs"]).arg(&at).output();
+        mount.is_ok_and(|it| it.status.success()).then_some(Small(at))
+    }
+}
+
+impl Drop for Small {
+    fn drop(&mut self) {
+        let _ = Command::new("umount").arg("-l").arg(&self.0).status();
+    }
+}
+
+#[test]
+fn a_disk_that_fills_up_costs_no_call_and_nothing_of_it_comes_back() {
+    let origin = Origin::start(answer);
+    let folder = tempfile::tempdir().unwrap();
+    write(folder.path(), &origin);
+    let Some(small) = Small::mount(folder.path().join("d")) else {
+        eprintln!("skipped: mounting a small file system is not allowed here");
+        return;
+    };
+    // Somebody else has most of it.
+    let other = small.0.join("other");
+    std::fs::write(&other, vec![1; 3 << 20]).unwrap();
+    let node = Node::start(folder.path());
+    let given: Vec<String> = (0..8).map(|number| node.get(&format!("/large/{number}"), "").text()).collect();
+    node.process.line("the cache goes on without its disk");
+    eventually("it is done without", || node.figure("weir_cache_disk_up") == 0);
+    assert!(node.figure("weir_cache_disk_errors_total{kind=\"failed\"}") >= 1);
+    for (number, text) in given.iter().enumerate() {
+        check(&node.get(&format!("/large/{number}"), ""), text, "hit; ttl=");
+    }
+    let said = weir(folder.path(), &["purge", "--url", "http://test/large/7"]);
+    assert_eq!(said.out, "1 answer forgotten: 1 in memory, 0 on the disk\n");
+    assert_eq!(node.figure("weir_cache_disk_bytes"), 0);
+
+    // There is room again, and less is to be used of it, which is a reason to try at once.
+    std::fs::remove_file(&other).unwrap();
+    let document = folder.path().join("weir.yaml");
+    let text = std::fs::read_to_string(&document).unwrap().replace("32MiB", "3MiB");
+    std::fs::write(&document, text).unwrap();
+    node.process.signal("HUP");
+    node.process.line("the cache has its disk");
+    let before = node.figure("weir_cache_disk_writes_total");
+    let later = node.get("/large/later", "").text();
+    node.written(before + 1);
+    node.kill();
+    let node = Node::start(folder.path());
+    let only = "cache-control: only-if-cached\r\n";
+    check(&node.get("/large/later", only), &later, "detail=disk");
+    for number in 0..8 {
+        assert_eq!(node.get(&format!("/large/{number}"), only).status, 504, "{number} was not written since");
+    }
+    assert_eq!(node.figure("weir_cache_disk_errors_total{kind=\"corrupt\"}"), 0);
 }
