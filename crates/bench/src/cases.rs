@@ -32,7 +32,13 @@ type Load = (&'static str, Vec<String>, fn(&str) -> Result<Outcome>);
 pub fn run(runner: &Runner, case: Case) -> Result<()> {
     runner.say(&format!("== {case}"));
     match case {
-        Case::Get => rounds(runner, case, &runner.peers("bench/weir/bare.yaml")?, get),
+        Case::Get => {
+            let mut peers = runner.peers("bench/weir/bare.yaml")?;
+            if let Some(at) = peers.iter().position(|peer| peer.name == "envoy") {
+                peers.splice(at + 1..at + 1, peers::envoy_with_statistics());
+            }
+            rounds(runner, case, &peers, get)
+        }
         Case::Policies => match runner.weir() {
             Some(weir) => {
                 let mut peers = vec![peers::nginx("nginx.conf")?];

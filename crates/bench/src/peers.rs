@@ -172,6 +172,12 @@ pub fn envoy(configuration: &str, workers: &str) -> Option<Peer> {
     })
 }
 
+/// One that counts, as it does unless it is told not to. It has no HTTP/2.
+pub fn envoy_with_statistics() -> Option<Peer> {
+    let envoy = envoy("envoy-stats.yaml", "1")?;
+    Some(Peer { name: "envoy-stats", port: 19080, h2: 0, streams: 19080, ..envoy })
+}
+
 /// Only where `bench/setup-llm.sh` could install it.
 pub fn litellm() -> Option<Peer> {
     let place = "target/bench-llm/venv/bin";
