@@ -1,5 +1,5 @@
 .DEFAULT_GOAL := help
-.PHONY: help run test test-cache fuzz soak bench bench-llm fmt lint docs accounting package test-package
+.PHONY: help run test test-cache fuzz soak bench bench-llm fmt lint docs accounting package test-package image test-image
 
 help: ## This list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-15s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -44,6 +44,12 @@ package: ## The Debian package, in target/package
 
 test-package: package ## Installs it into a bare system, runs, upgrades, removes and purges it; for root
 	scripts/package-test.sh
+
+image: ## A container image, by podman, docker or buildah; asks no registry
+	scripts/image.sh
+
+test-image: ## Builds it by buildah and runs what is in it; for root
+	scripts/image-test.sh
 
 fmt: ## Formats the code
 	cargo fmt --all

@@ -1,15 +1,13 @@
 #!/usr/bin/env bash
-# target/package/weir_VERSION_ARCH.deb, by dpkg's own tools: of the binary that WEIR_BINARY names, or else of a release
-# build.
+# target/package/weir_VERSION_ARCH.deb, by dpkg's own tools: of the binary that WEIR_BINARY names, or else of
+# scripts/static.sh, which asks no library of the system.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
 version=$(sed -n 's/^version = "\(.*\)"$/\1/p' Cargo.toml | head -n 1)
 arch=$(dpkg --print-architecture)
-binary=${WEIR_BINARY:-target/release/weir}
-if [ -z "${WEIR_BINARY:-}" ]; then
-    cargo build --locked --release -p weir
-fi
+binary=${WEIR_BINARY:-target/static/weir}
+[ -n "${WEIR_BINARY:-}" ] || scripts/static.sh
 
 out=target/package
 root=$out/root
@@ -39,13 +37,14 @@ echo /etc/weir/weir.yaml >"$root/DEBIAN/conffiles"
 # It wants to stand in a source package.
 mkdir -p "$out/debian"
 printf 'Source: weir\n\nPackage: weir\nArchitecture: any\n' >"$out/debian/control"
+# None of a static binary.
 libraries=$(cd "$out" && dpkg-shlibdeps -O --ignore-missing-info root/usr/bin/weir 2>/dev/null | sed -n 's/^shlibs:Depends=//p')
 cat >"$root/DEBIAN/control" <<EOF
 Package: weir
 Version: $version
 Architecture: $arch
 Maintainer: The developers of Weir <weir@localhost>
-Depends: adduser, $libraries
+Depends: adduser${libraries:+, $libraries}
 Recommends: ca-certificates
 Section: net
 Priority: optional
