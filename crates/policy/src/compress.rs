@@ -248,6 +248,8 @@ enum Encoder {
     Done,
 }
 
+/// What is compressed at once: at the usual level about 100 µs of work.
+const STEP: usize = 2 << 10;
 const BROTLI_WINDOW: u32 = 18;
 const ZSTD_WINDOW: u32 = 18;
 
@@ -268,23 +270,27 @@ impl Encoder {
         })
     }
 
-    fn write(&mut self, data: &[u8], flush: bool) -> io::Result<Vec<u8>> {
+    fn write(&mut self, data: &[u8], flush: bool, breathe: &mut dyn FnMut()) -> io::Result<Vec<u8>> {
         fn through<W: Write>(
             writer: &mut W,
             data: &[u8],
             flush: bool,
+            breathe: &mut dyn FnMut(),
             out: impl FnOnce(&mut W) -> &mut Vec<u8>,
         ) -> io::Result<Vec<u8>> {
-            writer.write_all(data)?;
+            for step in data.chunks(STEP) {
+                writer.write_all(step)?;
+                breathe();
+            }
             if flush {
                 writer.flush()?;
             }
             Ok(std::mem::take(out(writer)))
         }
         match self {
-            Encoder::Gzip(encoder) => through(&mut **encoder, data, flush, |it| it.get_mut()),
-            Encoder::Br(encoder) => through(&mut **encoder, data, flush, |it| it.get_mut()),
-            Encoder::Zstd(encoder) => through(&mut **encoder, data, flush, |it| it.get_mut()),
+            Encoder::Gzip(encoder) => through(&mut **encoder, data, flush, breathe, |it| it.get_mut()),
+            Encoder::Br(encoder) => through(&mut **encoder, data, flush, breathe, |it| it.get_mut()),
+            Encoder::Zstd(encoder) => through(&mut **encoder, data, flush, breathe, |it| it.get_mut()),
             Encoder::Done => Ok(Vec::new()),
         }
     }
@@ -301,7 +307,11 @@ impl Encoder {
 
 impl Filter for Compressor {
     fn piece(&mut self, data: Bytes) -> Result<Bytes, Stop> {
-        self.encoder.write(&data, self.flushes).map(Bytes::from).map_err(failed)
+        self.large_piece(data, &mut || ())
+    }
+
+    fn large_piece(&mut self, data: Bytes, breathe: &mut dyn FnMut()) -> Result<Bytes, Stop> {
+        self.encoder.write(&data, self.flushes, breathe).map(Bytes::from).map_err(failed)
     }
 
     fn end(&mut self) -> Result<Bytes, Stop> {
@@ -327,8 +337,8 @@ mod tests {
     use std::io::Read;
 
     use super::*;
-    use crate::Nowhere;
     use crate::testing::{call, compile, errors, ready};
+    use crate::{Filters, Nowhere};
 
     const ALL: [Encoding; 3] = [Encoding::Zstd, Encoding::Br, Encoding::Gzip];
 
@@ -478,6 +488,22 @@ mod tests {
                 sent.extend_from_slice(&filter.end().unwrap());
                 assert!(sent.len() < text.len() * 2 / 3, "{encoding:?} {level}: {} of {}", sent.len(), text.len());
                 assert!(plain(encoding, &sent) == text, "{encoding:?} {level}");
+            }
+        }
+    }
+
+    #[test]
+    fn a_large_piece_is_compressed_in_steps_with_a_breath_after_each() {
+        let text: Vec<u8> = (0..20_000u32).flat_map(|n| format!("{} ", n * n % 977).into_bytes()).collect();
+        for encoding in ALL {
+            for flushes in [false, true] {
+                let filter = Compressor { encoder: Encoder::new(encoding, 4).unwrap(), flushes };
+                let mut filters = Filters::new(vec![Box::new(filter)]);
+                let mut breaths = 0;
+                let mut sent = filters.large_piece(text.clone().into(), &mut || breaths += 1).unwrap().to_vec();
+                sent.extend_from_slice(&filters.end().unwrap());
+                assert!(plain(encoding, &sent) == text, "{encoding:?} {flushes}");
+                assert_eq!(breaths, text.len().div_ceil(STEP), "{encoding:?} {flushes}");
             }
         }
     }

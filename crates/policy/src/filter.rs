@@ -16,6 +16,12 @@ pub trait Filter: Send {
     /// A piece, never empty. What is returned goes on; nothing goes on if it is empty.
     fn piece(&mut self, data: Bytes) -> Result<Bytes, Stop>;
 
+    /// The same for a large one, on a thread that others may wait for: whose effort goes with each piece calls `breathe`
+    /// each time it has worked for about 100 µs.
+    fn large_piece(&mut self, data: Bytes, _breathe: &mut dyn FnMut()) -> Result<Bytes, Stop> {
+        self.piece(data)
+    }
+
     /// What is still to go on after the last piece.
     fn end(&mut self) -> Result<Bytes, Stop> {
         Ok(Bytes::new())
@@ -66,6 +72,16 @@ impl Filter for Filters {
 
     fn piece(&mut self, data: Bytes) -> Result<Bytes, Stop> {
         pass(&mut self.0, data)
+    }
+
+    fn large_piece(&mut self, mut data: Bytes, breathe: &mut dyn FnMut()) -> Result<Bytes, Stop> {
+        for filter in &mut self.0 {
+            if data.is_empty() {
+                break;
+            }
+            data = filter.large_piece(data, breathe)?;
+        }
+        Ok(data)
     }
 
     /// What one still had passes through those behind it.

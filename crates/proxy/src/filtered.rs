@@ -11,7 +11,7 @@ use bytes::Bytes;
 use policy::{Effort, Filter, Filters, Stop};
 use transport::{Body, BodyError, Frame, Source};
 
-use crate::helper::{Away, Helper};
+use crate::helper::{Away, Breath, Helper};
 use crate::meter::{Meter, on_core};
 
 /// Where a filter that stops its body leaves the reason, for the path to find.
@@ -165,7 +165,10 @@ impl Source for Filtered {
                         let goes_away = self.goes_away(Effort::WithEachPiece, data.len());
                         self.passed = self.passed.saturating_add(data.len());
                         if goes_away {
-                            self.send_away(|filters| filters.piece(data));
+                            self.send_away(|filters| {
+                                let mut breath = Breath::default();
+                                filters.large_piece(data, &mut || breath.take())
+                            });
                             continue;
                         }
                         self.filters.piece(data)
@@ -293,17 +296,26 @@ mod tests {
 
     impl Costly {
         fn done(&self) {
-            let away = thread::current().name().is_some_and(|name| name.starts_with("helper-"));
-            self.log.lock().unwrap().push((self.name, away));
+            self.log.lock().unwrap().push((self.name, is_away()));
         }
+    }
+
+    fn is_away() -> bool {
+        thread::current().name().is_some_and(|name| name.starts_with("helper-"))
     }
 
     impl Filter for Costly {
         fn piece(&mut self, data: Bytes) -> Result<Bytes, Stop> {
+            assert!(!is_away(), "on the helper a piece is large");
+            self.large_piece(data, &mut || ())
+        }
+
+        fn large_piece(&mut self, data: Bytes, breathe: &mut dyn FnMut()) -> Result<Bytes, Stop> {
             if data[0] == b'g' {
                 self.gate.pass();
             }
             self.done();
+            breathe();
             assert!(!data.contains(&b'p'), "a panic that is expected");
             Ok(data.iter().flat_map(|byte| [*byte, *byte]).collect())
         }

@@ -1,7 +1,7 @@
 //! The thread beside a worker, for what would keep the worker from everything else: compressing a large body, say.
 //!
 //! There is one for each worker, from the first work on that it has; it does one thing after another, in the order in
-//! which they came. It is nicer than the workers, so the kernel prefers them.
+//! which they came. It is nicer than the workers, so the kernel prefers them; and it asks often whether any of them waits.
 
 use std::cell::RefCell;
 use std::io;
@@ -11,6 +11,7 @@ use std::sync::mpsc::{Receiver, Sender, channel};
 use std::task::{Context, Poll, ready};
 use std::thread::{self, JoinHandle};
 
+use base::Time;
 use tokio::sync::oneshot;
 
 /// How much nicer it is than the workers (`man 7 sched`).
@@ -30,6 +31,17 @@ type Work = Box<dyn FnOnce() + Send>;
 
 /// What the helper is at work on. It is not begun if nobody wants it any more.
 pub struct Away<T>(oneshot::Receiver<thread::Result<T>>);
+
+/// How the helper makes way for those who wait for its core. Being nice is not enough: a thread that the kernel has just given
+/// a core may keep it for a slice, which is a millisecond or more, and who wakes meanwhile waits for its end.
+#[derive(Default)]
+pub struct Breath {
+    next: Time,
+}
+
+/// Who was away for so long works one part of that before it makes way again: to do so costs a whole slice, and where a core
+/// has no rest hardly anything would be left of its share.
+const AWAY_TO_WORK: u32 = 9;
 
 impl Helper {
     pub fn new(worker: usize) -> Helper {
@@ -87,6 +99,20 @@ impl Drop for Helper {
             drop(work);
             let _ = handle.join();
         }
+    }
+}
+
+// === impl Breath ===
+
+impl Breath {
+    pub fn take(&mut self) {
+        let now = Time::now();
+        if now < self.next {
+            return;
+        }
+        thread::yield_now();
+        let back = Time::now();
+        self.next = back + back.since(now) / AWAY_TO_WORK;
     }
 }
 
