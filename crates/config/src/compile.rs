@@ -216,7 +216,7 @@ impl Context<'_> {
         let (books, ledger) = self.books(ledger, &budgets);
         let models = self.models(providers, models, &books, &mut upstreams);
         let (apis, routes, router) =
-            self.routes(apis, policies, &listeners, &mut upstreams, &models, credentials, consumers.len());
+            self.routes(apis, policies, &listeners, &mut upstreams, &models, credentials.clone(), consumers.len());
         let telemetry = self.telemetry(telemetry);
         let admin = self.admin(admin, &listeners, telemetry.metrics);
         let workers = node.workers.unwrap_or_else(|| std::thread::available_parallelism().map_or(1, Into::into));
@@ -240,6 +240,7 @@ impl Context<'_> {
             apis,
             routes,
             consumers,
+            credentials,
             stores: std::mem::take(&mut self.stores),
             models,
             books,

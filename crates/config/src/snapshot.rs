@@ -13,7 +13,7 @@ use std::time::Duration;
 use base::{Consumer, Headers, Method, Percent, Place, RequestHead, Scheme, Secret, StatusCode};
 use ipnet::IpNet;
 use ledger::Books;
-use policy::Policies;
+use policy::{Credentials, Policies};
 
 use crate::discovery::Discovery;
 use crate::router::{Found, Router};
@@ -28,6 +28,8 @@ pub struct Snapshot {
     pub apis: Vec<Arc<Api>>,
     pub routes: Vec<Arc<Route>>,
     pub consumers: Vec<Arc<Consumer>>,
+    /// By what they are known.
+    pub credentials: Arc<Credentials>,
     pub stores: Vec<Arc<SharedStore>>,
     pub models: Models,
     /// Prices and budgets; what is spent goes on from one snapshot to the next.
@@ -42,6 +44,15 @@ pub struct Snapshot {
 }
 
 impl Snapshot {
+    /// Whether the document has somebody or something of that name to which calls may be booked: a consumer, a team, a key,
+    /// an api.
+    pub fn is_named(&self, name: &str) -> bool {
+        let of_consumer = |it: &Arc<Consumer>| *it.name == *name || it.team.as_deref() == Some(name);
+        self.consumers.iter().any(of_consumer)
+            || self.credentials.keys.ids().any(|id| id == name)
+            || self.apis.iter().any(|api| *api.name == *name)
+    }
+
     /// The route that takes a request. A preflight comes to where the call would come that it asks for, if pages of
     /// other origins may call there.
     pub fn find(&self, listener: usize, head: &RequestHead) -> Option<(&Arc<Route>, Found)> {

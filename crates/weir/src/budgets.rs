@@ -4,7 +4,7 @@ use crate::admin::{Budget, Budgets, Holder};
 use crate::client::{Client, Complaint, NodeArgs, encoded};
 use crate::exit::Exit;
 use crate::table::Table;
-use crate::terminal::{Paint, say};
+use crate::terminal::{Paint, complain, say};
 
 /// Show how the budgets of a running node stand
 ///
@@ -17,7 +17,8 @@ Examples:
   weir budgets --of research-agent
   weir budgets --json | jq '.budgets[] | select(.refused > 0) | .name'
 
-Exit codes: 0 all is well, 1 no node answered, 2 the command line is wrong")]
+Exit codes: 0 all is well, 1 no node answered, 2 the command line is wrong
+or nobody has the name")]
 pub struct Args {
     #[command(flatten)]
     node: NodeArgs,
@@ -33,13 +34,18 @@ pub fn run(args: &Args) -> Exit {
     let budgets = match look(args) {
         Ok(budgets) => budgets,
         Err(complaint) => {
-            complaint.tell();
-            return Exit::Failed;
+            let unknown = complaint.status == Some(404);
+            match unknown {
+                true => complain(&complaint.message, "`weir budgets` shows in its column `of` who has spent"),
+                false => complaint.tell(),
+            }
+            return if unknown { Exit::Wrong } else { Exit::Failed };
         }
     };
-    say(&match args.json {
-        true => format!("{}\n", serde_json::to_string_pretty(&budgets).unwrap_or_default()),
-        false => table(&budgets).text(Paint::stdout()),
+    say(&match (args.json, untouched(&budgets, args.of.as_deref())) {
+        (true, _) => format!("{}\n", serde_json::to_string_pretty(&budgets).unwrap_or_default()),
+        (false, Some(sentence)) => sentence + "\n",
+        (false, None) => table(&budgets).text(Paint::stdout()),
     });
     Exit::Ok
 }
@@ -47,6 +53,22 @@ pub fn run(args: &Args) -> Exit {
 fn look(args: &Args) -> Result<Budgets, Complaint> {
     let query = args.of.as_deref().map(|of| format!("?of={}", encoded(of)));
     Client::new(&args.node)?.get(&format!("/v1/budgets{}", query.unwrap_or_default()))
+}
+
+/// What is to be said where the table would have no row.
+fn untouched(Budgets { budgets }: &Budgets, of: Option<&str>) -> Option<String> {
+    if budgets.iter().any(|budget| !budget.holders.is_empty()) {
+        return None;
+    }
+    if budgets.is_empty() {
+        return Some("the document of this node has no budgets".into());
+    }
+    let each = |it: &Budget| format!("`{}` of {} {} per {}", it.name, it.limit, it.unit, it.per.as_str());
+    let all = budgets.iter().map(each).collect::<Vec<_>>().join(", ");
+    Some(match of {
+        Some(of) => format!("nothing is spent by `{of}` of any budget that runs; there are {all}"),
+        None => format!("nobody has spent of any budget that runs; there are {all}"),
+    })
 }
 
 const COLUMNS: [&str; 11] =

@@ -163,6 +163,11 @@ impl Keys {
         found.filter(|key| key.is_valid(now))
     }
 
+    /// The names of all of them, in no order.
+    pub fn ids(&self) -> impl Iterator<Item = &str> {
+        self.by_prefix.values().flatten().map(|key| &*key.id)
+    }
+
     /// What the document keeps of a key.
     pub fn hash(key: &[u8]) -> [u8; 32] {
         let mut hash = [0; 32];

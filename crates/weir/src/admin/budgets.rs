@@ -2,6 +2,7 @@
 
 use std::time::SystemTime;
 
+use config::Snapshot;
 use ledger::{Allowance, Enforce, Every, Moment, Scope, View};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -60,10 +61,39 @@ pub struct Holder {
 
 pub fn all(asked: &Asked<'_>) -> Result<Answer, Problem> {
     let snapshot = asked.running.snapshot().ok_or_else(Problem::stopping)?;
-    let views = snapshot.books.view(Moment::from(SystemTime::now()), |_| HOLDERS, asked.query("of"));
+    let of = asked.query("of");
+    let views = snapshot.books.view(Moment::from(SystemTime::now()), |_| HOLDERS, of);
+    if let Some(of) = of
+        && views.iter().all(|view| view.holders.is_empty())
+        && !may_have_one(of, &snapshot)
+    {
+        return Err(Problem::new(404, stranger(of, &snapshot)));
+    }
     let mut budgets: Vec<_> = views.into_iter().map(Budget::from).collect();
     budgets.sort_by(|a, b| a.name.cmp(&b.name));
     Ok(Answer::json(&Budgets { budgets }))
+}
+
+/// Whether calls of it may come to be counted: who is in the document, and tasks, which are in none.
+fn may_have_one(of: &str, snapshot: &Snapshot) -> bool {
+    let is_trace = of.len() == 32 && of.bytes().all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f'));
+    is_trace || of == "*" || snapshot.is_named(of)
+}
+
+fn stranger(of: &str, snapshot: &Snapshot) -> String {
+    let nobody = format!(
+        "nobody is called `{of}`: no consumer, team, key or api of the document, and none that has spent of a budget"
+    );
+    let consumers = &snapshot.consumers;
+    if consumers.is_empty() {
+        return nobody;
+    }
+    let named: Vec<_> = consumers.iter().take(NAMED).map(|it| format!("`{}`", it.name)).collect();
+    let more = match consumers.len() - named.len() {
+        0 => String::new(),
+        more => format!(" and {more} more"),
+    };
+    format!("{nobody}; the document's consumers are {}{more}", named.join(", "))
 }
 
 impl From<View> for Budget {
@@ -103,3 +133,5 @@ impl From<ledger::Holder> for Holder {
 
 /// So many of a budget are shown; who looks for another names it.
 const HOLDERS: usize = 100;
+/// So many consumers are named to who asks for nobody.
+const NAMED: usize = 10;

@@ -125,7 +125,7 @@ fn resources() -> Vec<Resource> {
             json::<upstreams::Which>(), json::<upstreams::Upstream>(), upstreams::undrain),
         get("/v1/certificates", "certificates", "All certificates that listeners show: how long they are valid, and how it is with those that an authority issues.",
             json::<certificates::Certificates>(), certificates::all),
-        Resource { query: &[Parameter { name: "of", summary: "Only the accounts of this holder.", values: &[] }],
+        Resource { query: &[Parameter { name: "of", summary: "Only the accounts of this holder; 404 if nobody is called so.", values: &[] }],
             ..get("/v1/budgets", "budgets", "All budgets: who has how much, what is spent and reserved of it, what is left, and when it renews.",
                 json::<budgets::Budgets>(), budgets::all) },
         post("/v1/cache/purge", "purge", "Forgets answers that the cache keeps: by URL, by prefix, by tag, or all.",

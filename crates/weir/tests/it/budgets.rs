@@ -331,3 +331,62 @@ telemetry: {{ metrics: '127.0.0.1:0' }}{}",
     assert!(!text.contains(&"a".repeat(32)), "a task has no series of its own");
     drop(under_way);
 }
+
+/// A node with an admin API, and what `weir budgets` says of it.
+struct Asked {
+    folder: Folder,
+    _node: Running,
+    at: String,
+}
+
+impl Asked {
+    fn of(provider: &Simulator, budgets: &str) -> Asked {
+        let folder = folder();
+        let at = format!("unix:{}/admin.sock", folder.base().display());
+        let rest = document(provider, budgets);
+        folder.write(
+            "weir.yaml",
+            format!(
+                "version: 1\nlisteners: {{ web: {{ address: '127.0.0.1:0' }} }}\nadmin: {{ address: '{at}' }}{rest}"
+            ),
+        );
+        let node = Running::start(folder.base(), &["run", "weir.yaml"]);
+        node.line("admin API");
+        Asked { folder, _node: node, at }
+    }
+
+    /// How it ends, what it says, and of what it complains.
+    #[track_caller]
+    fn says(&self, more: &[&str], code: i32, out: &str, err: &str) {
+        let said = weir(self.folder.base(), &[&["budgets", "--node", &*self.at], more].concat());
+        assert_eq!((said.code, &*said.out, &*said.err), (Some(code), out, err), "{more:?}");
+    }
+}
+
+#[test]
+fn where_nothing_is_spent_the_command_says_so_and_a_name_that_nobody_has_is_an_error() {
+    let provider = Simulator::start(Options::provider("models")).unwrap();
+    let nobody = "error: nobody is called `nobody`: no consumer, team, key or api of the document, and none that has spent \
+                  of a budget; the document's consumers are `ann`, `eve`, `bob`\n\
+                  help: `weir budgets` shows in its column `of` who has spent\n";
+
+    let node = Asked::of(&provider, "  {}");
+    for more in [&[][..], &["--of", "ann"]] {
+        node.says(more, 0, "the document of this node has no budgets\n", "");
+    }
+    node.says(&["--json"], 0, "{\n  \"budgets\": []\n}\n", "");
+    node.says(&["--of", "nobody"], 2, "", nobody);
+
+    let node =
+        Asked::of(&provider, "  each: { per: consumer, amount: 0.03 USD }\n  steps: { per: task, amount: 5 calls }");
+    let all = "there are `each` of 0.03 USD per consumer, `steps` of 5 calls per task\n";
+    node.says(&[], 0, &format!("nobody has spent of any budget that runs; {all}"), "");
+    let task = "a".repeat(32);
+    // A consumer, a team, a key, an api, a task.
+    for name in ["ann", "red", "ann-2", "other", &task] {
+        let sentence = format!("nothing is spent by `{name}` of any budget that runs; {all}");
+        node.says(&["--of", name], 0, &sentence, "");
+    }
+    node.says(&["--of", "nobody"], 2, "", nobody);
+    node.says(&["--of", "nobody", "--json"], 2, "", nobody);
+}
