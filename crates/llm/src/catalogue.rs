@@ -20,6 +20,9 @@ pub struct Provider {
     pub headers: &'static [(&'static str, &'static str)],
     /// It takes `stream_options.include_usage`.
     pub tells_usage: bool,
+    /// What it says where it does not count for this model, or not for this key, as statuses and words of a message: whoever
+    /// may ask a model need not have the right to count.
+    pub uncounted: &'static [(u16, &'static str)],
     pub quirks: Quirks,
 }
 
@@ -60,6 +63,12 @@ impl Provider {
         let mut able = self.speaks.iter().filter(|it| it.path(operation, false).is_some());
         let own = able.clone().find(|it| it.dialect == caller);
         own.or_else(|| able.find(|it| translates(caller, it.dialect, operation)))
+    }
+
+    /// Whether an answer that is no success says that it does not count tokens here. That says nothing about the key.
+    pub fn says_uncounted(&self, status: u16, body: &[u8]) -> bool {
+        let says = |words: &str| memchr::memmem::find(body, words.as_bytes()).is_some();
+        self.uncounted.iter().any(|(it, words)| *it == status && says(words))
     }
 
     /// What must be filled into its URL.
@@ -169,6 +178,7 @@ const fn like(name: &'static str, url: &'static str) -> Provider {
         key: KeyPlace::Bearer,
         headers: &[],
         tells_usage: true,
+        uncounted: &[],
         quirks: NO_QUIRKS,
     }
 }
@@ -196,6 +206,7 @@ static ALL: &[Provider] = &[
         key: KeyPlace::Field("x-api-key"),
         headers: &[("anthropic-version", "2023-06-01")],
         tells_usage: false,
+        uncounted: &[],
         quirks: NO_QUIRKS,
     },
     Provider {
@@ -205,6 +216,7 @@ static ALL: &[Provider] = &[
         key: KeyPlace::Field("x-goog-api-key"),
         headers: &[],
         tells_usage: false,
+        uncounted: &[],
         quirks: NO_QUIRKS,
     },
     Provider {
@@ -216,6 +228,7 @@ static ALL: &[Provider] = &[
         key: KeyPlace::Bearer,
         headers: &[],
         tells_usage: false,
+        uncounted: &[],
         quirks: NO_QUIRKS,
     },
     Provider {
@@ -225,6 +238,7 @@ static ALL: &[Provider] = &[
         key: KeyPlace::Signature("bedrock"),
         headers: &[],
         tells_usage: false,
+        uncounted: &[(400, "support counting tokens"), (403, ""), (404, "")],
         quirks: NO_QUIRKS,
     },
     Provider {
@@ -258,6 +272,7 @@ static ALL: &[Provider] = &[
         key: KeyPlace::Field("x-api-key"),
         headers: &[("anthropic-version", "2023-06-01")],
         tells_usage: false,
+        uncounted: &[],
         quirks: NO_QUIRKS,
     },
 ];
@@ -321,6 +336,24 @@ mod tests {
         ] {
             check(model, None);
         }
+    }
+
+    #[test]
+    fn who_does_not_count_says_so_in_its_own_words() {
+        let check = |provider: &str, status, body: &str, expected| {
+            assert_eq!(
+                find(provider).unwrap().says_uncounted(status, body.as_bytes()),
+                expected,
+                "{provider} {status} {body}"
+            );
+        };
+        check("bedrock", 400, r#"{"message":"The provided model doesn't support counting tokens."}"#, true);
+        check("bedrock", 400, r#"{"message":"messages: at least one is required"}"#, false);
+        check("bedrock", 403, "", true);
+        check("bedrock", 404, "{}", true);
+        check("bedrock", 429, "{}", false);
+        check("anthropic", 403, "", false);
+        check("anthropic", 404, "", false);
     }
 
     #[test]

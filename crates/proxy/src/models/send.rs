@@ -88,10 +88,11 @@ pub async fn try_candidate(
         }
         let refused = answer::refused(asked, chosen, response, place.llm.answer).await;
         account = account.unanswered();
-        if chosen.speaks.dialect == Dialect::Bedrock
-            && asked.target.operation == Operation::CountTokens
-            && cannot_count(status, &refused)
-        {
+        let said = match &refused {
+            Failure::Answered { body, .. } => &body[..],
+            _ => &[],
+        };
+        if asked.target.operation == Operation::CountTokens && candidate.provider.row.says_uncounted(status, said) {
             return Tried::Failed { failure: Failure::Uncounted, account };
         }
         match status {
@@ -109,16 +110,6 @@ pub async fn try_candidate(
         }
     }
     Tried::Failed { failure, account }
-}
-
-/// Whether Bedrock does not count for this model, or for this key: it counts for some models in some places, and whoever may
-/// ask a model need not have the right to count. That says nothing about the key.
-fn cannot_count(status: u16, refused: &Failure) -> bool {
-    let says = |what: &str| match refused {
-        Failure::Answered { body, .. } => body.windows(what.len()).any(|it| it == what.as_bytes()),
-        _ => false,
-    };
-    matches!(status, 403 | 404) || (status == 400 && says("support counting tokens"))
 }
 
 /// A success: a stream from its first token on, or an answer that is whole.
