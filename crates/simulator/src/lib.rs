@@ -21,7 +21,7 @@
 //! | `POST …/chat/completions`, `…/responses`, `…/embeddings`; `GET …/models` | a provider of models, in OpenAI's dialect |
 //! | `POST …/messages`, `…/messages/count_tokens` | in Anthropic's |
 //! | `POST …/models/{model}:generateContent`, `:streamGenerateContent`, `:embedContent`, `:countTokens` | in Gemini's |
-//! | `POST …/model/{model}/converse`, `…/converse-stream`, `…/count-tokens` | in Bedrock's |
+//! | `POST …/model/{model}/converse`, `…/converse-stream`, `…/count-tokens`, `…/invoke` (embeddings) | in Bedrock's |
 //! | `GET /books?since=` | what the calls to models would be billed, see [`Simulator::books`] |
 //!
 //! Models are told what to answer, how fast, and how to go wrong, by words: in the header `x-simulate: tokens=50 rate=100`,

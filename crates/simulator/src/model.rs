@@ -1,5 +1,6 @@
 //! A provider of models, for those who call one: OpenAI's chat completions, responses, embeddings and list of models;
-//! Anthropic's messages and count of tokens; Gemini's content and embeddings; Bedrock's Converse.
+//! Anthropic's messages and count of tokens; Gemini's content and embeddings; Bedrock's Converse, and its
+//! models of embeddings.
 //!
 //! What it says is made up, how it says it follows what the vendors publish. [`words`] is how a call is told what to become,
 //! [`books`] is what it will have cost.
@@ -130,7 +131,7 @@ impl Provider {
         let mut answer = Answer::new(Play::body(plan.clone(), booking, id.clone(), now_s(), came));
         let headers = answer.headers_mut();
         headers.insert(http::header::CONTENT_TYPE, http::HeaderValue::from_static(plan.content_type));
-        vendor::headers(target.vendor, headers, &id, &plan);
+        vendor::headers(&target, headers, &id, &plan);
         answer
     }
 

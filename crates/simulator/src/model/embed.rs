@@ -5,6 +5,8 @@ use base64::engine::general_purpose::STANDARD;
 use serde_json::{Value, json};
 
 use crate::model::ask::{Wrong, content, count, list, number, text, wrong};
+use crate::model::piece::fresh_id;
+use crate::model::words::Words;
 
 const DIMENSIONS: usize = 256;
 
@@ -55,6 +57,71 @@ pub(crate) fn gemini_batch(model: String, body: &Value) -> Result<(String, Value
     }
     let usage = json!({"promptTokenCount": sum, "totalTokenCount": sum});
     Ok((model, json!({"embeddings": embeddings, "usageMetadata": usage}), sum))
+}
+
+/// As Bedrock invokes models of embeddings: each has a body of its own, and refuses what is not in it.
+pub(crate) fn bedrock(model: String, body: &Value) -> Result<(String, Value, u32), Wrong> {
+    let (itself, _) = Words::split(&model);
+    let itself =
+        ["us.", "eu.", "global."].iter().find_map(|place| itself.strip_prefix(place)).unwrap_or(itself).to_owned();
+    let fields: &[&str] = match &*itself {
+        "amazon.titan-embed-text-v1" => &["inputText"],
+        "amazon.titan-embed-text-v2:0" => &["inputText", "dimensions", "normalize", "embeddingTypes"],
+        "cohere.embed-english-v3" | "cohere.embed-multilingual-v3" => {
+            &["texts", "input_type", "truncate", "embedding_types"]
+        }
+        "cohere.embed-v4:0" => {
+            &["texts", "input_type", "truncate", "embedding_types", "output_dimension", "max_tokens"]
+        }
+        _ => return wrong("modelId", "The provided model identifier is invalid."),
+    };
+    if let Some(more) = body.as_object().and_then(|all| all.keys().find(|key| !fields.contains(&&***key))) {
+        let message = format!("Malformed input request: #: extraneous key [{more}] is not permitted");
+        return wrong("body", &format!("{message}, please reformat your input and try again."));
+    }
+    match itself.starts_with("amazon.") {
+        true => titan(model, itself.ends_with("-v1"), body),
+        false => cohere(model, itself.ends_with("-v3"), body),
+    }
+}
+
+fn titan(model: String, first: bool, body: &Value) -> Result<(String, Value, u32), Wrong> {
+    let text = text(body, "inputText")?;
+    if text.is_empty() {
+        return wrong("inputText", "Malformed input request: expected minLength: 1, actual: 0");
+    }
+    let dimensions = match number(body, "dimensions")? {
+        None if first => 1536,
+        None => 1024,
+        Some(number @ (256 | 512 | 1024)) => number as usize,
+        Some(_) => return wrong("dimensions", "Malformed input request: #/dimensions: not a valid enum value"),
+    };
+    let (values, tokens) = (vector(text, dimensions), count(&body["inputText"]));
+    let mut answer = json!({"embedding": values, "inputTextTokenCount": tokens});
+    if !first {
+        answer["embeddingsByType"] = json!({"float": values});
+    }
+    Ok((model, answer, tokens))
+}
+
+/// Tokens are told in the head alone.
+fn cohere(model: String, third: bool, body: &Value) -> Result<(String, Value, u32), Wrong> {
+    let texts = list(body, "texts")?;
+    if texts.len() > 96 {
+        return wrong("texts", "Malformed input request: #/texts: expected maximum item count: 96");
+    }
+    if !["search_document", "search_query", "classification", "clustering"].contains(&text(body, "input_type")?) {
+        return wrong("input_type", "Malformed input request: #/input_type: not a valid enum value");
+    }
+    let usual = if third { 1024 } else { 1536 };
+    let dimensions = number(body, "output_dimension")?.map_or(usual, |number| number as usize);
+    let values: Vec<_> = texts.iter().map(|text| vector(text.as_str().unwrap_or_default(), dimensions)).collect();
+    let (kind, values) = match body["embedding_types"].is_null() {
+        true => ("embeddings_floats", json!(values)),
+        false => ("embeddings_by_type", json!({"float": values})),
+    };
+    let answer = json!({"id": fresh_id(), "response_type": kind, "embeddings": values, "texts": texts});
+    Ok((model, answer, count(&body["texts"])))
 }
 
 fn one(request: &Value) -> Result<(Vec<f32>, u32), Wrong> {

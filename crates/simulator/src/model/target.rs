@@ -29,6 +29,7 @@ pub(crate) enum Service {
     Embeddings,
     EmbedContent,
     EmbedContents,
+    Invoke,
     Count,
     Models,
     Model,
@@ -42,7 +43,7 @@ impl Service {
             Self::Messages => "messages",
             Self::Content => "content",
             Self::Converse => "converse",
-            Self::Embeddings | Self::EmbedContent | Self::EmbedContents => "embeddings",
+            Self::Embeddings | Self::EmbedContent | Self::EmbedContents | Self::Invoke => "embeddings",
             Self::Count => "count",
             Self::Models | Self::Model => "models",
         }
@@ -90,6 +91,9 @@ impl Target {
                 let form = if what == "converse" { Form::Whole } else { Form::Events };
                 Some(Self { vendor: Vendor::Bedrock, service: Service::Converse, model: Some(decoded(name)), form })
             }
+            [.., "model", name, "invoke"] => {
+                Some(Self { model: Some(decoded(name)), ..new(Vendor::Bedrock, Service::Invoke)? })
+            }
             [.., "model", name, "count-tokens"] => {
                 Some(Self { model: Some(decoded(name)), ..new(Vendor::Bedrock, Service::Count)? })
             }
@@ -118,6 +122,7 @@ impl Target {
             (Service::Embeddings, _) => Some(embed::openai(self.model.as_deref(), body)),
             (Service::EmbedContent, _) => Some(embed::gemini(named, body)),
             (Service::EmbedContents, _) => Some(embed::gemini_batch(named, body)),
+            (Service::Invoke, _) => Some(embed::bedrock(named, body)),
             (Service::Count, Vendor::Gemini) => Some(gemini::count(named, body)),
             (Service::Count, Vendor::Bedrock) => Some(bedrock::count(named, body)),
             (Service::Count, Vendor::OpenAi) => Some(responses::count(body)),

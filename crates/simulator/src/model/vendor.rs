@@ -218,15 +218,15 @@ const REQUESTS: u64 = 10_000;
 const TOKENS: u64 = 2_000_000;
 
 /// Those of an answer. The limits are never reached: what they say is left is what the call's words say.
-pub(crate) fn headers(vendor: Vendor, headers: &mut HeaderMap, id: &str, plan: &Plan) {
-    request_id(vendor, headers, id);
+pub(crate) fn headers(target: &Target, headers: &mut HeaderMap, id: &str, plan: &Plan) {
+    request_id(target.vendor, headers, id);
     if plan.stream {
         put(headers, "cache-control", "no-cache");
     }
     let requests = plan.remaining_requests.unwrap_or(REQUESTS - 1);
     let used = u64::from(plan.usage.input + plan.usage.output);
     let tokens = plan.remaining_tokens.unwrap_or(TOKENS.saturating_sub(used));
-    match vendor {
+    match target.vendor {
         Vendor::OpenAi => {
             put(headers, "openai-version", "2020-10-01");
             put(headers, "openai-organization", "simulator");
@@ -251,6 +251,10 @@ pub(crate) fn headers(vendor: Vendor, headers: &mut HeaderMap, id: &str, plan: &
                 put(headers, &format!("anthropic-ratelimit-{what}-remaining"), &left.to_string());
                 put(headers, &format!("anthropic-ratelimit-{what}-reset"), &reset);
             }
+        }
+        Vendor::Bedrock if target.service == Service::Invoke => {
+            put(headers, "x-amzn-bedrock-invocation-latency", "1");
+            put(headers, "x-amzn-bedrock-input-token-count", &plan.usage.input.to_string());
         }
         // These two tell nothing of the kind.
         Vendor::Gemini | Vendor::Bedrock => {}
