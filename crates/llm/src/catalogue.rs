@@ -30,6 +30,11 @@ pub struct Provider {
 #[derive(Clone, Copy, Debug)]
 pub struct Speaks {
     pub dialect: Dialect,
+    /// How names of the models begin that are asked in it, behind the place that a profile has before them (`eu.`); all if none
+    /// is given.
+    pub models: &'static [&'static str],
+    /// The most texts of which vectors are asked in one call.
+    pub texts: usize,
     /// Below the URL, with `{model}` where it belongs; first whole, then as a stream.
     paths: &'static [(Operation, &'static str, &'static str)],
 }
@@ -57,10 +62,10 @@ pub fn all() -> &'static [Provider] {
 // === impl Provider ===
 
 impl Provider {
-    /// The dialect in which it is asked what a caller asks in another: the caller's own if it speaks that, else the first
-    /// into which something translates.
-    pub fn speaks_to(&self, caller: Dialect, operation: Operation) -> Option<&'static Speaks> {
-        let mut able = self.speaks.iter().filter(|it| it.path(operation, false).is_some());
+    /// The dialect in which it is asked of a model what a caller asks in another: the caller's own if it speaks that, else the
+    /// first into which something translates.
+    pub fn speaks_to(&self, caller: Dialect, operation: Operation, model: &str) -> Option<&'static Speaks> {
+        let mut able = self.speaks.iter().filter(|it| it.path(operation, false).is_some() && it.is_for(model));
         let own = able.clone().find(|it| it.dialect == caller);
         own.or_else(|| able.find(|it| translates(caller, it.dialect, operation)))
     }
@@ -79,7 +84,7 @@ impl Provider {
 
 /// Whether what is asked in one dialect can be asked in another.
 fn translates(caller: Dialect, provider: Dialect, operation: Operation) -> bool {
-    let embeds = |dialect| matches!(dialect, OpenAiEmbeddings | GeminiEmbeddings);
+    let embeds = |dialect| matches!(dialect, OpenAiEmbeddings | GeminiEmbeddings | BedrockTitan | BedrockCohere);
     match operation {
         Generate | CountTokens => !embeds(caller) && !embeds(provider),
         Embed | EmbedOne => embeds(caller) && embeds(provider),
@@ -102,6 +107,11 @@ impl Speaks {
         Some(path.replacen("{model}", &step, 1))
     }
 
+    fn is_for(&self, model: &str) -> bool {
+        let itself = model.split_once('.').map_or(model, |(_, itself)| itself);
+        self.models.is_empty() || self.models.iter().any(|it| model.starts_with(it) || itself.starts_with(it))
+    }
+
     fn path(&self, operation: Operation, stream: bool) -> Option<&'static str> {
         let (_, whole, streamed) = self.paths.iter().find(|(it, ..)| *it == operation)?;
         Some(if stream { streamed } else { whole })
@@ -118,51 +128,65 @@ fn counted_by_bedrock(model: &str) -> Option<&str> {
     itself.starts_with("anthropic.").then_some(itself)
 }
 
-use Dialect::{Anthropic, Bedrock, Gemini, GeminiEmbeddings, OpenAiChat, OpenAiEmbeddings, OpenAiResponses};
+use Dialect::{
+    Anthropic, Bedrock, BedrockCohere, BedrockTitan, Gemini, GeminiEmbeddings, OpenAiChat, OpenAiEmbeddings,
+    OpenAiResponses,
+};
 use Operation::{CountTokens, Embed, EmbedOne, Generate, Models};
 
-const CHAT: Speaks = Speaks { dialect: OpenAiChat, paths: &[(Generate, "/chat/completions", "/chat/completions")] };
-const RESPONSES: Speaks = Speaks { dialect: OpenAiResponses, paths: &[(Generate, "/responses", "/responses")] };
+const fn speaks(dialect: Dialect, paths: &'static [(Operation, &'static str, &'static str)]) -> Speaks {
+    Speaks { dialect, models: &[], texts: usize::MAX, paths }
+}
+
+const CHAT: Speaks = speaks(OpenAiChat, &[(Generate, "/chat/completions", "/chat/completions")]);
+const RESPONSES: Speaks = speaks(OpenAiResponses, &[(Generate, "/responses", "/responses")]);
 /// OpenAI itself also counts.
-const RESPONSES_COUNTED: Speaks = Speaks {
-    dialect: OpenAiResponses,
-    paths: &[
-        (Generate, "/responses", "/responses"),
-        (CountTokens, "/responses/input_tokens", "/responses/input_tokens"),
-    ],
-};
-const EMBEDDINGS: Speaks = Speaks {
-    dialect: OpenAiEmbeddings,
-    paths: &[(Embed, "/embeddings", "/embeddings"), (EmbedOne, "/embeddings", "/embeddings")],
-};
-const EMBED_CONTENTS: Speaks = Speaks {
-    dialect: GeminiEmbeddings,
-    paths: &[
+const RESPONSES_COUNTED: Speaks = speaks(
+    OpenAiResponses,
+    &[(Generate, "/responses", "/responses"), (CountTokens, "/responses/input_tokens", "/responses/input_tokens")],
+);
+const EMBEDDINGS: Speaks =
+    speaks(OpenAiEmbeddings, &[(Embed, "/embeddings", "/embeddings"), (EmbedOne, "/embeddings", "/embeddings")]);
+const EMBED_CONTENTS: Speaks = speaks(
+    GeminiEmbeddings,
+    &[
         (Embed, "/models/{model}:batchEmbedContents", "/models/{model}:batchEmbedContents"),
         (EmbedOne, "/models/{model}:embedContent", "/models/{model}:embedContent"),
     ],
-};
-const MESSAGES: Speaks = Speaks {
-    dialect: Anthropic,
-    paths: &[
+);
+const MESSAGES: Speaks = speaks(
+    Anthropic,
+    &[
         (Generate, "/v1/messages", "/v1/messages"),
         (CountTokens, "/v1/messages/count_tokens", "/v1/messages/count_tokens"),
     ],
-};
-const GENERATE: Speaks = Speaks {
-    dialect: Gemini,
-    paths: &[
+);
+const GENERATE: Speaks = speaks(
+    Gemini,
+    &[
         (Generate, "/models/{model}:generateContent", "/models/{model}:streamGenerateContent?alt=sse"),
         (CountTokens, "/models/{model}:countTokens", "/models/{model}:countTokens"),
     ],
-};
-const CONVERSE: Speaks = Speaks {
-    dialect: Bedrock,
-    paths: &[
+);
+const CONVERSE: Speaks = speaks(
+    Bedrock,
+    &[
         (Generate, "/model/{model}/converse", "/model/{model}/converse-stream"),
         (CountTokens, "/model/{model}/count-tokens", "/model/{model}/count-tokens"),
     ],
+);
+
+const INVOKE: &[(Operation, &str, &str)] = &[
+    (Embed, "/model/{model}/invoke", "/model/{model}/invoke"),
+    (EmbedOne, "/model/{model}/invoke", "/model/{model}/invoke"),
+];
+const TITAN: Speaks = Speaks {
+    dialect: BedrockTitan,
+    models: &["amazon.titan-embed-text-", "amazon.titan-embed-g1-text-"],
+    texts: 1,
+    paths: INVOKE,
 };
+const COHERE: Speaks = Speaks { dialect: BedrockCohere, models: &["cohere.embed-"], texts: 96, paths: INVOKE };
 
 /// Like OpenAI, but for its own.
 const LIKE: &[Speaks] = &[CHAT, EMBEDDINGS];
@@ -234,7 +258,7 @@ static ALL: &[Provider] = &[
     Provider {
         name: "bedrock",
         url: Some("https://bedrock-runtime.{region}.amazonaws.com"),
-        speaks: &[CONVERSE],
+        speaks: &[CONVERSE, TITAN, COHERE],
         key: KeyPlace::Signature("bedrock"),
         headers: &[],
         tells_usage: false,
@@ -283,10 +307,11 @@ mod tests {
 
     #[test]
     fn a_provider_is_asked_in_the_callers_own_words_where_it_can_be() {
-        let check = |provider: &str, caller, operation, expected: Option<Dialect>| {
-            let speaks = find(provider).unwrap().speaks_to(caller, operation);
-            assert_eq!(speaks.map(|it| it.dialect), expected, "{provider} {caller} {operation:?}");
+        let of = |provider: &str, model: &str, caller, operation, expected: Option<Dialect>| {
+            let speaks = find(provider).unwrap().speaks_to(caller, operation, model);
+            assert_eq!(speaks.map(|it| it.dialect), expected, "{provider} {model} {caller} {operation:?}");
         };
+        let check = |provider: &str, caller, operation, expected| of(provider, "m", caller, operation, expected);
         check("openai", OpenAiResponses, Generate, Some(OpenAiResponses));
         check("openai", Anthropic, Generate, Some(OpenAiChat));
         check("groq", OpenAiResponses, Generate, Some(OpenAiChat));
@@ -302,13 +327,27 @@ mod tests {
         check("bedrock", Gemini, Generate, Some(Bedrock));
         check("bedrock", Gemini, CountTokens, Some(Bedrock));
         check("bedrock", OpenAiEmbeddings, Embed, None);
+        for (model, expected) in [
+            ("amazon.titan-embed-text-v1", Some(BedrockTitan)),
+            ("amazon.titan-embed-text-v2:0", Some(BedrockTitan)),
+            ("amazon.titan-embed-g1-text-02", Some(BedrockTitan)),
+            ("amazon.titan-embed-image-v1", None),
+            ("amazon.nova-pro-v1:0", None),
+            ("cohere.embed-english-v3", Some(BedrockCohere)),
+            ("eu.cohere.embed-v4:0", Some(BedrockCohere)),
+            ("cohere.command-r-v1:0", None),
+        ] {
+            of("bedrock", model, OpenAiEmbeddings, Embed, expected);
+            of("bedrock", model, GeminiEmbeddings, EmbedOne, expected);
+            of("bedrock", model, OpenAiChat, Generate, Some(Bedrock));
+        }
     }
 
     #[test]
     fn paths_have_the_model_where_the_dialect_has_it() {
         let check = |provider: &str, caller, stream, expected: &str| {
             let asked = Target { dialect: caller, operation: Generate, model: None, stream };
-            let speaks = find(provider).unwrap().speaks_to(caller, Generate).unwrap();
+            let speaks = find(provider).unwrap().speaks_to(caller, Generate, "a.b/c:0").unwrap();
             assert_eq!(speaks.target(&asked, "a.b/c:0", stream).as_deref(), Some(expected));
         };
         check("openai", OpenAiChat, true, "/chat/completions");
@@ -320,7 +359,7 @@ mod tests {
     fn bedrock_counts_the_tokens_of_claude_by_the_name_of_the_model_itself() {
         let check = |model: &str, expected: Option<&str>| {
             let asked = Target { dialect: Anthropic, operation: CountTokens, model: None, stream: false };
-            let speaks = find("bedrock").unwrap().speaks_to(Anthropic, CountTokens).unwrap();
+            let speaks = find("bedrock").unwrap().speaks_to(Anthropic, CountTokens, model).unwrap();
             let path = speaks.target(&asked, model, false);
             let expected = expected.map(|model| format!("/model/{model}/count-tokens"));
             assert_eq!(path, expected, "{model}");

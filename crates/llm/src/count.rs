@@ -28,7 +28,7 @@ pub fn write(caller: Dialect, tokens: u64) -> Vec<u8> {
 fn word(dialect: Dialect) -> &'static str {
     match dialect {
         Dialect::Gemini | Dialect::GeminiEmbeddings => "totalTokens",
-        Dialect::Bedrock => "inputTokens",
+        Dialect::Bedrock | Dialect::BedrockTitan | Dialect::BedrockCohere => "inputTokens",
         Dialect::Anthropic | Dialect::OpenAiResponses | Dialect::OpenAiChat | Dialect::OpenAiEmbeddings => {
             "input_tokens"
         }

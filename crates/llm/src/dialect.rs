@@ -21,6 +21,10 @@ pub enum Dialect {
     GeminiEmbeddings,
     /// `POST …/model/{model}/converse` and `…/converse-stream`.
     Bedrock,
+    /// `POST …/model/{model}/invoke` of Amazon's models of embeddings; asked of Bedrock, and of nobody here.
+    BedrockTitan,
+    /// The same of Cohere's.
+    BedrockCohere,
 }
 
 /// What is asked of a provider.
@@ -50,7 +54,7 @@ pub struct Target {
 }
 
 impl Dialect {
-    pub const ALL: [Dialect; 7] = [
+    pub const ALL: [Dialect; 9] = [
         Dialect::OpenAiChat,
         Dialect::OpenAiResponses,
         Dialect::OpenAiEmbeddings,
@@ -58,6 +62,8 @@ impl Dialect {
         Dialect::Gemini,
         Dialect::GeminiEmbeddings,
         Dialect::Bedrock,
+        Dialect::BedrockTitan,
+        Dialect::BedrockCohere,
     ];
 
     /// Its name in documents, metrics and messages.
@@ -70,11 +76,21 @@ impl Dialect {
             Dialect::Gemini => "gemini",
             Dialect::GeminiEmbeddings => "gemini-embeddings",
             Dialect::Bedrock => "bedrock",
+            Dialect::BedrockTitan => "bedrock-titan",
+            Dialect::BedrockCohere => "bedrock-cohere",
         }
     }
 
     pub fn from_name(name: &str) -> Option<Dialect> {
         Dialect::ALL.into_iter().find(|dialect| dialect.name() == name)
+    }
+
+    /// The field of an answer's head that says how many tokens the prompt was, where the body may not.
+    pub const fn tokens_field(self) -> Option<&'static str> {
+        match self {
+            Dialect::BedrockTitan | Dialect::BedrockCohere => Some("x-amzn-bedrock-input-token-count"),
+            _ => None,
+        }
     }
 
     /// The media type of its streams.

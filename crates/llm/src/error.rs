@@ -123,9 +123,11 @@ pub(crate) fn event_after(
                 error.null("param");
             });
         }),
-        Dialect::Bedrock => event_stream::write(true, bedrock_stream_exception(kind), to, |to| {
-            write(dialect, status, kind, message, to);
-        }),
+        Dialect::Bedrock | Dialect::BedrockTitan | Dialect::BedrockCohere => {
+            event_stream::write(true, bedrock_stream_exception(kind), to, |to| {
+                write(dialect, status, kind, message, to);
+            })
+        }
     }
 }
 
@@ -157,7 +159,9 @@ fn write(dialect: Dialect, status: u16, kind: Kind, message: &str, to: &mut Vec<
             });
         }),
         // Which exception it is stands in a header: `bedrock_exception`.
-        Dialect::Bedrock => Out::object(to, |body| body.text("message", message)),
+        Dialect::Bedrock | Dialect::BedrockTitan | Dialect::BedrockCohere => {
+            Out::object(to, |body| body.text("message", message));
+        }
     }
 }
 

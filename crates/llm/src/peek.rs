@@ -87,6 +87,8 @@ fn look(dialect: Dialect, body: &[u8]) -> Result<Peek, Malformed> {
         Dialect::Gemini => format::gemini::peek,
         Dialect::GeminiEmbeddings => format::gemini_embeddings::peek,
         Dialect::Bedrock => format::bedrock::peek,
+        Dialect::BedrockTitan => format::bedrock_titan::peek,
+        Dialect::BedrockCohere => format::bedrock_cohere::peek,
     };
     look(&mut cursor, &mut peek)?;
     // What was passed over outside of the prompt (a name, an option) is small; telling it apart costs more than it is worth.

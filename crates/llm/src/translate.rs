@@ -8,7 +8,7 @@ use base::TokenUsage;
 
 use crate::dialect::Dialect;
 use crate::error;
-use crate::format::{self, gemini_embeddings, openai_embeddings};
+use crate::format::{self, bedrock_cohere, bedrock_titan, gemini_embeddings, openai_embeddings};
 use crate::json::{self, Value};
 use crate::malformed::Malformed;
 use crate::neutral::{Losses, Texts, Vectors};
@@ -38,6 +38,8 @@ pub struct Options<'o> {
     pub one: bool,
     /// Of embeddings, vectors are wanted in base64.
     pub packed: bool,
+    /// Of embeddings, tokens of the texts as the answer's head tells them ([`Dialect::tokens_field`]).
+    pub tokens: Option<u64>,
     pub quirks: Quirks,
 }
 
@@ -118,10 +120,20 @@ pub fn request(from: Dialect, to: Dialect, body: &[u8], options: &Options<'_>) -
             let write = match to {
                 Dialect::OpenAiEmbeddings => openai_embeddings::write_request,
                 Dialect::GeminiEmbeddings => gemini_embeddings::write_request,
+                Dialect::BedrockTitan => bedrock_titan::write_request,
+                Dialect::BedrockCohere => bedrock_cohere::write_request,
                 _ => return Err(Refused::Pair(from, to)),
             };
             let texts = texts(from, body, &mut lost).ok_or(Refused::Pair(from, to))?.map_err(malformed)?;
-            write(&texts, options, &mut translated);
+            if to == Dialect::BedrockTitan && texts.texts.len() != 1 {
+                let came = format!("{} texts", texts.texts.len());
+                return Err(malformed(Malformed::new(
+                    came,
+                    0,
+                    "one text: of more its provider makes no vectors in a call",
+                )));
+            }
+            write(&texts, options, &mut lost, &mut translated);
             false
         }
     };
@@ -172,9 +184,12 @@ fn vectors(from: Dialect, to: Dialect, body: &[u8], options: &Options<'_>) -> Re
     let read = |value| match to {
         Dialect::OpenAiEmbeddings => openai_embeddings::read_answer(value, &mut lost),
         Dialect::GeminiEmbeddings => gemini_embeddings::read_answer(value, &mut lost),
+        Dialect::BedrockTitan => bedrock_titan::read_answer(value, &mut lost),
+        Dialect::BedrockCohere => bedrock_cohere::read_answer(value, &mut lost),
         _ => Err(foreign()),
     };
-    let vectors: Vectors<'_> = Value::parse(body).and_then(read).map_err(|error| error.in_body(body))?;
+    let mut vectors: Vectors<'_> = Value::parse(body).and_then(read).map_err(|error| error.in_body(body))?;
+    vectors.tokens = vectors.tokens.or(options.tokens);
     let mut translated = Vec::with_capacity(body.len() + 128);
     write(&vectors, options, &mut translated);
     let usage = vectors.tokens.map(|input| TokenUsage { input, ..TokenUsage::default() });

@@ -241,7 +241,7 @@ impl Context<'_> {
             return;
         };
         let gives = |candidate: &Arc<Candidate>| {
-            candidate.provider.row.speaks_to(Dialect::OpenAiEmbeddings, Operation::Embed).is_some()
+            candidate.provider.row.speaks_to(Dialect::OpenAiEmbeddings, Operation::Embed, &candidate.model).is_some()
         };
         if !model.candidates.is_empty() && !model.candidates.iter().any(gives) {
             let message = format!("no provider of `{}` gives vectors in the words of OpenAI's embeddings", model.name);

@@ -6,7 +6,7 @@ use base::TokenUsage;
 
 use crate::json::{self, Cursor, Out, Value};
 use crate::malformed::Malformed;
-use crate::neutral::{Losses, Texts, Vectors};
+use crate::neutral::{Losses, Task, Texts, Vectors};
 use crate::peek::Peek;
 use crate::stream::Stop;
 use crate::translate::Options;
@@ -43,17 +43,29 @@ pub(crate) fn read_request<'a>(body: Value<'a>, lost: &mut Losses) -> Result<Tex
         Some(requests) => {
             for request in requests {
                 let mut fields = request.fields("an object")?;
-                read_one(&mut fields, &mut texts)?;
+                let first = texts.texts.is_empty();
+                let task = read_one(&mut fields, &mut texts, lost)?;
+                match task {
+                    _ if first => texts.task = task,
+                    // Others have one word for all.
+                    Some((task, at)) if texts.task.is_none_or(|(it, _)| it != task) => lost.add(at),
+                    _ => {}
+                }
                 lost.rest(&fields);
             }
         }
-        None => read_one(&mut fields, &mut texts)?,
+        None => texts.task = read_one(&mut fields, &mut texts, lost)?,
     }
     lost.rest(&fields);
     Ok(texts)
 }
 
-fn read_one<'a>(fields: &mut json::Fields<'a>, texts: &mut Texts<'a>) -> Result<(), Malformed> {
+/// Gives what the vector is for.
+fn read_one<'a>(
+    fields: &mut json::Fields<'a>,
+    texts: &mut Texts<'a>,
+    lost: &mut Losses,
+) -> Result<Option<(Task, usize)>, Malformed> {
     // It stands in the path.
     fields.take("model");
     let mut content = fields.need("content")?.fields("a content, which is an object")?;
@@ -63,11 +75,30 @@ fn read_one<'a>(fields: &mut json::Fields<'a>, texts: &mut Texts<'a>) -> Result<
         text = if text.is_empty() { part } else { Cow::Owned(text.into_owned() + &part) };
     }
     texts.texts.push(text);
-    texts.dimensions = fields.count("outputDimensionality")?.or(texts.dimensions);
-    Ok(())
+    if let Some(value) = fields.take("outputDimensionality") {
+        texts.dimensions = Some((value.count()?, value.at));
+    }
+    let Some(value) = fields.take("taskType") else { return Ok(None) };
+    let task = value.as_str().and_then(task);
+    if task.is_none() {
+        lost.add(value.at);
+    }
+    Ok(task.map(|task| (task, value.at)))
 }
 
-pub(crate) fn write_request(texts: &Texts<'_>, options: &Options<'_>, to: &mut Vec<u8>) {
+fn task(word: &str) -> Option<Task> {
+    TASKS.into_iter().find_map(|(task, it)| (it == word).then_some(task))
+}
+
+const TASKS: [(Task, &str); 4] = [
+    (Task::Document, "RETRIEVAL_DOCUMENT"),
+    (Task::Query, "RETRIEVAL_QUERY"),
+    (Task::Classification, "CLASSIFICATION"),
+    (Task::Clustering, "CLUSTERING"),
+];
+
+/// Nothing is lost: it has a word for everything.
+pub(crate) fn write_request(texts: &Texts<'_>, options: &Options<'_>, _: &mut Losses, to: &mut Vec<u8>) {
     let model = format!("models/{}", options.model);
     Out::object(to, |out| {
         out.items("requests", &texts.texts, |text, to| {
@@ -76,7 +107,12 @@ pub(crate) fn write_request(texts: &Texts<'_>, options: &Options<'_>, to: &mut V
                 out.fields("content", |content| {
                     content.items("parts", [text], |text, to| Out::object(to, |part| part.text("text", text)));
                 });
-                if let Some(dimensions) = texts.dimensions {
+                if let Some((_, word)) =
+                    TASKS.into_iter().find(|(task, _)| texts.task.is_some_and(|(it, _)| it == *task))
+                {
+                    out.text("taskType", word);
+                }
+                if let Some((dimensions, _)) = texts.dimensions {
                     out.number("outputDimensionality", dimensions);
                 }
             });

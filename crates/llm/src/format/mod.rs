@@ -2,6 +2,8 @@
 
 pub(crate) mod anthropic;
 pub(crate) mod bedrock;
+pub(crate) mod bedrock_cohere;
+pub(crate) mod bedrock_titan;
 pub(crate) mod gemini;
 pub(crate) mod gemini_embeddings;
 pub(crate) mod openai_chat;
@@ -189,6 +191,8 @@ pub(crate) fn glance(dialect: Dialect, body: &[u8]) -> (Option<TokenUsage>, Opti
         Dialect::Gemini => gemini::glance(body),
         Dialect::GeminiEmbeddings => gemini_embeddings::glance(body),
         Dialect::Bedrock => bedrock::glance(body),
+        Dialect::BedrockTitan => bedrock_titan::glance(body),
+        Dialect::BedrockCohere => bedrock_cohere::glance(body),
     }
 }
 
@@ -206,6 +210,8 @@ pub(crate) fn answers(dialect: Dialect, body: &[u8]) -> bool {
         Dialect::Gemini => &["candidates", "promptFeedback"],
         Dialect::GeminiEmbeddings => &["embedding", "embeddings"],
         Dialect::Bedrock => &["output"],
+        Dialect::BedrockTitan => &["embedding"],
+        Dialect::BedrockCohere => &["embeddings"],
     };
     json::tells(body, keys)
 }

@@ -4,6 +4,7 @@ use base::TokenUsage;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 
+use crate::format::bedrock_cohere;
 use crate::json::{self, Cursor, Kind, Out, Value};
 use crate::malformed::Malformed;
 use crate::neutral::{Losses, Texts, Vectors};
@@ -73,16 +74,28 @@ pub(crate) fn read_request<'a>(body: Value<'a>, lost: &mut Losses) -> Result<Tex
         true => input.array(EXPECTED)?.into_iter().map(|text| text.string(EXPECTED)).collect::<Result<_, _>>()?,
         false => vec![input.string(EXPECTED)?],
     };
-    let texts = Texts { texts, dimensions: fields.count("dimensions")? };
+    let dimensions = fields.take("dimensions").map(|value| Ok((value.count()?, value.at))).transpose()?;
+    // OpenAI has no word for it; who has Cohere in mind adds Cohere's.
+    let mut task = None;
+    if let Some(value) = fields.take("input_type") {
+        match value.as_str().and_then(bedrock_cohere::task) {
+            Some(known) => task = Some((known, value.at)),
+            None => lost.add(value.at),
+        }
+    }
+    let texts = Texts { texts, dimensions, task };
     lost.rest(&fields);
     Ok(texts)
 }
 
-pub(crate) fn write_request(texts: &Texts<'_>, options: &Options<'_>, to: &mut Vec<u8>) {
+pub(crate) fn write_request(texts: &Texts<'_>, options: &Options<'_>, lost: &mut Losses, to: &mut Vec<u8>) {
+    if let Some((_, at)) = texts.task {
+        lost.add(at);
+    }
     Out::object(to, |out| {
         out.text("model", options.model);
         out.items("input", &texts.texts, |text, to| json::quote(text, to));
-        if let Some(dimensions) = texts.dimensions {
+        if let Some((dimensions, _)) = texts.dimensions {
             out.number("dimensions", dimensions);
         }
         out.text("encoding_format", "float");

@@ -15,7 +15,7 @@ mod loss;
 mod request;
 
 pub(crate) use answer::{Answer, Choice, Logprob};
-pub(crate) use embed::{Texts, Vectors};
+pub(crate) use embed::{Task, Texts, Vectors};
 pub(crate) use event::{Begin, Delta, Event};
 pub(crate) use loss::Losses;
 pub(crate) use request::{

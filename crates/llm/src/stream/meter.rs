@@ -116,7 +116,7 @@ fn watch<'f>(dialect: Dialect, frame: &'f Frame<'_>, seen: &mut Seen) -> Option<
         Dialect::OpenAiResponses => format::openai_responses::watch(frame, seen),
         Dialect::Gemini => format::gemini::watch(frame, seen),
         // They have no streams.
-        Dialect::OpenAiEmbeddings | Dialect::GeminiEmbeddings => {}
+        Dialect::OpenAiEmbeddings | Dialect::GeminiEmbeddings | Dialect::BedrockTitan | Dialect::BedrockCohere => {}
         Dialect::Bedrock => format::bedrock::watch(frame, seen),
     }
     None

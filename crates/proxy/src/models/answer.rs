@@ -17,6 +17,9 @@ use super::understand::Asked;
 use super::words::{self, Failure};
 use crate::deadline;
 
+/// The id of an answer that has none, the second at which it came, and the tokens of the prompt where its head tells them.
+type Made<'m> = (&'m str, u64, Option<u64>);
+
 /// A success.
 #[allow(clippy::too_many_arguments)]
 pub async fn whole(
@@ -25,7 +28,7 @@ pub async fn whole(
     chosen: &Chosen,
     mut head: ResponseHead,
     mut body: Body,
-    (id, now): (&str, u64),
+    made: Made<'_>,
     account: Account,
     state: &Arc<CandidateState>,
     began: Time,
@@ -46,7 +49,7 @@ pub async fn whole(
     let came = bytes.clone();
     let understood = match caller == spoken {
         true => translate::check(&bytes).map(|()| (bytes, translate::glance(spoken, &came).0)),
-        false => translated(asked, spoken, &bytes, (id, now)).map(|answer| (answer.body.into(), answer.usage)),
+        false => translated(asked, spoken, &bytes, made).map(|answer| (answer.body.into(), answer.usage)),
     };
     let (bytes, usage) = match understood {
         Ok(understood) => understood,
@@ -85,7 +88,7 @@ pub async fn whole(
 }
 
 /// A success in the caller's words.
-fn translated(asked: &Asked, spoken: Dialect, bytes: &[u8], (id, now): (&str, u64)) -> Result<Answer, Malformed> {
+fn translated(asked: &Asked, spoken: Dialect, bytes: &[u8], (id, now, tokens): Made<'_>) -> Result<Answer, Malformed> {
     let Target { dialect: caller, operation, .. } = asked.target;
     if operation == Operation::CountTokens {
         let body = llm::count::write(caller, llm::count::read(spoken, bytes)?);
@@ -97,6 +100,7 @@ fn translated(asked: &Asked, spoken: Dialect, bytes: &[u8], (id, now): (&str, u6
         now,
         one: operation == Operation::EmbedOne,
         packed: asked.peek.packed,
+        tokens,
         ..translate::Options::default()
     };
     translate::answer(caller, spoken, bytes, &options)

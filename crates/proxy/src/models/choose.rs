@@ -28,15 +28,20 @@ pub type Order = SmallVec<[Chosen; 4]>;
 pub fn order(place: &Place<'_>, asked: &Asked, call: &Call) -> Result<Order, Failure> {
     let wanted = call.model.as_deref();
     let mut order = Order::new();
+    let is_embedding = matches!(asked.target.operation, Operation::Embed | Operation::EmbedOne);
     let mut spoken = false;
+    let mut texts = None;
     for candidate in &asked.model.candidates {
-        let Some(speaks) = candidate.provider.row.speaks_to(asked.target.dialect, asked.target.operation) else {
-            continue;
-        };
+        let (row, model) = (candidate.provider.row, candidate.model_for(&asked.rest));
+        let Some(speaks) = row.speaks_to(asked.target.dialect, asked.target.operation, &model) else { continue };
         // Some are asked for an answer and not for a count.
-        let counts = asked.target.operation != Operation::CountTokens
-            || speaks.target(&asked.target, &candidate.model_for(&asked.rest), false).is_some();
+        let counts =
+            asked.target.operation != Operation::CountTokens || speaks.target(&asked.target, &model, false).is_some();
         if !counts {
+            continue;
+        }
+        if is_embedding && asked.peek.messages > speaks.texts {
+            texts = texts.max(Some(speaks.texts));
             continue;
         }
         spoken = true;
@@ -47,6 +52,7 @@ pub fn order(place: &Place<'_>, asked: &Asked, call: &Call) -> Result<Order, Fai
     if order.is_empty() {
         return match (spoken, asked.target.operation) {
             (true, _) => Err(Failure::NothingFits),
+            (false, _) if let Some(most) = texts => Err(Failure::TooManyTexts { most, came: asked.peek.messages }),
             (false, Operation::CountTokens) => Ok(order),
             (false, Operation::Embed | Operation::EmbedOne) => Err(Failure::NoVectors),
             (false, _) => Err(Failure::NotSpoken),

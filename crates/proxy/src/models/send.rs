@@ -127,6 +127,7 @@ async fn served(
     let (caller, spoken) = (asked.target.dialect, chosen.speaks.dialect);
     let state = place.local.generation.models.candidates[chosen.candidate.index].clone();
     let Response { head, body, .. } = response;
+    let tokens = spoken.tokens_field().and_then(|field| head.headers.get_str(field)?.trim().parse().ok());
     let is_stream = match head.headers.media_type() {
         Some(kind) => kind.eq_ignore_ascii_case(spoken.stream_type()),
         None => asked.stream,
@@ -157,7 +158,7 @@ async fn served(
         similarity: None,
     };
     if !is_stream {
-        return answer::whole(place, asked, chosen, head, body, (&id, now), account, &state, began, note).await;
+        return answer::whole(place, asked, chosen, head, body, (&id, now, tokens), account, &state, began, note).await;
     }
     let options = llm::stream::Options {
         hide_usage: request.hide_usage,

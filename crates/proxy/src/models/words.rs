@@ -29,6 +29,11 @@ pub enum Failure {
     NotSpoken,
     /// None of them is asked for embeddings.
     NoVectors,
+    /// None of them makes vectors of so many texts at once.
+    TooManyTexts {
+        most: usize,
+        came: usize,
+    },
     /// What cannot be carried, where the document says that this is refused.
     Lost(Vec<Lost>),
     /// And when that was found.
@@ -81,7 +86,7 @@ impl Failure {
             Failure::RequestBody => "request-body",
             Failure::NoModel | Failure::UnknownModel(_) => "model-unknown",
             Failure::NothingFits | Failure::NoCandidate => "model-nothing-fits",
-            Failure::NotSpoken | Failure::NoVectors => "model-not-spoken",
+            Failure::NotSpoken | Failure::NoVectors | Failure::TooManyTexts { .. } => "model-not-spoken",
             Failure::Lost(_) => "model-lossy",
             Failure::Budget(..) => "budget-exhausted",
             Failure::Resting(_) => "provider-keys-rest",
@@ -149,9 +154,14 @@ impl Failure {
                 400,
                 Kind::Invalid,
                 "no provider of this model is asked for embeddings here; expected one that makes them in OpenAI's or Gemini's \
-                 words, such as openai, azure, gemini, mistral or cohere, and not anthropic or bedrock"
+                 words, such as openai, azure, gemini, mistral or cohere, or of bedrock a text model of Titan's or Cohere's"
                     .into(),
             ),
+            Failure::TooManyTexts { most, came } => {
+                let texts = if *most == 1 { "one text".to_owned() } else { format!("at most {most} texts") };
+                let message = format!("{came} texts are asked for; the provider of this model takes {texts} in a call");
+                (400, Kind::Invalid, message)
+            }
             Failure::Lost(lost) => {
                 let names: Vec<String> = lost.iter().map(ToString::to_string).collect();
                 let message = format!("the provider of this model cannot be told {}", names.join(", "));
