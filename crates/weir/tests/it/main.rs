@@ -11,6 +11,7 @@ mod cache;
 mod cli;
 mod corrections;
 mod disk;
+mod embeddings;
 mod ends;
 mod examples;
 mod h2peer;
