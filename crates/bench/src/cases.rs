@@ -67,6 +67,7 @@ pub fn run(runner: &Runner, case: Case) -> Result<()> {
         Case::Small
         | Case::Large
         | Case::One
+        | Case::Hit
         | Case::Streams
         | Case::Many
         | Case::Translated

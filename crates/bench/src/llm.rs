@@ -1,7 +1,10 @@
 //! The side-by-side runs against other gateways for models: nginx as a plain proxy of the same bytes, LiteLLM, Portkey.
 
 use std::fs;
+use std::io::{Read, Write};
+use std::net::TcpStream;
 use std::path::PathBuf;
+use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 
@@ -54,7 +57,7 @@ struct Gateway {
     back: bool,
 }
 
-fn gateways(runner: &Runner) -> Vec<Gateway> {
+fn gateways(runner: &Runner, case: Case) -> Vec<Gateway> {
     let wanted = |name: &str| runner.arguments.peers.iter().any(|peer| peer == name);
     let anthropic = || words(&[KEY, JSON, "x-api-key: bench-key", "anthropic-version: 2023-06-01"]);
     let mut gateways = Vec::new();
@@ -80,7 +83,8 @@ fn gateways(runner: &Runner) -> Vec<Gateway> {
         gateways.push(Gateway { peer, headers, foreign, translates: true, back: false });
     }
     if let Some(weir) = runner.weir() {
-        let peer = peers::weir(weir, "weir", "bench/weir/llm.yaml", &[]);
+        let document = if case == Case::Hit { "bench/weir/hit.yaml" } else { "bench/weir/llm.yaml" };
+        let peer = peers::weir(weir, "weir", document, &[]);
         let (headers, foreign) = (words(&[KEY, JSON]), anthropic());
         gateways.push(Gateway { peer, headers, foreign, translates: true, back: true });
     }
@@ -88,7 +92,7 @@ fn gateways(runner: &Runner) -> Vec<Gateway> {
 }
 
 pub fn peers(runner: &Runner) -> Vec<Peer> {
-    gateways(runner).into_iter().map(|gateway| gateway.peer).collect()
+    gateways(runner, Case::Small).into_iter().map(|gateway| gateway.peer).collect()
 }
 
 pub fn case(runner: &Runner, case: Case) -> Result<()> {
@@ -132,9 +136,11 @@ fn rounds(runner: &Runner, case: Case) -> Result<()> {
     let fit = |gateway: &Gateway| match case {
         Case::Translated => gateway.translates,
         Case::Back => gateway.back,
+        // The others' caches are not set up.
+        Case::Hit => matches!(gateway.peer.name, "nginx" | "weir"),
         _ => true,
     };
-    let gateways: Vec<Gateway> = gateways(runner).into_iter().filter(fit).collect();
+    let gateways: Vec<Gateway> = gateways(runner, case).into_iter().filter(fit).collect();
     let up: Vec<(&Gateway, Process)> =
         gateways.iter().map(|gateway| Ok((gateway, runner.start(&gateway.peer, "0")?))).collect::<Result<_>>()?;
     let plain = words(&[KEY, JSON]);
@@ -145,6 +151,10 @@ fn rounds(runner: &Runner, case: Case) -> Result<()> {
         few(&mut command, "4")?;
         let warm = own(&runner.tool("1", &command)?).with_context(|| gateway.peer.name)?;
         ensure!(warm.requests > 0 && warm.bad == 0 && warm.errors == 0, "{}: {warm:?}", gateway.peer.name);
+        if case == Case::Hit && gateway.peer.name == "weir" {
+            let status = cache_status(gateway)?;
+            ensure!(status.contains("; hit"), "not given again: `{status}`");
+        }
     }
     for round in 1..=runner.arguments.rounds {
         let text = runner.tool("1", &load(case, BACKEND_PORT, direct, runner.arguments.seconds))?;
@@ -170,13 +180,13 @@ fn load(case: Case, port: u16, headers: &[String], seconds: f64) -> Vec<String> 
     let path = if case == Case::Back { "/v1/messages" } else { "/v1/chat/completions" };
     let body = file(match case {
         Case::Large => "4k",
-        Case::Small | Case::One => "1k",
+        Case::Small | Case::One | Case::Hit => "1k",
         Case::Translated => "foreign",
         Case::Back => "back",
         _ => "stream",
     });
     let how: &[&str] = match case {
-        Case::Small | Case::Large => &["load", "--method", "POST", "--connections", "16", "--body-file"],
+        Case::Small | Case::Large | Case::Hit => &["load", "--method", "POST", "--connections", "16", "--body-file"],
         Case::One => &["load", "--method", "POST", "--connections", "1", "--body-file"],
         Case::Many => &["tokens", "--streams", "400", "--body"],
         _ => &["tokens", "--streams", "100", "--body"],
@@ -190,6 +200,24 @@ fn load(case: Case, port: u16, headers: &[String], seconds: f64) -> Vec<String> 
     command
 }
 
+/// What the cache had to do with one more answer to what is asked in this case.
+fn cache_status(gateway: &Gateway) -> Result<String> {
+    let body = fs::read_to_string(file("1k"))?;
+    let fields = gateway.headers.join("\r\n");
+    let mut stream = TcpStream::connect(("127.0.0.1", gateway.peer.port))?;
+    stream.set_read_timeout(Some(Duration::from_secs(10)))?;
+    write!(
+        stream,
+        "POST /v1/chat/completions HTTP/1.1\r\nhost: bench.test\r\nconnection: close\r\n{fields}\r\n\
+         content-length: {}\r\n\r\n{body}",
+        body.len()
+    )?;
+    let mut text = String::new();
+    stream.read_to_string(&mut text)?;
+    let status = text.lines().find_map(|line| line.strip_prefix("cache-status: "));
+    Ok(status.unwrap_or("none").to_owned())
+}
+
 /// Another number of streams, if it is about streams.
 fn few(command: &mut [String], streams: &str) -> Result<()> {
     if let Some(place) = command.iter().position(|word| word == "--streams") {
@@ -200,7 +228,7 @@ fn few(command: &mut [String], streams: &str) -> Result<()> {
 
 /// Each fresh: at rest after one answer, then while streams are open.
 fn memory(runner: &Runner) -> Result<()> {
-    for gateway in gateways(runner) {
+    for gateway in gateways(runner, Case::Memory) {
         let process = runner.start(&gateway.peer, "0")?;
         let figure =
             |what: &str, kib: u64| runner.figure(Case::Memory, gateway.peer.name, what, kib as f64 / 1024.0, "MiB");

@@ -80,6 +80,8 @@ pub enum Case {
     Large,
     /// Models: 1 KB, one connection.
     One,
+    /// Models: 1 KB, which was asked before, so that no provider is asked again.
+    Hit,
     /// Models: 100 streams of 50 tokens, one each 20 ms.
     Streams,
     /// Models: 400 of them.
@@ -104,8 +106,17 @@ impl Case {
         Self::Cores,
         Self::Reload,
     ];
-    pub const LLM: [Self; 8] =
-        [Self::Small, Self::Large, Self::One, Self::Streams, Self::Many, Self::Translated, Self::Back, Self::Memory];
+    pub const LLM: [Self; 9] = [
+        Self::Small,
+        Self::Large,
+        Self::One,
+        Self::Hit,
+        Self::Streams,
+        Self::Many,
+        Self::Translated,
+        Self::Back,
+        Self::Memory,
+    ];
 
     pub fn suite(self) -> Suite {
         if Self::LLM.contains(&self) { Suite::Llm } else { Suite::Http }
