@@ -364,7 +364,6 @@ fn samples(text: &mut String, findings: &Findings, case: Case, suite: Suite) -> 
 }
 
 #[cfg(test)]
-#[expect(clippy::unwrap_used, reason = "a test")]
 mod tests {
     use crate::run::{Case, Findings, Sample, Suite};
 
