@@ -2,7 +2,7 @@
 # Counts the instructions of the request path, in user space, and compares them with bench/instructions.txt.
 #
 # A Weir under callgrind stands before another that answers, or before an origin that sends events, those of a model
-# too; `h2` is `bare` with a hundred calls at a time on one connection of HTTP/2. The difference between many calls and
+# too; `answers` are a model's whole ones, of 1 KB to a question of 4 KB; `h2` is `bare` with a hundred calls at a time on one connection of HTTP/2. The difference between many calls and
 # few, or between a long stream and a short one, is the cost of the calls, or events, alone. The count is repeatable to a
 # fraction of a per cent for one compiler and lock file, whatever else the machine does. More than 5 % above the file
 # fails; `scripts/instructions.sh --write` accepts a new count.
@@ -107,6 +107,15 @@ def events(path):
     return "", "data: " + "x" * 111 + "~\n\n", ""
 
 
+def whole():
+    """An answer of 1 KB."""
+    message = {"role": "assistant", "content": "token " * 120, "refusal": None, "annotations": []}
+    choice = {"index": 0, "message": message, "logprobs": None, "finish_reason": "stop"}
+    usage = {"prompt_tokens": 900, "completion_tokens": 120, "total_tokens": 1020}
+    body = json.dumps({**CHAT, "object": "chat.completion", "choices": [choice], "usage": usage}).encode()
+    return b"HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ncontent-length: %d\r\n\r\n%b" % (len(body), body)
+
+
 def chunk(text):
     return b"%x\r\n%b\r\n" % (len(text), text.encode()) if text else b""
 
@@ -127,6 +136,9 @@ while True:
     connection, _ = listener.accept()
     while request := read(connection):
         path = request.split()[1]
+        if request.startswith(b"POST") and not re.search(rb'"stream": ?true', request):
+            connection.sendall(whole())
+            continue
         count = re.search(rb"^/(\d+)$", path) or re.search(rb"\[(\d+)\]", request)
         count = int(count[1] if count else 0)
         first, each, last = map(chunk, events(path))
@@ -147,18 +159,29 @@ path, model = {
     "tokens": ("/v1/chat/completions", "same"),
     "translated": ("/v1/chat/completions", "other"),
     "back": ("/v1/messages", "same"),
+    "answers": ("/v1/chat/completions", "same"),
 }[case]
 body, asked = b"", "GET"
 if model:
     asked = "POST"
-    prompt = [{"role": "user", "content": "[%d]" % count}]
-    body = {"model": model, "stream": True, "max_tokens": 100000, "messages": prompt}
-    if path.endswith("completions"):
+    prompt = [{"role": "user", "content": "word " * 780 if case == "answers" else "[%d]" % count}]
+    body = {"model": model, "stream": case != "answers", "max_tokens": 100000, "messages": prompt}
+    if body["stream"] and path.endswith("completions"):
         body["stream_options"] = {"include_usage": True}
     body = json.dumps(body).encode()
 head = "%s %s HTTP/1.1\r\nhost: bench\r\nx-api-key: bench-key\r\ncontent-length: %d\r\n\r\n" % (asked, path, len(body))
 arrived = socket.create_connection(("127.0.0.1", arrivals))
 connection = socket.create_connection(("127.0.0.1", gateway))
+if case == "answers":
+    for _ in range(count):
+        connection.sendall(head.encode() + body)
+        answer = b""
+        while b"\r\n\r\n" not in answer or not answer.endswith(b"}"):
+            piece = connection.recv(65536)
+            assert piece, "the connection broke off"
+            answer += piece
+        assert answer.startswith(b"HTTP/1.1 200 "), answer
+    sys.exit()
 connection.sendall(head.encode() + body)
 events, end = 0, b""
 while not end.endswith(b"\r\n0\r\n\r\n"):
@@ -209,12 +232,13 @@ run() {
 
 failed=0
 : >"$out/counts"
-for name in bare policies h2 streams tokens translated back; do
+for name in bare policies h2 streams tokens translated back answers; do
     document=$name unit=event from=$few to=$many
     case $name in
         bare | policies) unit=call from="[1-$few]" to="[1-$many]" ;;
         h2) unit=call from=h2:$few to=h2:$many ;;
         tokens | translated | back) document=models ;;
+        answers) document=models unit=call ;;
     esac
     base=$(run "$name" "$document" "${!document}" "$from")
     top=$(run "$name" "$document" "${!document}" "$to")
