@@ -44,8 +44,7 @@ pub struct Worth {
 /// back or declined, that failed, or that cannot be understood.
 pub fn worth_keeping(kept: &Kept<'_>) -> Option<Worth> {
     if kept.dialect == Dialect::OpenAiEmbeddings {
-        json::check(kept.body).ok()?;
-        let (usage, _) = format::glance(kept.dialect, kept.body);
+        let usage = format::glance(kept.dialect, kept.body).ok()?.usage;
         let data = json::find(kept.body, &["data"])?;
         return (data.is_array() && !data.is_empty_array()).then_some(Worth { calls: false, usage });
     }

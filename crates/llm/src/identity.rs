@@ -196,10 +196,10 @@ fn write(request: &Request<'_>, dialect: Dialect, pen: &mut Pen, found: &mut Fou
 /// The value of a field that nobody took, by the place of its key; or that at the place itself.
 fn lost_value(body: &[u8], at: usize) -> Option<Value<'_>> {
     let rest = body.get(at..)?;
-    let mut cursor = Cursor::trusting(rest)?;
+    let mut cursor = Cursor::trusting(rest).ok()?;
     let value = Value::read(&mut cursor).ok()?;
     match rest[cursor.at()..].trim_ascii_start().strip_prefix(b":") {
-        Some(rest) if value.is_string() => Value::read(&mut Cursor::trusting(rest)?).ok(),
+        Some(rest) if value.is_string() => Value::read(&mut Cursor::trusting(rest).ok()?).ok(),
         _ => Some(value),
     }
 }

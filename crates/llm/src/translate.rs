@@ -9,7 +9,7 @@ use base::TokenUsage;
 use crate::dialect::Dialect;
 use crate::error;
 use crate::format::{self, bedrock_cohere, bedrock_titan, gemini_embeddings, openai_embeddings};
-use crate::json::{self, Value};
+use crate::json::Value;
 use crate::malformed::Malformed;
 use crate::neutral::{Losses, Texts, Vectors};
 use crate::peek::peek;
@@ -89,6 +89,16 @@ pub struct Answer {
     pub lost: Vec<Lost>,
 }
 
+/// What matters of a whole answer to the books.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Glance {
+    pub usage: Option<TokenUsage>,
+    pub stop: Option<Stop>,
+    /// It is no error and has what answers of its dialect have; an error that was sent with the status of a success does
+    /// not answer anything, nor does `{}`.
+    pub answers: bool,
+}
+
 /// A provider's error in the caller's words.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Failure {
@@ -159,7 +169,7 @@ fn texts<'a>(from: Dialect, body: &'a [u8], lost: &mut Losses) -> Option<Result<
 /// An answer of the provider's (a success, whole), for the caller.
 pub fn answer(from: Dialect, to: Dialect, body: &[u8], options: &Options<'_>) -> Result<Answer, Malformed> {
     if from == to {
-        let (usage, stop) = format::glance(to, body);
+        let Glance { usage, stop, .. } = glance(to, body)?;
         return Ok(Answer { body: body.to_vec(), usage, stop, lost: Vec::new() });
     }
     let (Some(read), Some(write)) = (format::answer_reader(to), format::answer_writer(from)) else {
@@ -196,19 +206,9 @@ fn vectors(from: Dialect, to: Dialect, body: &[u8], options: &Options<'_>) -> Re
     Ok(Answer { body: translated, usage, stop: Some(Stop::End), lost: lost.named(body) })
 }
 
-/// Usage and end of an answer whose body goes on as it is.
-pub fn glance(dialect: Dialect, body: &[u8]) -> (Option<TokenUsage>, Option<Stop>) {
-    format::glance(dialect, body)
-}
-
-/// Whether such a body answers anything; an error that was sent with the status of a success does not, nor does `{}`.
-pub fn answers(dialect: Dialect, body: &[u8]) -> bool {
-    format::answers(dialect, body)
-}
-
-/// Whether an answer that goes on as it is can be read by a caller at all: one object of JSON, and nothing after it.
-pub fn check(body: &[u8]) -> Result<(), Malformed> {
-    json::check(body).map_err(|malformed| malformed.in_body(body))
+/// An answer whose body goes on as it is, unless no caller could read it: one object of JSON, and nothing after it.
+pub fn glance(dialect: Dialect, body: &[u8]) -> Result<Glance, Malformed> {
+    format::glance(dialect, body).map_err(|malformed| malformed.in_body(body))
 }
 
 /// A provider's error, for the caller: also where the provider answers with a page of HTML, or nothing.
@@ -252,3 +252,80 @@ impl fmt::Display for Refused {
 }
 
 impl std::error::Error for Refused {}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_glance_tells_what_answers_and_what_does_not() {
+        use Dialect::*;
+        let usage = |input, output| Some(TokenUsage { input, output, ..TokenUsage::default() });
+        let check = |dialect, body: &str, expected: (Option<TokenUsage>, Option<Stop>, bool)| {
+            let (usage, stop, answers) = expected;
+            let seen = glance(dialect, body.as_bytes());
+            assert_eq!(seen, Ok(Glance { usage, stop, answers }), "{dialect}: {body}");
+        };
+        let choice = r#"{"message":{"content":"a \"b\" [c"},"finish_reason":"stop"}"#;
+        let told = r#""usage":{"prompt_tokens":2,"completion_tokens":1}"#;
+        check(OpenAiChat, &format!(r#"{{"choices":[{choice}],{told}}}"#), (usage(2, 1), Some(Stop::End), true));
+        // Whatever stands before and after it, twice even: the last one counts.
+        check(
+            OpenAiChat,
+            &format!(r#" {{"usage":null,"x":[{{"choices":[]}}],"choices":[{choice},7,"x"],{told}}} "#),
+            (usage(2, 1), Some(Stop::End), true),
+        );
+        check(OpenAiChat, r#"{"choices":[7],"error":null}"#, (None, None, true));
+        check(OpenAiChat, r#"{"choices":[],"error":[]}"#, (None, None, false));
+        check(OpenAiChat, r#"{"choices":null}"#, (None, None, false));
+        check(OpenAiChat, "{}", (None, None, false));
+        // An answer and an error: it failed, but what it used is told.
+        for error in [r#"{"message":"m"}"#, r#""m""#, "false"] {
+            let body = format!(r#"{{"error":{error},"choices":[{choice}],{told}}}"#);
+            check(OpenAiChat, &body, (usage(2, 1), Some(Stop::End), false));
+        }
+        check(OpenAiChat, r#"{"usage":"none","choices":[{"error":1}]}"#, (None, None, true));
+
+        let cut = r#"{"status":"incomplete","usage":{"input_tokens":2,"output_tokens":1},
+            "incomplete_details":{"reason":"max_output_tokens"},"output":[]}"#;
+        check(OpenAiResponses, cut, (usage(2, 1), Some(Stop::Length), true));
+        let failed = r#"{"status":"failed","error":{"code":"x"}}"#;
+        assert!(!glance(OpenAiResponses, failed.as_bytes()).unwrap().answers);
+        check(OpenAiResponses, r#"{"output":[{}],"status":1}"#, (None, None, false));
+
+        let said = r#"{"content":[{"type":"text","text":"x"}],"usage":{"input_tokens":2,"output_tokens":1}}"#;
+        check(Anthropic, said, (usage(2, 1), None, true));
+        check(Anthropic, r#"{"content":[],"stop_reason":"end_turn"}"#, (None, Some(Stop::End), true));
+        check(Anthropic, r#"{"content":[],"stop_reason":null}"#, (None, None, false));
+        check(Anthropic, r#"{"type":"error","error":{"type":"overloaded_error"}}"#, (None, None, false));
+
+        let blocked = r#"{"promptFeedback":{"blockReason":"SAFETY"},"usageMetadata":{"promptTokenCount":2}}"#;
+        check(Gemini, blocked, (usage(2, 0), None, true));
+        let candidates = r#"{"candidates":[{"finishReason":"MAX_TOKENS","content":{}},{"finishReason":"STOP"}]}"#;
+        check(Gemini, candidates, (None, Some(Stop::Length), true));
+        check(Gemini, r#"{"candidates":[]}"#, (None, None, false));
+
+        let output = r#"{"output":{"message":{}},"stopReason":"end_turn","usage":{"inputTokens":2,"outputTokens":1}}"#;
+        check(Bedrock, output, (usage(2, 1), Some(Stop::End), true));
+        check(Bedrock, r#"{"message":"no"}"#, (None, None, false));
+
+        let vectors = r#"{"data":[{"embedding":[1,2]}],"usage":{"prompt_tokens":2}}"#;
+        check(OpenAiEmbeddings, vectors, (usage(2, 0), Some(Stop::End), true));
+        check(OpenAiEmbeddings, r#"{"data":[]}"#, (None, Some(Stop::End), false));
+        check(GeminiEmbeddings, r#"{"embedding":{"values":[1]}}"#, (None, Some(Stop::End), true));
+        check(BedrockTitan, r#"{"embedding":[1],"inputTextTokenCount":2}"#, (usage(2, 0), Some(Stop::End), true));
+        check(BedrockCohere, r#"{"embeddings":[[1]]}"#, (None, Some(Stop::End), true));
+        check(BedrockCohere, r#"{"embeddings":[]}"#, (None, Some(Stop::End), false));
+    }
+
+    #[test]
+    fn what_no_caller_can_read_is_no_answer() {
+        for dialect in Dialect::ALL {
+            for body in ["", "null", "[{}]", "{} {}", "{}x", r#"{"a":"\q"}"#, r#"{"choices":[{]}"#, "{\"a\":\"\u{1}\"}"]
+            {
+                assert!(glance(dialect, body.as_bytes()).is_err(), "{dialect}: {body}");
+            }
+            assert!(glance(dialect, b"{\"a\":\"\xff\"}").is_err());
+        }
+    }
+}

@@ -22,6 +22,7 @@ mod understand;
 mod words;
 
 use std::rc::Rc;
+use std::time::SystemTime;
 
 use base::Call;
 use config::router::Found;
@@ -50,6 +51,14 @@ pub struct Place<'a> {
     pub route: &'a Route,
     pub llm: &'a Llm,
     pub found: &'a Found,
+}
+
+impl Place<'_> {
+    /// An id for an answer whose provider gives none, and when it is given: seconds since 1970.
+    fn named(&self) -> (String, u64) {
+        let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).map_or(0, |it| it.as_secs());
+        (format!("weir-{:016x}", self.worker.random()), now)
+    }
 }
 
 /// Serves a call to an api of kind `llm`, once the policies have let it pass.

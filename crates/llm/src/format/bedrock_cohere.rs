@@ -3,14 +3,12 @@
 //! `{"texts", "input_type"}` gives `{"embeddings"}`: vectors, or by the name of their type what has several. How many tokens
 //! that was stands in the answer's head ([`crate::Dialect::tokens_field`]). Length can be chosen of the fourth version on.
 
-use base::TokenUsage;
-
 use crate::json::{self, Cursor, Kind, Out, Value};
 use crate::malformed::Malformed;
 use crate::neutral::{Losses, Task, Texts, Vectors};
 use crate::peek::Peek;
 use crate::stream::Stop;
-use crate::translate::Options;
+use crate::translate::{Glance, Options};
 
 pub(crate) fn peek(cursor: &mut Cursor<'_>, peek: &mut Peek) -> Result<(), Malformed> {
     peek.max_output = Some(0);
@@ -74,7 +72,12 @@ pub(crate) fn read_answer<'a>(body: Value<'a>, lost: &mut Losses) -> Result<Vect
     Ok(vectors)
 }
 
-/// Usage of a whole answer, which says nothing of it.
-pub(crate) fn glance(_: &[u8]) -> (Option<TokenUsage>, Option<Stop>) {
-    (None, Some(Stop::End))
+/// It does not tell its usage, its head does.
+pub(crate) fn glance(body: &[u8]) -> Result<Glance, Malformed> {
+    let mut answers = false;
+    let error = json::unless_error(body, |cursor, key| match key {
+        "embeddings" => cursor.something().map(|something| answers = something),
+        _ => cursor.skip(),
+    })?;
+    Ok(Glance { usage: None, stop: Some(Stop::End), answers: answers && !error })
 }

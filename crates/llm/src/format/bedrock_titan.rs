@@ -10,7 +10,7 @@ use crate::malformed::Malformed;
 use crate::neutral::{Losses, Texts, Vectors};
 use crate::peek::Peek;
 use crate::stream::Stop;
-use crate::translate::Options;
+use crate::translate::{Glance, Options};
 
 pub(crate) fn peek(cursor: &mut Cursor<'_>, peek: &mut Peek) -> Result<(), Malformed> {
     peek.max_output = Some(0);
@@ -45,10 +45,18 @@ pub(crate) fn read_answer<'a>(body: Value<'a>, lost: &mut Losses) -> Result<Vect
     Ok(Vectors { vectors: vec![vector], tokens })
 }
 
-/// Usage of a whole answer.
-pub(crate) fn glance(body: &[u8]) -> (Option<TokenUsage>, Option<Stop>) {
-    let input = json::find(body, &["inputTextTokenCount"]).and_then(|count| count.count().ok());
-    (input.map(|input| TokenUsage { input, ..TokenUsage::default() }), Some(Stop::End))
+pub(crate) fn glance(body: &[u8]) -> Result<Glance, Malformed> {
+    let (mut input, mut answers) = (None, false);
+    let error = json::unless_error(body, |cursor, key| {
+        match key {
+            "inputTextTokenCount" => input = Value::read(cursor)?.count().ok(),
+            "embedding" => answers = cursor.something()?,
+            _ => cursor.skip()?,
+        }
+        Ok(())
+    })?;
+    let usage = input.map(|input| TokenUsage { input, ..TokenUsage::default() });
+    Ok(Glance { usage, stop: Some(Stop::End), answers: answers && !error })
 }
 
 #[cfg(test)]

@@ -12,15 +12,13 @@ pub(crate) mod openai_responses;
 
 use std::borrow::Cow;
 
-use base::TokenUsage;
-
 use crate::dialect::Dialect;
 use crate::json::{self, Value};
 use crate::malformed::Malformed;
 use crate::neutral::{Answer, Delta, Event, Losses, Request};
 use crate::sse::Frame;
-use crate::stream::{Head, Stop};
-use crate::translate::Options;
+use crate::stream::Head;
+use crate::translate::{Glance, Options};
 
 /// What a dialect can do. A new one has its line in each of the matches below.
 type ReadRequest = for<'a> fn(Value<'a>, &mut Losses) -> Result<Request<'a>, Malformed>;
@@ -181,8 +179,8 @@ impl Encoder {
     }
 }
 
-/// Usage and end of a whole answer, without reading the rest of it.
-pub(crate) fn glance(dialect: Dialect, body: &[u8]) -> (Option<TokenUsage>, Option<Stop>) {
+/// What matters of a whole answer to the books, by going through it once.
+pub(crate) fn glance(dialect: Dialect, body: &[u8]) -> Result<Glance, Malformed> {
     match dialect {
         Dialect::OpenAiChat => openai_chat::glance(body),
         Dialect::OpenAiResponses => openai_responses::glance(body),
@@ -194,26 +192,6 @@ pub(crate) fn glance(dialect: Dialect, body: &[u8]) -> (Option<TokenUsage>, Opti
         Dialect::BedrockTitan => bedrock_titan::glance(body),
         Dialect::BedrockCohere => bedrock_cohere::glance(body),
     }
-}
-
-/// Whether a whole answer that is a success by its status answers anything: it is no error, and has what answers of its
-/// dialect have.
-pub(crate) fn answers(dialect: Dialect, body: &[u8]) -> bool {
-    let keys: &[&str] = match dialect {
-        Dialect::OpenAiChat => &["choices"],
-        // What has failed has an error.
-        Dialect::OpenAiResponses => &["status"],
-        Dialect::OpenAiEmbeddings => &["data"],
-        // A model may have nothing to say, and that is an answer, too.
-        Dialect::Anthropic => &["content", "stop_reason"],
-        // Of a prompt that is blocked there is no candidate.
-        Dialect::Gemini => &["candidates", "promptFeedback"],
-        Dialect::GeminiEmbeddings => &["embedding", "embeddings"],
-        Dialect::Bedrock => &["output"],
-        Dialect::BedrockTitan => &["embedding"],
-        Dialect::BedrockCohere => &["embeddings"],
-    };
-    json::tells(body, keys)
 }
 
 /// The word and the message of an error, in whichever of the usual shapes: an object `error`, a string `error`, a

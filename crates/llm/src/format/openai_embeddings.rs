@@ -10,7 +10,7 @@ use crate::malformed::Malformed;
 use crate::neutral::{Losses, Texts, Vectors};
 use crate::peek::Peek;
 use crate::stream::Stop;
-use crate::translate::Options;
+use crate::translate::{Glance, Options};
 
 pub(crate) fn peek(cursor: &mut Cursor<'_>, peek: &mut Peek) -> Result<(), Malformed> {
     // The answer is vectors, which nobody counts in tokens.
@@ -153,9 +153,20 @@ fn packed(vector: &[&str]) -> String {
     STANDARD.encode(bytes)
 }
 
-/// Usage of a whole answer.
-pub(crate) fn glance(body: &[u8]) -> (Option<TokenUsage>, Option<Stop>) {
-    let usage = json::find(body, &["usage"]).and_then(|usage| usage.fields("an object").ok());
-    let input = usage.and_then(|mut usage| usage.count("prompt_tokens").ok().flatten());
-    (input.map(|input| TokenUsage { input, ..TokenUsage::default() }), Some(Stop::End))
+pub(crate) fn glance(body: &[u8]) -> Result<Glance, Malformed> {
+    let (mut input, mut answers) = (None, false);
+    let error = json::unless_error(body, |cursor, key| {
+        match key {
+            "usage" => input = prompt_tokens(Value::read(cursor)?),
+            "data" => answers = cursor.something()?,
+            _ => cursor.skip()?,
+        }
+        Ok(())
+    })?;
+    let usage = input.map(|input| TokenUsage { input, ..TokenUsage::default() });
+    Ok(Glance { usage, stop: Some(Stop::End), answers: answers && !error })
+}
+
+fn prompt_tokens(usage: Value<'_>) -> Option<u64> {
+    usage.fields("an object").ok()?.count("prompt_tokens").ok()?
 }

@@ -55,9 +55,9 @@ impl<'a> Cursor<'a> {
         }
     }
 
-    /// For what a provider sent, of which one thing is looked for.
-    pub(crate) fn trusting(body: &'a [u8]) -> Option<Cursor<'a>> {
-        Cursor::new(body).ok().map(|cursor| Cursor { trusting: true, ..cursor })
+    /// For what a provider sent, of which little is looked for.
+    pub(crate) fn trusting(body: &'a [u8]) -> Result<Cursor<'a>, Malformed> {
+        Cursor::new(body).map(|cursor| Cursor { trusting: true, ..cursor })
     }
 
     /// Nothing but white space may follow.
@@ -261,6 +261,54 @@ impl<'a> Cursor<'a> {
         Ok(())
     }
 
+    /// Passes over a value, and whether it says anything: `null` does not, nor an empty array.
+    pub(crate) fn something(&mut self) -> Result<bool, Malformed> {
+        self.first(Cursor::skip)
+    }
+
+    /// The same, and of an array `first` must read or pass over the first value.
+    pub(crate) fn first(
+        &mut self,
+        mut first: impl FnMut(&mut Cursor<'a>) -> Result<(), Malformed>,
+    ) -> Result<bool, Malformed> {
+        match self.kind()? {
+            Kind::Array => {
+                let mut any = false;
+                self.array("an array", |cursor| match std::mem::replace(&mut any, true) {
+                    false => first(cursor),
+                    true => cursor.skip(),
+                })?;
+                Ok(any)
+            }
+            Kind::Null => self.skip().map(|()| false),
+            _ => self.skip().map(|()| true),
+        }
+    }
+
+    /// The string of a key of the object that comes; whatever else comes is passed over.
+    pub(crate) fn string_of(&mut self, wanted: &str) -> Result<Option<Cow<'a, str>>, Malformed> {
+        let mut found = None;
+        match self.kind()? {
+            Kind::Object => self.object("an object", |cursor, key, _| match cursor.kind()? {
+                Kind::String if key == wanted => {
+                    found = Some(cursor.string("a string")?.decode());
+                    Ok(())
+                }
+                _ => cursor.skip(),
+            })?,
+            _ => self.skip()?,
+        }
+        Ok(found)
+    }
+
+    /// What a string says; whatever else comes is passed over.
+    pub(crate) fn any_string(&mut self) -> Result<Option<Cow<'a, str>>, Malformed> {
+        match self.kind()? {
+            Kind::String => Ok(Some(self.string("a string")?.decode())),
+            _ => self.skip().map(|()| None),
+        }
+    }
+
     /// Passes over a value, and tells where it stands; `null` says nothing.
     pub(crate) fn maybe_range(&mut self) -> Result<Option<Range<usize>>, Malformed> {
         if self.null() {
@@ -453,35 +501,42 @@ pub(crate) fn count(text: &str) -> Option<u64> {
 
 /// Where the next byte stands that ends or interrupts a string: a quote, a backslash, a control character; or the end.
 pub(super) fn plain(bytes: &[u8], mut at: usize) -> usize {
-    const ONES: u64 = 0x0101_0101_0101_0101;
-    const HIGHS: u64 = 0x8080_8080_8080_8080;
+    // Most strings are keys and other short words.
+    let mut words = 2;
     loop {
-        // Blocks that the compiler compares as a vector: long texts are mostly such.
-        while let Some(block) = bytes.get(at..).and_then(|rest| rest.first_chunk::<32>()) {
-            let hit = block.iter().fold(0, |hit, byte| hit | u8::from(is_special(*byte)));
-            if hit != 0 {
-                break;
-            }
-            at += 32;
-        }
-        // In the block that has one, eight at a time.
-        for _ in 0..4 {
+        for _ in 0..words {
             let Some(chunk) = bytes.get(at..).and_then(|rest| rest.first_chunk::<8>()) else {
                 let rest = &bytes[at.min(bytes.len())..];
                 return at + rest.iter().position(|byte| is_special(*byte)).unwrap_or(rest.len());
             };
-            let word = u64::from_le_bytes(*chunk);
-            let below = |word: u64, limit: u64| word.wrapping_sub(ONES * limit) & !word & HIGHS;
-            let quote = below(word ^ (ONES * u64::from(b'"')), 1);
-            let slash = below(word ^ (ONES * u64::from(b'\\')), 1);
-            let hit = below(word, 0x20) | quote | slash;
-            if hit != 0 {
-                // Borrows only spoil bytes above the first hit.
-                return at + (hit.trailing_zeros() / 8) as usize;
+            match special(*chunk) {
+                Some(within) => return at + within,
+                None => at += 8,
             }
-            at += 8;
         }
+        // Blocks that the compiler compares as vectors: long texts are mostly such.
+        while let Some(block) = bytes.get(at..).and_then(|rest| rest.first_chunk::<64>()) {
+            let hit = block.iter().fold(0, |hit, byte| hit | u8::from(is_special(*byte)));
+            if hit != 0 {
+                break;
+            }
+            at += 64;
+        }
+        words = 8;
     }
+}
+
+/// The first of eight bytes that is special.
+fn special(bytes: [u8; 8]) -> Option<usize> {
+    const ONES: u64 = 0x0101_0101_0101_0101;
+    const HIGHS: u64 = 0x8080_8080_8080_8080;
+    let word = u64::from_le_bytes(bytes);
+    let below = |word: u64, limit: u64| word.wrapping_sub(ONES * limit) & !word & HIGHS;
+    let quote = below(word ^ (ONES * u64::from(b'"')), 1);
+    let slash = below(word ^ (ONES * u64::from(b'\\')), 1);
+    let hit = below(word, 0x20) | quote | slash;
+    // Borrows only spoil bytes above the first hit.
+    (hit != 0).then(|| (hit.trailing_zeros() / 8) as usize)
 }
 
 /// Whether nothing in it ends or interrupts a string.
@@ -532,4 +587,23 @@ fn unescape(raw: &str) -> String {
     }
     out.push_str(rest);
     out
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_string_ends_where_it_ends_however_long_it_is() {
+        for length in 0..200 {
+            let text = vec![0xe4; length];
+            assert_eq!(plain(&text, 0), length);
+            for special in [b'"', b'\\', 0, 0x1f] {
+                let text = [&text[..], &[special], b"words \"\\\n", &[b'w'; 80]].concat();
+                for from in 0..=length {
+                    assert_eq!(plain(&text, from), length, "{special} at {length}, from {from}");
+                }
+            }
+        }
+    }
 }

@@ -17,9 +17,7 @@ pub(crate) fn after<'a>(body: &'a [u8], needle: &Finder<'_>) -> Option<&'a [u8]>
 
 /// Whether it is one object and nothing else; keys may come twice.
 pub(crate) fn check(body: &[u8]) -> Result<(), Malformed> {
-    let Some(mut cursor) = Cursor::trusting(body) else {
-        return Err(Malformed::new("not UTF-8", 0, "JSON in UTF-8"));
-    };
+    let mut cursor = Cursor::trusting(body)?;
     if cursor.kind()? != Kind::Object {
         return Err(cursor.wrong("an object"));
     }
@@ -30,38 +28,26 @@ pub(crate) fn check(body: &[u8]) -> Result<(), Malformed> {
 /// The value at a path of keys. `None` if it is not there or not to be understood.
 pub(crate) fn find<'a>(body: &'a [u8], path: &[&str]) -> Option<Value<'a>> {
     let mut found = None;
-    let mut cursor = Cursor::trusting(body)?;
+    let mut cursor = Cursor::trusting(body).ok()?;
     // What comes after it may be broken, for all that matters here.
     let _ = descend(&mut cursor, path, &mut found);
     found
 }
 
-/// Whether an object has one of the keys, with anything but null and an empty array, and none called `error` with anything
-/// but null.
-pub(crate) fn tells(body: &[u8], keys: &[&str]) -> bool {
-    let Some(mut cursor) = Cursor::trusting(body) else { return false };
-    let (mut tells, mut error) = (false, false);
-    let read = cursor.object("an object", |cursor, key, _| {
-        let is_error = key == "error";
-        if !is_error && !keys.contains(&&**key) {
-            return cursor.skip();
-        }
-        let something = match cursor.kind()? {
-            Kind::Null => cursor.skip().map(|()| false)?,
-            Kind::Array => {
-                let mut any = false;
-                cursor.array("an array", |cursor| {
-                    any = true;
-                    cursor.skip()
-                })?;
-                any
-            }
-            _ => cursor.skip().map(|()| true)?,
-        };
-        *(if is_error { &mut error } else { &mut tells }) |= something;
-        Ok(())
-    });
-    read.is_ok() && tells && !error
+/// Goes once through what must be one object and nothing else; keys may come twice. `field` must read or pass over each
+/// value but that of `error`. Tells whether there is one of that name which says anything.
+pub(crate) fn unless_error<'a>(
+    body: &'a [u8],
+    mut field: impl FnMut(&mut Cursor<'a>, &str) -> Result<(), Malformed>,
+) -> Result<bool, Malformed> {
+    let mut cursor = Cursor::trusting(body)?;
+    let mut error = false;
+    cursor.object("an object", |cursor, key, _| match &**key {
+        "error" => cursor.something().map(|something| error |= something),
+        key => field(cursor, key),
+    })?;
+    cursor.end()?;
+    Ok(error)
 }
 
 /// The bytes of the strings below the given keys, in the value at the beginning of `json`, at any depth.
@@ -71,7 +57,7 @@ pub(crate) fn strings(json: &[u8], keys: &[&str]) -> usize {
 
 /// The same, and the last of those strings that is not empty, as it stands there.
 pub(crate) fn texts<'a>(json: &'a [u8], keys: &[&str]) -> (usize, &'a str) {
-    let Some(mut cursor) = Cursor::trusting(json) else { return (0, "") };
+    let Ok(mut cursor) = Cursor::trusting(json) else { return (0, "") };
     let mut texts = (0, "");
     let _ = gather(&mut cursor, keys, &mut texts);
     texts

@@ -12,7 +12,7 @@ mod value;
 mod write;
 
 pub(crate) use cursor::{Cursor, Kind, Text, is_plain};
-pub(crate) use find::{after, check, find, strings, tells, texts};
+pub(crate) use find::{after, check, find, strings, texts, unless_error};
 pub(crate) use path::{path_of, paths_of};
 pub(crate) use value::{Fields, Tree, Value};
 pub(crate) use write::{Out, items_to, quote};

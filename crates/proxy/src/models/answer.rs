@@ -17,10 +17,7 @@ use super::understand::Asked;
 use super::words::{self, Failure};
 use crate::deadline;
 
-/// The id of an answer that has none, the second at which it came, and the tokens of the prompt where its head tells them.
-type Made<'m> = (&'m str, u64, Option<u64>);
-
-/// A success.
+/// A success, and the tokens of the prompt where its head tells them.
 #[allow(clippy::too_many_arguments)]
 pub async fn whole(
     place: &Place<'_>,
@@ -28,13 +25,14 @@ pub async fn whole(
     chosen: &Chosen,
     mut head: ResponseHead,
     mut body: Body,
-    made: Made<'_>,
+    tokens: Option<u64>,
     account: Account,
     state: &Arc<CandidateState>,
     began: Time,
     note: Note,
 ) -> Tried {
     let (caller, spoken) = (asked.target.dialect, chosen.speaks.dialect);
+    let counting = asked.target.operation == Operation::CountTokens;
     let timers = &place.worker.timers;
     let (began_reading, idle) = (std::cell::Cell::new(Time::now()), chosen.candidate.forward.timeouts.idle);
     let read = deadline::answer(timers, read(&mut body, place.llm.answer), &began_reading, idle, None);
@@ -48,10 +46,13 @@ pub async fn whole(
     };
     let came = bytes.clone();
     let understood = match caller == spoken {
-        true => translate::check(&bytes).map(|()| (bytes, translate::glance(spoken, &came).0)),
-        false => translated(asked, spoken, &bytes, made).map(|answer| (answer.body.into(), answer.usage)),
+        // What answers nothing goes on as it came all the same: the caller knows its provider's words.
+        true => translate::glance(spoken, &came).map(|seen| (bytes, seen.usage, seen.answers || counting)),
+        false => {
+            translated(place, asked, spoken, &bytes, tokens).map(|answer| (answer.body.into(), answer.usage, true))
+        }
     };
-    let (bytes, usage) = match understood {
+    let (bytes, usage, answers) = match understood {
         Ok(understood) => understood,
         Err(malformed) => {
             tracing::debug!(provider = %chosen.candidate.provider.name, %malformed, "an answer cannot be understood");
@@ -59,9 +60,6 @@ pub async fn whole(
             return Tried::Failed { failure: Failure::Garbled, account: account.garbled() };
         }
     };
-    // As it came all the same: the caller knows its provider's words. What it is worth is another matter.
-    let answers =
-        caller != spoken || asked.target.operation == Operation::CountTokens || translate::answers(spoken, &came);
     // Whatever the provider called it.
     if !head.headers.media_type().is_some_and(|kind| kind.eq_ignore_ascii_case("application/json")) {
         head.headers.set("content-type", "application/json");
@@ -88,15 +86,22 @@ pub async fn whole(
 }
 
 /// A success in the caller's words.
-fn translated(asked: &Asked, spoken: Dialect, bytes: &[u8], (id, now, tokens): Made<'_>) -> Result<Answer, Malformed> {
+fn translated(
+    place: &Place<'_>,
+    asked: &Asked,
+    spoken: Dialect,
+    bytes: &[u8],
+    tokens: Option<u64>,
+) -> Result<Answer, Malformed> {
     let Target { dialect: caller, operation, .. } = asked.target;
     if operation == Operation::CountTokens {
         let body = llm::count::write(caller, llm::count::read(spoken, bytes)?);
         return Ok(Answer { body, usage: None, stop: None, lost: Vec::new() });
     }
+    let (id, now) = place.named();
     let options = translate::Options {
         model: &asked.name,
-        id,
+        id: &id,
         now,
         one: operation == Operation::EmbedOne,
         packed: asked.peek.packed,

@@ -210,8 +210,8 @@ async fn along(
         }
         return Some(Response::new(head(asked, entry, note, status), Body::from(body)));
     }
-    let id = id(place);
-    let stream = llm::Stream::new(asked.target.dialect, note.dialect, &options(place, asked, &id))?;
+    let (id, now) = place.named();
+    let stream = llm::Stream::new(asked.target.dialect, note.dialect, &options(place, asked, &id, now))?;
     let saving = Saving::new(place, asked, call, trip, note);
     Some(Response::new(head(asked, entry, note, status), Body::source(Replay::new(reader, stream, saving))))
 }
@@ -221,25 +221,15 @@ fn written(place: &Place<'_>, asked: &Asked, kept: &Kept<'_>) -> Option<Given> {
         if kept.dialect != asked.target.dialect {
             return None;
         }
-        let (usage, _) = llm::translate::glance(kept.dialect, kept.body);
+        let usage = llm::translate::glance(kept.dialect, kept.body).ok()?.usage;
         return Some(Given { body: kept.body.to_vec(), usage });
     }
-    let id = id(place);
-    again::give(kept, asked.target.dialect, asked.stream, &options(place, asked, &id))
+    let (id, now) = place.named();
+    again::give(kept, asked.target.dialect, asked.stream, &options(place, asked, &id, now))
 }
 
-fn id(place: &Place<'_>) -> String {
-    format!("weir-{:016x}", place.worker.random())
-}
-
-fn options<'o>(place: &Place<'_>, asked: &'o Asked, id: &'o str) -> llm::stream::Options<'o> {
-    llm::stream::Options {
-        hide_usage: asked.hides_usage(),
-        model: &asked.name,
-        id,
-        now: std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).map_or(0, |it| it.as_secs()),
-        max_event: place.llm.answer,
-    }
+fn options<'o>(place: &Place<'_>, asked: &'o Asked, id: &'o str, now: u64) -> llm::stream::Options<'o> {
+    llm::stream::Options { hide_usage: asked.hides_usage(), model: &asked.name, id, now, max_event: place.llm.answer }
 }
 
 fn head(asked: &Asked, entry: &Entry, note: &Note, status: Status) -> ResponseHead {

@@ -138,15 +138,13 @@ async fn served(
         return Tried::Failed { failure: Failure::Garbled, account: account.garbled() };
     }
     let mut head = told(head, caller == spoken);
-    head.headers.set("weir-model", format!("{}/{}", chosen.candidate.provider.name, request.model));
+    head.headers.set("weir-model", [&*chosen.candidate.provider.name, "/", &request.model].concat());
     for standing in account.standings().iter().filter(|it| it.warns.is_some()) {
         head.headers.append("weir-budget", words::warning(standing));
     }
     if !request.lost.is_empty() {
         head.headers.set("weir-lost", lost(&request.lost));
     }
-    let id = format!("weir-{:016x}", place.worker.random());
-    let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).map_or(0, |it| it.as_secs());
     let note = Note {
         dialect: spoken,
         stream: is_stream,
@@ -158,8 +156,9 @@ async fn served(
         similarity: None,
     };
     if !is_stream {
-        return answer::whole(place, asked, chosen, head, body, (&id, now, tokens), account, &state, began, note).await;
+        return answer::whole(place, asked, chosen, head, body, tokens, account, &state, began, note).await;
     }
+    let (id, now) = place.named();
     let options = llm::stream::Options {
         hide_usage: request.hide_usage,
         model: &asked.name,
@@ -360,8 +359,11 @@ fn is_for_the_caller(name: &str) -> bool {
         "date",
         "retry-after",
     ];
-    let name = name.to_ascii_lowercase();
-    !OURS.contains(&&*name) && !name.contains("ratelimit") && !name.starts_with("cf-")
+    let name = name.as_bytes();
+    let has = |part: &[u8]| name.windows(part.len()).any(|it| it.eq_ignore_ascii_case(part));
+    !OURS.iter().any(|ours| name.eq_ignore_ascii_case(ours.as_bytes()))
+        && !has(b"ratelimit")
+        && !name.get(..3).is_some_and(|begin| begin.eq_ignore_ascii_case(b"cf-"))
 }
 
 /// Names of what was lost, as far as a field should be long.

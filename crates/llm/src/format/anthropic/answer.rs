@@ -7,16 +7,22 @@ use crate::json::{self, Out, Value};
 use crate::malformed::Malformed;
 use crate::neutral::{Answer, Choice, Content, Losses, Part, Thought};
 use crate::stream::Stop;
-use crate::translate::Options;
+use crate::translate::{Glance, Options};
 
-/// Usage and end of a whole answer, without reading the rest.
-pub(crate) fn glance(body: &[u8]) -> (Option<TokenUsage>, Option<Stop>) {
-    let usage = json::find(body, &["usage"]).map(|value| {
-        let mut usage = TokenUsage::default();
-        read_usage(value, &mut usage);
-        usage
-    });
-    (usage, crate::format::word(body, &["stop_reason"], stop))
+pub(crate) fn glance(body: &[u8]) -> Result<Glance, Malformed> {
+    let (mut usage, mut word, mut content) = (None, None, false);
+    let error = json::unless_error(body, |cursor, key| {
+        match key {
+            "usage" => read_usage(Value::read(cursor)?, usage.insert(TokenUsage::default())),
+            "stop_reason" => word = cursor.any_string()?,
+            "content" => content = cursor.something()?,
+            _ => cursor.skip()?,
+        }
+        Ok(())
+    })?;
+    // A model may have nothing to say, and that is an answer, too.
+    let answers = (content || word.is_some()) && !error;
+    Ok(Glance { usage, stop: word.as_deref().map(stop), answers })
 }
 
 pub(crate) fn read_answer<'a>(value: Value<'a>, lost: &mut Losses) -> Result<Answer<'a>, Malformed> {

@@ -7,12 +7,20 @@ use crate::json::{self, Out, Value};
 use crate::malformed::Malformed;
 use crate::neutral::{Answer, Choice, Content, Losses, Part};
 use crate::stream::Stop;
-use crate::translate::Options;
+use crate::translate::{Glance, Options};
 
-/// Usage and end of a whole answer, without reading the rest.
-pub(crate) fn glance(body: &[u8]) -> (Option<TokenUsage>, Option<Stop>) {
-    let usage = json::find(body, &["usage"]).and_then(read_usage);
-    (usage, crate::format::word(body, &["stopReason"], stop))
+pub(crate) fn glance(body: &[u8]) -> Result<Glance, Malformed> {
+    let (mut usage, mut word, mut answers) = (None, None, false);
+    let error = json::unless_error(body, |cursor, key| {
+        match key {
+            "usage" => usage = read_usage(Value::read(cursor)?),
+            "stopReason" => word = cursor.any_string()?,
+            "output" => answers = cursor.something()?,
+            _ => cursor.skip()?,
+        }
+        Ok(())
+    })?;
+    Ok(Glance { usage, stop: word.as_deref().map(stop), answers: answers && !error })
 }
 
 pub(crate) fn read_answer<'a>(value: Value<'a>, lost: &mut Losses) -> Result<Answer<'a>, Malformed> {

@@ -8,14 +8,23 @@ use crate::json::{self, Fields, Out, Value, items_to};
 use crate::malformed::Malformed;
 use crate::neutral::{Answer, Choice, Content, Logprob, Losses, Part, Thought};
 use crate::stream::Stop;
-use crate::translate::Options;
+use crate::translate::{Glance, Options};
 
-/// Usage and end of a whole answer, without reading the rest.
-pub(crate) fn glance(body: &[u8]) -> (Option<TokenUsage>, Option<Stop>) {
-    let usage = json::find(body, &["usageMetadata"]).and_then(read_usage);
-    let first = json::find(body, &["candidates"]).and_then(|all| all.array("an array").ok()?.into_iter().next());
-    let word = first.and_then(|candidate| candidate.fields("an object").ok()?.string("finishReason").ok()?);
-    (usage, word.map(|word| stop(word.as_bytes())))
+pub(crate) fn glance(body: &[u8]) -> Result<Glance, Malformed> {
+    let (mut usage, mut word, mut answers) = (None, None, false);
+    let error = json::unless_error(body, |cursor, key| {
+        match key {
+            "usageMetadata" => usage = read_usage(Value::read(cursor)?),
+            "candidates" => {
+                answers |= cursor.first(|candidate| candidate.string_of("finishReason").map(|it| word = it))?;
+            }
+            // Of a prompt that is blocked there is no candidate.
+            "promptFeedback" => answers |= cursor.something()?,
+            _ => cursor.skip()?,
+        }
+        Ok(())
+    })?;
+    Ok(Glance { usage, stop: word.map(|word| stop(word.as_bytes())), answers: answers && !error })
 }
 
 pub(crate) fn read_answer<'a>(value: Value<'a>, lost: &mut Losses) -> Result<Answer<'a>, Malformed> {

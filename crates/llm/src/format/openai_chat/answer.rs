@@ -9,14 +9,21 @@ use crate::json::{self, Fields, Out, Value, items_to};
 use crate::malformed::Malformed;
 use crate::neutral::{Answer, Choice, Content, Logprob, Losses, Part, Thought};
 use crate::stream::Stop;
-use crate::translate::Options;
+use crate::translate::{Glance, Options};
 
-/// Usage and end of a whole answer, without reading the rest.
-pub(crate) fn glance(body: &[u8]) -> (Option<TokenUsage>, Option<Stop>) {
-    let usage = json::find(body, &["usage"]).and_then(read_usage);
-    let first = json::find(body, &["choices"]).and_then(|choices| choices.array("an array").ok()?.into_iter().next());
-    let word = first.and_then(|choice| choice.fields("an object").ok()?.string("finish_reason").ok()?);
-    (usage, word.and_then(|word| stop(word.as_bytes())))
+pub(crate) fn glance(body: &[u8]) -> Result<Glance, Malformed> {
+    let (mut usage, mut word, mut answers) = (None, None, false);
+    let error = json::unless_error(body, |cursor, key| {
+        match key {
+            "usage" => usage = read_usage(Value::read(cursor)?),
+            "choices" => {
+                answers = cursor.first(|choice| choice.string_of("finish_reason").map(|reason| word = reason))?;
+            }
+            _ => cursor.skip()?,
+        }
+        Ok(())
+    })?;
+    Ok(Glance { usage, stop: word.and_then(|word| stop(word.as_bytes())), answers: answers && !error })
 }
 
 pub(crate) fn read_answer<'a>(value: Value<'a>, lost: &mut Losses) -> Result<Answer<'a>, Malformed> {

@@ -8,13 +8,22 @@ use crate::json::{self, Fields, Out, Value};
 use crate::malformed::Malformed;
 use crate::neutral::{Answer, Call, Choice, Content, Logprob, Losses, Part, Thought};
 use crate::stream::Stop;
-use crate::translate::Options;
+use crate::translate::{Glance, Options};
 
-/// Usage and end of a whole answer, without reading the rest.
-pub(crate) fn glance(body: &[u8]) -> (Option<TokenUsage>, Option<Stop>) {
-    let usage = json::find(body, &["usage"]).and_then(read_usage);
-    let reason = crate::format::word(body, &["incomplete_details", "reason"], str::to_owned);
-    (usage, crate::format::word(body, &["status"], |status| stop(status, reason.as_deref(), false)))
+pub(crate) fn glance(body: &[u8]) -> Result<Glance, Malformed> {
+    let (mut usage, mut reason, mut status) = (None, None, None);
+    let error = json::unless_error(body, |cursor, key| {
+        match key {
+            "usage" => usage = read_usage(Value::read(cursor)?),
+            "incomplete_details" => reason = cursor.string_of("reason")?,
+            "status" => status = cursor.any_string()?,
+            _ => cursor.skip()?,
+        }
+        Ok(())
+    })?;
+    let stop = status.map(|status| stop(&status, reason.as_deref(), false));
+    // What has failed has an error.
+    Ok(Glance { usage, answers: stop.is_some() && !error, stop })
 }
 
 pub(crate) fn read_answer<'a>(value: Value<'a>, lost: &mut Losses) -> Result<Answer<'a>, Malformed> {
