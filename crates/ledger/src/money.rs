@@ -106,12 +106,13 @@ impl Money {
     pub fn plain(self) -> String {
         let sign = if self.0 < 0 { "-" } else { "" };
         let units = self.0.unsigned_abs();
-        let (whole, part) = (units / PER_DOLLAR as u128, units % PER_DOLLAR as u128);
+        let (whole, part) = (units / PER_DOLLAR as u128, (units % PER_DOLLAR as u128) as u64);
         if part == 0 {
             return format!("{sign}{whole}");
         }
-        let part = format!("{part:0DIGITS$}");
-        format!("{sign}{whole}.{}", part.trim_end_matches('0'))
+        let mut text = format!("{sign}{whole}.{part:0DIGITS$}");
+        text.truncate(text.trim_end_matches('0').len());
+        text
     }
 }
 

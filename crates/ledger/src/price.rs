@@ -213,7 +213,7 @@ impl Price {
 
     /// How an entry names the row it was priced by: `openai/gpt-4o@2026-11-24`.
     pub fn name(&self) -> Arc<str> {
-        format!("{}@{}", self.row, self.date).into()
+        [&*self.row, "@", &*self.date].concat().into()
     }
 }
 

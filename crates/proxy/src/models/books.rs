@@ -329,14 +329,14 @@ impl Saving {
         entry.first_token = entry.total;
         if let Some(price) = price {
             entry.saved = price.cost(&entry.usage, entry.tier);
-            entry.price = format!("{}@{}", price.row, price.date).into();
+            entry.price = price.name();
         }
         if let Some(state) = state {
             state.counts.given(&entry);
         }
         let use_of_it = ModelUse {
             asked: entry.model_asked.clone(),
-            served: format!("{}/{}", entry.provider, entry.model_served),
+            served: [&*entry.provider, "/", &*entry.model_served].concat(),
             prompt: entry.usage.prompt(),
             completion: entry.usage.completion(),
             estimated: entry.estimated,
@@ -391,7 +391,7 @@ impl Open {
             if !usage.is_zero() || outcome == Outcome::Answered {
                 entry.cost = price.cost(&usage, entry.tier);
             }
-            entry.price = format!("{}@{}", price.row, price.date).into();
+            entry.price = price.name();
         }
         state.counts.add(&entry);
         self.entries.push(entry);
@@ -448,7 +448,7 @@ impl Open {
             let completion = self.entries.iter().map(|it| it.usage.completion()).sum();
             let told = ModelUse {
                 asked: last.model_asked.clone(),
-                served: format!("{}/{}", last.provider, last.model_served),
+                served: [&*last.provider, "/", &*last.model_served].concat(),
                 prompt,
                 completion,
                 estimated: self.entries.iter().any(|it| it.estimated),
