@@ -47,7 +47,7 @@ pub async fn accept(
         };
         begin(&worker, &listener, seat, stream, &tasks);
     }
-    while let Ok(stream) = tokio::time::timeout(std::time::Duration::ZERO, acceptor.accept()).await {
+    while let Some(stream) = acceptor.accept_last().await {
         begin(&worker, &listener, listener.crowd.seat_anyway(), stream, &tasks);
     }
 }

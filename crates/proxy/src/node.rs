@@ -185,10 +185,17 @@ impl Node {
         let asked_before = (*dns != self.generation.snapshot.node.dns).then(|| self.names.ask_by(asked(dns)));
         let result =
             prepare(&snapshot, workers, old, &self.bound, Vec::new(), &self.names, &self.acme).and_then(|prepared| {
-                match self.telemetry.reconfigure(prepared.telemetry.clone()) {
-                    Ok(()) => Ok(prepared),
-                    Err(error) => Err(vec![Problem { at: "telemetry".into(), message: chain(&error) }]),
+                let before = self.telemetry.settings();
+                self.telemetry
+                    .reconfigure(prepared.telemetry.clone())
+                    .map_err(|error| vec![Problem { at: "telemetry".into(), message: chain(&error) }])?;
+                if let Err(problems) = prepared.listen() {
+                    if let Err(error) = self.telemetry.reconfigure(before) {
+                        tracing::error!(error = chain(&error), "telemetry stays as the refused document has it");
+                    }
+                    return Err(problems);
                 }
+                Ok(prepared)
             });
         match result {
             Ok(prepared) => {
@@ -342,7 +349,9 @@ impl Node {
 
     /// The second half: nothing here can fail.
     fn commit(&mut self, prepared: Prepared) {
-        let Prepared { generation, sockets, bound, telemetry: _, admin_tls } = prepared;
+        let Prepared { generation, sockets, left, bound, admin_tls, .. } = prepared;
+        let new: Vec<&Listening> = sockets.iter().map(|(_, listening)| &**listening).collect();
+        left.iter().for_each(|it| it.leave(&new));
         put_in_force(&generation);
         self.admin_tls.store(admin_tls);
         let acks: Vec<_> = self

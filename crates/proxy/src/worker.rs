@@ -2,7 +2,7 @@
 
 use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
-use std::rc::Rc;
+use std::rc::{Rc, Weak};
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
@@ -76,6 +76,8 @@ pub struct Worker {
     wall: Cell<(Time, SystemTime)>,
     peers: RefCell<Vec<mpsc::UnboundedSender<Order>>>,
     listeners: RefCell<HashMap<Arc<str>, Rc<LocalListener>>>,
+    /// Those that have moved to other addresses, as long as they have connections.
+    moved: RefCell<Vec<Weak<LocalListener>>>,
     /// Connections open on this core, and sockets that still bring some; whoever waits for none is told.
     pub connections: Cell<u32>,
     accepting: Cell<u32>,
@@ -203,6 +205,7 @@ async fn work(
         wall: Cell::new((Time::now(), SystemTime::now())),
         peers: RefCell::default(),
         listeners: RefCell::default(),
+        moved: RefCell::default(),
         connections: Cell::new(0),
         accepting: Cell::new(0),
         quiet: tokio::sync::Notify::new(),
@@ -248,7 +251,8 @@ async fn work(
                     }
                 }
                 Some(Order::Drain { gently, done }) => {
-                    for listener in worker.listeners.borrow().values() {
+                    let moved: Vec<_> = worker.moved.borrow().iter().filter_map(Weak::upgrade).collect();
+                    for listener in worker.listeners.borrow().values().chain(&moved) {
                         if gently { listener.drainer.finish() } else { listener.drainer.drain() }
                     }
                     let worker = worker.clone();
@@ -440,17 +444,32 @@ impl Worker {
         let upstreams = upstreams.collect();
 
         let mut listeners = self.listeners.borrow_mut();
-        listeners.retain(|name, listener| {
-            let index = snapshot
-                .listeners
-                .iter()
-                .position(|it| it.name == *name && it.address == listener.config.borrow().address);
-            listener.index.set(index);
-            if index.is_none() {
+        let mut moved = self.moved.borrow_mut();
+        moved.retain(|listener| {
+            let Some(listener) = listener.upgrade() else { return false };
+            listener.index.set(listener.goes_on_as(snapshot));
+            if listener.index().is_none() {
                 listener.drainer.drain();
             }
-            index.is_some()
+            listener.index().is_some()
         });
+        listeners.retain(|name, listener| {
+            let index = listener.goes_on_as(snapshot);
+            let same = index.map(|at| &snapshot.listeners[at]);
+            let stays = same.is_some_and(|it| it.name == *name && it.address == listener.config.borrow().address);
+            listener.index.set(index);
+            match index {
+                // Nobody's connection is closed that may just bring a request.
+                Some(_) if !stays => {
+                    listener.drainer.finish();
+                    moved.push(Rc::downgrade(listener));
+                }
+                Some(_) => {}
+                None => listener.drainer.drain(),
+            }
+            stays
+        });
+        drop(moved);
         for (index, config) in snapshot.listeners.iter().enumerate() {
             let tls = generation.server_tls[index].clone();
             match listeners.get(&config.name) {
@@ -527,6 +546,15 @@ impl LocalListener {
         *self.trusted.borrow_mut() = config.trusted_proxies.clone().into();
         *self.config.borrow_mut() = config.clone();
         *self.tls.borrow_mut() = tls;
+    }
+
+    /// Its place in a snapshot, or the place of the one that it is there: under another address, or another name.
+    fn goes_on_as(&self, snapshot: &Snapshot) -> Option<usize> {
+        let address = &self.config.borrow().address;
+        let find = |is: &dyn Fn(&Listener) -> bool| snapshot.listeners.iter().position(|it| is(it));
+        find(&|it| it.name == self.name && it.address == *address)
+            .or_else(|| find(&|it| it.address == *address))
+            .or_else(|| find(&|it| it.name == self.name))
     }
 
     /// Its place in the snapshot; `None` once it is in none.

@@ -140,6 +140,11 @@ impl Telemetry {
         state.settings = settings;
     }
 
+    /// As they are in force.
+    pub fn settings(&self) -> Settings {
+        self.locked().settings.clone()
+    }
+
     /// Opens the access log anew, after somebody moved it away.
     pub fn reopen_logs(&self) {
         self.log.tell(Order::Reopen);

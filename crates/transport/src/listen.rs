@@ -20,6 +20,8 @@ use socket2::{Domain, Protocol, SockAddr, Socket, TcpKeepalive, Type};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::{TcpListener, TcpStream, UnixListener, UnixStream};
 
+mod overlap;
+
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum Address {
     Ip(SocketAddr),
@@ -29,10 +31,16 @@ pub enum Address {
 /// An address that is ours, with a socket for every worker.
 pub struct Listening {
     address: Address,
-    /// One for each worker; more where another process had more of them, shared out among ours.
-    sockets: Vec<Socket>,
+    /// One for each worker first; more where those before us had more of them, shared out among ours.
+    sockets: Vec<Held>,
     workers: usize,
     file: Option<Arc<SocketFile>>,
+}
+
+struct Held {
+    socket: Socket,
+    /// It ends, and takes up nobody any more.
+    leaving: Arc<AtomicBool>,
 }
 
 /// A worker's end of a [`Listening`]; belongs to the runtime in which it was made.
@@ -41,6 +49,9 @@ pub struct Acceptor {
     complaints: Complaints,
     /// Given up for one who has to be let in when there are no more descriptors.
     spare: Option<Vec<File>>,
+    leaving: Arc<AtomicBool>,
+    /// Nobody is waited for beyond this.
+    last: Option<tokio::time::Instant>,
     _file: Option<Arc<SocketFile>>,
 }
 
@@ -77,22 +88,78 @@ impl Listening {
         Listening::join(address, workers)
     }
 
-    /// The same where another [`Listening`] of this process may have the address still.
+    /// Goes on for others of this process that end now, as soon as it listens. Of their sockets it has those that lead to
+    /// its address: nothing that waits in their queues is lost. Where another process listens it fails, as [`Listening::bind`]
+    /// does.
+    pub fn succeed(address: &Address, before: &[&Listening], workers: usize) -> io::Result<Listening> {
+        let workers = workers.max(1);
+        match address {
+            Address::Ip(ip) => {
+                overlap::ensure_ours(*ip, before.iter().flat_map(|it| &it.sockets).map(|held| &held.socket))?;
+                let (mut exact, mut narrower) = (Vec::new(), Vec::new());
+                for held in before.iter().flat_map(|it| &it.sockets) {
+                    match held.socket.local_addr()?.as_socket() {
+                        Some(bound) if bound == *ip => exact.push(Held::new(held.socket.try_clone()?)),
+                        Some(bound) if overlap::covers(*ip, bound) => {
+                            narrower.push(Held::new(held.socket.try_clone()?));
+                        }
+                        _ => {}
+                    }
+                }
+                while exact.len() < workers {
+                    exact.push(Held::new(bind_tcp(*ip)?));
+                }
+                exact.append(&mut narrower);
+                Ok(Listening { address: address.clone(), sockets: exact, workers, file: None })
+            }
+            Address::Unix(path) => {
+                let same = before.iter().find(|it| it.address == *address).ok_or(io::ErrorKind::InvalidInput)?;
+                let file = same.file.clone().ok_or(io::ErrorKind::InvalidInput)?;
+                Listening::unix(path, same.sockets[0].socket.try_clone()?, file, workers)
+            }
+        }
+    }
+
+    /// True if whoever connects to one might come to the other.
+    pub fn overlaps(&self, address: &Address) -> bool {
+        match (&self.address, address) {
+            (Address::Ip(one), Address::Ip(other)) => overlap::covers(*one, *other) || overlap::covers(*other, *one),
+            (one, other) => one == other,
+        }
+    }
+
+    /// From now on nobody new is taken up on its sockets, but for those that a successor has too. Clients in the middle
+    /// of connecting still come through, as far as its acceptors go on to the end ([`Acceptor::accept_last`]); others try
+    /// again by themselves, and find the successor or nobody.
+    pub fn leave(&self, successors: &[&Listening]) {
+        for held in &self.sockets {
+            let bound = held.socket.local_addr().ok().and_then(|bound| bound.as_socket());
+            let stays = successors.iter().any(|it| match (&it.address, bound) {
+                (Address::Ip(address), Some(bound)) => overlap::covers(*address, bound),
+                _ => it.address == self.address,
+            });
+            if !stays && overlap::refuse_new(&held.socket).is_ok() {
+                held.leaving.store(true, Ordering::Relaxed);
+            }
+        }
+    }
+
+    /// As [`Listening::bind`] where another [`Listening`] of this process may have the address still.
     pub fn join(address: &Address, workers: usize) -> io::Result<Listening> {
         let workers = workers.max(1);
         match address {
             Address::Ip(address) => {
                 let first = bind_tcp(*address)?;
                 let address = first.local_addr()?.as_socket().ok_or(io::ErrorKind::AddrNotAvailable)?;
-                let mut sockets = vec![first];
+                let mut sockets = vec![Held::new(first)];
                 for _ in 1..workers {
-                    sockets.push(bind_tcp(address)?);
+                    sockets.push(Held::new(bind_tcp(address)?));
                 }
                 Ok(Listening { address: Address::Ip(address), sockets, workers, file: None })
             }
             Address::Unix(path) => {
                 let (first, file) = bind_unix(path)?;
-                Listening::unix(path, first, file, workers)
+                Listening::unix(path, first, Arc::new(file), workers)
             }
         }
     }
@@ -110,11 +177,14 @@ impl Listening {
                 if bound.ip() != wanted.ip() || (wanted.port() != 0 && bound.port() != wanted.port()) {
                     return Err(other());
                 }
-                for index in sockets.len()..workers {
+                let exact = |socket: &&Socket| socket.local_addr().is_ok_and(|it| it.as_socket() == Some(bound));
+                let there = sockets.iter().take_while(exact).count();
+                for index in there..workers {
                     // A port that this user may not have any more can still be shared.
-                    let more = bind_tcp(bound).or_else(|_| sockets[index % sockets.len()].try_clone())?;
-                    sockets.push(more);
+                    let more = bind_tcp(bound).or_else(|_| sockets[index % there].try_clone())?;
+                    sockets.insert(index, more);
                 }
+                let sockets = sockets.into_iter().map(Held::new).collect();
                 Ok(Listening { address: Address::Ip(bound), sockets, workers, file: None })
             }
             Address::Unix(path) => {
@@ -124,17 +194,17 @@ impl Listening {
                 }
                 let file = SocketFile::at(path)?;
                 file.ours.store(false, Ordering::Relaxed);
-                Listening::unix(path, sockets.swap_remove(0), file, workers)
+                Listening::unix(path, sockets.swap_remove(0), Arc::new(file), workers)
             }
         }
     }
 
-    fn unix(path: &Path, first: Socket, file: SocketFile, workers: usize) -> io::Result<Listening> {
-        let mut sockets = vec![first];
+    fn unix(path: &Path, first: Socket, file: Arc<SocketFile>, workers: usize) -> io::Result<Listening> {
+        let mut sockets = vec![Held::new(first)];
         for _ in 1..workers {
-            sockets.push(sockets[0].try_clone()?);
+            sockets.push(Held::new(sockets[0].socket.try_clone()?));
         }
-        Ok(Listening { address: Address::Unix(path.into()), sockets, workers, file: Some(Arc::new(file)) })
+        Ok(Listening { address: Address::Unix(path.into()), sockets, workers, file: Some(file) })
     }
 
     /// The sockets for another process, which go on when ours are closed.
@@ -143,7 +213,7 @@ impl Listening {
             Address::Ip(_) => &self.sockets[..],
             Address::Unix(_) => &self.sockets[..1],
         };
-        distinct.iter().map(|socket| Ok(socket.try_clone()?.into())).collect()
+        distinct.iter().map(|held| Ok(held.socket.try_clone()?.into())).collect()
     }
 
     /// Whether the file of a Unix socket goes with the last of ours that listens on it.
@@ -155,7 +225,7 @@ impl Listening {
 
     /// Lets clients connect; doing it again changes nothing.
     pub fn listen(&self) -> io::Result<()> {
-        self.sockets.iter().try_for_each(|socket| socket.listen(BACKLOG))
+        self.sockets.iter().try_for_each(|held| held.socket.listen(BACKLOG))
     }
 
     /// The ends of the worker of that index, for the runtime this is called in; mostly one.
@@ -163,13 +233,20 @@ impl Listening {
     /// Panics if there is no runtime.
     pub fn acceptors(&self, worker: usize) -> io::Result<Vec<Acceptor>> {
         let its_own = self.sockets.iter().skip(worker).step_by(self.workers);
-        let acceptors = its_own.map(|socket| {
-            let socket = socket.try_clone()?;
+        let acceptors = its_own.map(|held| {
+            let socket = held.socket.try_clone()?;
             let listener = match &self.address {
                 Address::Ip(_) => Listener::Tcp(TcpListener::from_std(socket.into())?),
                 Address::Unix(_) => Listener::Unix(UnixListener::from_std(socket.into())?),
             };
-            Ok(Acceptor { listener, complaints: Complaints::default(), spare: None, _file: self.file.clone() })
+            Ok(Acceptor {
+                listener,
+                complaints: Complaints::default(),
+                spare: None,
+                leaving: held.leaving.clone(),
+                last: None,
+                _file: self.file.clone(),
+            })
         });
         acceptors.collect()
     }
@@ -181,6 +258,12 @@ impl Listening {
     /// The address as bound: its port is never 0.
     pub fn local_addr(&self) -> &Address {
         &self.address
+    }
+}
+
+impl Held {
+    fn new(socket: Socket) -> Held {
+        Held { socket, leaving: Arc::default() }
     }
 }
 
@@ -288,6 +371,14 @@ impl Acceptor {
                 tokio::time::sleep(pause).await;
             }
         }
+    }
+
+    /// The next of those that the kernel has accepted already, and where the socket is left ([`Listening::leave`]) also
+    /// of those that are just connecting; `None` once there is nobody.
+    pub async fn accept_last(&mut self) -> Option<Stream> {
+        let wait = if self.leaving.load(Ordering::Relaxed) { CONNECTING } else { Duration::ZERO };
+        let last = *self.last.get_or_insert_with(|| tokio::time::Instant::now() + wait);
+        tokio::time::timeout_at(last, self.accept()).await.ok()
     }
 }
 
@@ -432,6 +523,8 @@ impl AsyncWrite for Stream {
 }
 
 const BACKLOG: i32 = 4096;
+/// How long who has begun to connect has for it: more than a round trip.
+const CONNECTING: Duration = Duration::from_secs(1);
 /// Between two tries to accept while that fails.
 const PAUSE: Duration = Duration::from_millis(50);
 

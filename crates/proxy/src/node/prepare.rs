@@ -24,6 +24,10 @@ use crate::worker::Generation;
 pub(super) struct Prepared {
     pub(super) generation: Arc<Generation>,
     pub(super) sockets: Vec<(Arc<str>, Arc<Listening>)>,
+    /// Those of the sockets that do not listen yet: they go on for others, which end.
+    successors: Vec<(Arc<str>, Arc<Listening>)>,
+    /// Those others.
+    pub(super) left: Vec<Arc<Listening>>,
     pub(super) bound: HashMap<Arc<str>, Bound>,
     pub(super) telemetry: telemetry::Settings,
     pub(super) admin_tls: Option<Arc<ServerConfig>>,
@@ -47,33 +51,47 @@ pub(super) fn prepare(
     let telemetry = settings(snapshot, &mut problems);
     let mut sockets = Vec::new();
     let mut now_bound = HashMap::new();
+    let stays = |name: &Arc<str>, there: &Bound| {
+        snapshot.listeners.iter().any(|it| it.name == *name && it.address == there.address)
+    };
+    let ending: Vec<&Arc<Listening>> =
+        bound.iter().filter(|(name, there)| !stays(name, there)).map(|(_, there)| &there.listening).collect();
+    let mut successors = Vec::new();
     for listener in &snapshot.listeners {
         if let Some(there) = bound.get(&listener.name).filter(|bound| bound.address == listener.address) {
             now_bound.insert(listener.name.clone(), there.clone());
             continue;
         }
         let place = place(&listener.address);
-        // A listener that changes its name keeps its address, and for a moment both have it.
-        let ours = bound.values().any(|bound| bound.address == listener.address);
+        // One that changes its name, or moves to where it was before among other addresses, goes on for the one it was.
+        let before: Vec<&Listening> = ending.iter().filter(|it| it.overlaps(&place)).map(|it| &***it).collect();
+        let rival = now_bound.values().any(|other: &Bound| other.listening.overlaps(&place));
         let passed = inherited.iter().position(|it| it.is_for(&listener.name, &listener.address));
         let listening = match passed {
             Some(passed) => Listening::inherit(&place, inherited.swap_remove(passed).sockets, workers),
-            None if ours => Listening::join(&place, workers),
-            None => Listening::bind(&place, workers),
+            None if before.is_empty() || rival => Listening::bind(&place, workers),
+            None => Listening::succeed(&place, &before, workers),
         };
-        match listening.and_then(|listening| listening.listen().map(|()| listening)) {
+        // Whoever connected to a successor would be lost if something else is wrong with the document.
+        let at_once = |it: Listening| if before.is_empty() { it.listen().map(|()| it) } else { Ok(it) };
+        match listening.and_then(at_once) {
             Ok(listening) => {
                 let listening = Arc::new(listening);
+                if !before.is_empty() {
+                    successors.push((listener.name.clone(), listening.clone()));
+                }
                 let bound = Bound { address: listener.address.clone(), listening: listening.clone() };
                 now_bound.insert(listener.name.clone(), bound);
                 sockets.push((listener.name.clone(), listening));
             }
             Err(error) => problems.push(Problem {
                 at: format!("listeners.{}.address", listener.name),
-                message: format!("cannot listen on {}: {error}", shown(&listener.address)),
+                message: cannot_listen(&listener.address, &error),
             }),
         }
     }
+    let left = ending.into_iter().filter(|it| successors.iter().any(|(_, new)| it.overlaps(new.local_addr())));
+    let left = left.cloned().collect();
     if !problems.is_empty() {
         return Err(problems);
     }
@@ -121,7 +139,26 @@ pub(super) fn prepare(
         server_tls,
         crowds,
     });
-    Ok(Prepared { generation, sockets, bound: now_bound, telemetry, admin_tls })
+    Ok(Prepared { generation, sockets, successors, left, bound: now_bound, telemetry, admin_tls })
+}
+
+impl Prepared {
+    /// Lets clients connect to the successors of listeners that end. The last of what can fail: whoever has connected
+    /// to one is not lost by what comes after it.
+    pub(super) fn listen(&self) -> Result<(), Vec<Problem>> {
+        for (name, listening) in &self.successors {
+            if let Err(error) = listening.listen() {
+                let address = &self.bound[name].address;
+                let at = format!("listeners.{name}.address");
+                return Err(vec![Problem { at, message: cannot_listen(address, &error) }]);
+            }
+        }
+        Ok(())
+    }
+}
+
+fn cannot_listen(address: &Address, error: &std::io::Error) -> String {
+    format!("cannot listen on {}: {error}", shown(address))
 }
 
 /// Those of listeners that stay go on counting.

@@ -1,10 +1,14 @@
 //! A running gateway whose document changes under it.
 
+use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::path::Path;
 use std::process::Command;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::thread;
 use std::time::{Duration, Instant};
 
+use simulator::{Options, Simulator};
 use testkit::{Raw, eventually};
 
 use crate::weir::{Running, get};
@@ -141,4 +145,103 @@ fn a_standard_output_that_nobody_reads_holds_up_nothing() {
     weir.signal("TERM");
     weir.line("stopped");
     assert_eq!(weir.end(), Some(0));
+}
+
+fn listening_at(folder: &Path, listeners: &str, origin: &str) {
+    let text = format!(
+        "version: 1\nlisteners: {{ {listeners} }}\napis: {{ a: {{ routes: [{{ upstream: '{origin}' }}] }} }}\n"
+    );
+    std::fs::write(folder.join("weir.yaml"), text).unwrap();
+}
+
+/// Clients that never stop: each call on a connection of its own, or all on one for as long as it is kept open. How many
+/// calls were answered; a call that is lost is a panic.
+fn clients(port: u16, stop: &Arc<AtomicBool>) -> Vec<thread::JoinHandle<u32>> {
+    let client = |keeps: bool| {
+        let stop = stop.clone();
+        move || {
+            let (mut count, mut kept) = (0, None::<Raw>);
+            while !stop.load(Relaxed) {
+                let mut raw = kept.take().unwrap_or_else(|| Raw::connect(([127, 0, 0, 1], port).into()));
+                let answer = raw.get("/delay/2", "");
+                assert_eq!(answer.status, 200, "{}", answer.text());
+                count += 1;
+                if keeps && answer.header("connection") != Some("close") {
+                    kept = Some(raw);
+                }
+            }
+            count
+        }
+    };
+    [false, false, false, true, true].map(|keeps| thread::spawn(client(keeps))).into()
+}
+
+#[test]
+fn a_listener_moves_among_addresses_of_one_port_and_nobody_is_lost() {
+    // Answers take a moment, so that some are always under way.
+    let origin = Simulator::start(Options::default()).unwrap();
+    let folder = tempfile::tempdir().unwrap();
+    listening_at(folder.path(), "web: { address: '127.0.0.1:0' }", &origin.url());
+    let (weir, address) = start(folder.path());
+    let port = address.parse::<SocketAddr>().unwrap().port();
+    let stop = Arc::new(AtomicBool::new(false));
+    let clients = clients(port, &stop);
+    let moves = [
+        ("0.0.0.0", true),
+        ("127.0.0.1", false),
+        ("[::]", true),
+        ("0.0.0.0", true),
+        ("[::]", true),
+        ("127.0.0.1", false),
+        ("0.0.0.0", true),
+        ("127.0.0.1", false),
+    ];
+    let reaches = |ip: [u8; 4]| TcpStream::connect_timeout(&(ip, port).into(), Duration::from_secs(5)).is_ok();
+    for (to, all) in moves {
+        listening_at(folder.path(), &format!("web: {{ address: '{to}:{port}' }}"), &origin.url());
+        weir.signal("HUP");
+        weir.line("in force");
+        eventually(&format!("it is at {to} and nowhere else"), || reaches([127, 0, 0, 2]) == all);
+        assert!(reaches([127, 0, 0, 1]), "{to}");
+    }
+    // What else is wrong with a document changes nothing, and loses nobody who has come by then.
+    let taken = TcpListener::bind("127.0.0.1:0").unwrap();
+    let other = format!("web: {{ address: '0.0.0.0:{port}' }}, z: {{ address: '{}' }}", taken.local_addr().unwrap());
+    listening_at(folder.path(), &other, &origin.url());
+    weir.signal("HUP");
+    weir.line("cannot listen on");
+    assert!(reaches([127, 0, 0, 1]) && !reaches([127, 0, 0, 2]));
+    // Under another name it is the same.
+    listening_at(folder.path(), &format!("site: {{ address: '127.0.0.1:{port}' }}"), &origin.url());
+    weir.signal("HUP");
+    weir.line("in force");
+    thread::sleep(Duration::from_millis(200));
+    stop.store(true, Relaxed);
+    let counts: Vec<u32> = clients.into_iter().map(|client| client.join().unwrap()).collect();
+    assert!(counts.iter().all(|count| *count > 50), "{counts:?}");
+    // To an address that shares nothing with it.
+    listening_at(folder.path(), &format!("site: {{ address: '127.0.0.2:{port}' }}"), &origin.url());
+    weir.signal("HUP");
+    weir.line("in force");
+    eventually("it has moved", || reaches([127, 0, 0, 2]) && !reaches([127, 0, 0, 1]));
+    weir.signal("TERM");
+    assert_eq!(weir.end(), Some(0));
+}
+
+#[test]
+fn a_listener_does_not_move_to_where_another_process_listens() {
+    let folder = tempfile::tempdir().unwrap();
+    let [one, other] = [folder.path().join("one"), folder.path().join("other")];
+    [&one, &other].iter().for_each(|it| std::fs::create_dir(it).unwrap());
+    let origin = Simulator::start(Options::default()).unwrap();
+    listening_at(&one, "web: { address: '127.0.0.1:0' }", &origin.url());
+    let (weir, address) = start(&one);
+    let port = address.parse::<SocketAddr>().unwrap().port();
+    // It shares its port too, so the kernel would let both in.
+    listening_at(&other, &format!("web: {{ address: '127.0.0.2:{port}' }}"), &origin.url());
+    let (_another, _) = start(&other);
+    listening_at(&one, &format!("web: {{ address: '0.0.0.0:{port}' }}"), &origin.url());
+    weir.signal("HUP");
+    weir.line("cannot listen on");
+    assert!(get(&address, "/echo", "").starts_with("HTTP/1.1 200"));
 }
