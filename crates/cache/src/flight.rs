@@ -276,6 +276,11 @@ impl Ticket {
         entry
     }
 
+    /// Somebody else had brought it just before: that is what those who wait get.
+    pub fn found(self, entry: Arc<Entry>) {
+        self.flight.become_of(Phase::Landed(entry));
+    }
+
     /// The disk had the answer. `None` if it was forgotten meanwhile.
     pub fn recall(self, entry: Entry) -> Option<Arc<Entry>> {
         let entry = Arc::new(self.store.numbered(entry));

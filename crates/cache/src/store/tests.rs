@@ -274,3 +274,24 @@ fn what_has_not_changed_takes_the_place_of_what_it_was() {
     assert_eq!(room.store.usage().bytes, found.size());
     assert_eq!(room.store.usage().entries, 1);
 }
+
+/// Between a look that finds nothing and the lead, whoever had it on the way may land: what he brought is there by then.
+#[test]
+fn who_leads_too_late_finds_what_was_brought_and_gives_it_to_those_who_wait() {
+    let mut room = Room::new(1 << 20);
+    let key = key(None, "/a");
+    let Boarded::Lead(first) = room.store.board(&key, false, NOW) else { panic!() };
+    let head = request("GET", "/a", &[]);
+    assert!(matches!(room.store.find(&mut room.front, &key, &head.headers, false), Found::Nothing));
+    let landed = first.land(entry(None, "/a", &[], &[], b"body"));
+    let Boarded::Lead(late) = room.store.board(&key, false, NOW) else { panic!("the first is over") };
+    let Boarded::Follow(flight) = room.store.board(&key, false, NOW) else { panic!() };
+    let Found::Entry(found) = room.store.find(&mut room.front, &key, &head.headers, false) else { panic!() };
+    assert!(Arc::ptr_eq(&found, &landed));
+    late.found(found);
+    let Poll::Ready(Joined::Entry(given)) = pin!(flight.join()).poll(&mut Context::from_waker(Waker::noop())) else {
+        panic!("those who wait are told")
+    };
+    assert!(Arc::ptr_eq(&given, &landed));
+    assert_eq!(room.store.usage().entries, 1);
+}

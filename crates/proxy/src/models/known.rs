@@ -39,6 +39,12 @@ pub enum Known {
 /// How long one waits for somebody else's first token, where the document does not bound that.
 const PATIENCE: Duration = Duration::from_secs(60);
 
+/// How often one looks again whether the others' core is done with the shard, first at once and then after a nap each: a thread
+/// that is stopped with the lock is back within a few slices of the kernel's, and to ask a provider twice takes longer.
+const TURNS: u32 = 16;
+const NAPS: u32 = 10;
+const NAP: Duration = Duration::from_millis(2);
+
 /// An answer that is kept, or that another call has just asked for; or what is to be done with that of a provider.
 pub async fn look(
     place: &Place<'_>,
@@ -90,14 +96,34 @@ pub async fn look(
     let candidate = asked.model.candidates.first();
     let patience = candidate.and_then(|it| it.forward.timeouts.first_byte).unwrap_or(PATIENCE);
     let mut apart = asks.no_cache;
-    let mut turns = 16;
+    let (mut turns, mut naps) = (TURNS, NAPS);
     let ticket = loop {
         let flight = match store.board(&key, apart, Time::now()) {
-            Boarded::Lead(ticket) => break Some(ticket),
+            Boarded::Lead(ticket) => {
+                // Whoever had it on the way may have landed between the look and the lead.
+                let again = store.find(&mut place.worker.front.borrow_mut(), &key, &call.head.headers, false);
+                let landed = match again {
+                    Found::Entry(entry) if !apart && entry.fit(&asks, Time::now()) == Fit::Fresh => entry,
+                    _ => break Some(ticket),
+                };
+                let (status, cached) = hit(&landed, Time::now());
+                let Some(response) = given(place, asked, call, trip, &landed, status).await else {
+                    break Some(ticket);
+                };
+                ticket.found(landed);
+                trip.cached(cached);
+                return Ok(Known::Given(response));
+            }
             // Another core is at it for a moment; a provider is far enough to look again.
             Boarded::Alone if turns > 0 => {
                 turns -= 1;
                 tokio::task::yield_now().await;
+                continue;
+            }
+            // Or it was stopped in the middle of that: the kernel gave its core to somebody else.
+            Boarded::Alone if naps > 0 => {
+                naps -= 1;
+                tokio::time::sleep(NAP).await;
                 continue;
             }
             Boarded::Alone => break None,
