@@ -53,7 +53,8 @@ pub use filter::{Effort, Filter, Filters};
 pub use headers::{EditsSpec, HeaderEdits, HeadersSpec};
 pub use ip::{Ip, IpSpec};
 pub use limit::{
-    AmountSpec, LimitSpec, Limits, Per, PerSpec, RuleSpec, SharedSpec, WeightSpec, WhenAway, report_corrections,
+    AmountSpec, LimitSpec, Limits, Per, PerSpec, RuleSpec, SharedSpec, WeightSpec, WhenAway, has_corrections,
+    report_corrections,
 };
 pub use order::{Policies, Specs};
 pub use outside::{Asked, Errand, Eval, Nowhere, Outside, OutsideError, StoreAway, Told};

@@ -22,7 +22,7 @@ use crate::{CompileEnv, Outside, Policy, Refusal, Stop, Usage};
 use gcra::{Left, Wait};
 pub(crate) use key::network;
 use rule::{Charge, Charged, Rule, Wanted};
-pub use shared::report_corrections;
+pub use shared::{has_corrections, report_corrections};
 pub use spec::{AmountSpec, LimitSpec, Per, PerSpec, RuleSpec, SharedSpec, WeightSpec, WhenAway};
 
 /// The policy.

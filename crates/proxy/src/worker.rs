@@ -288,7 +288,11 @@ async fn work(
     // What is still open is cut, and booked as it goes.
     connections.shutdown().await;
     accepting.shutdown().await;
+    let _ = tokio::time::timeout(TELLING, worker.tell_stores()).await;
 }
+
+/// How long a core that ends waits for stores to hear what calls came to.
+const TELLING: Duration = Duration::from_secs(1);
 
 fn note_panic(ended: Result<(), tokio::task::JoinError>) {
     if let Err(error) = ended
@@ -429,6 +433,15 @@ impl Worker {
             for endpoint in &upstream.endpoints {
                 endpoint.pool.sweep(now);
             }
+        }
+    }
+
+    /// Until stores have heard what calls came to.
+    async fn tell_stores(&self) {
+        const AGAIN: Duration = Duration::from_millis(2);
+        while policy::has_corrections() {
+            policy::report_corrections(Time::now(), &self.outside);
+            tokio::time::sleep(AGAIN).await;
         }
     }
 

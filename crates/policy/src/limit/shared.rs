@@ -360,6 +360,13 @@ pub fn report_corrections(now: Time, outside: &dyn Outside) {
     }
 }
 
+/// True while there is something that a store has not said it was told. For a core that ends, which goes on reporting until
+/// there is nothing, or for as long as it can wait.
+pub fn has_corrections() -> bool {
+    let owing = OWING.with_borrow(|owing| !owing.is_empty());
+    owing || LEASES.with_borrow(|leases| leases.values().any(|lease| lease.borrow().has_to_tell()))
+}
+
 impl Account {
     /// If there is something to tell, that it be told.
     fn remember(self) {

@@ -2,6 +2,7 @@
 //! too little is felt by the other, also if the store was away and has forgotten meanwhile. The provider is the simulator.
 
 use std::thread::JoinHandle;
+use std::time::Duration;
 
 use serde_json::json;
 use simulator::{Options, Simulator};
@@ -90,6 +91,28 @@ fn money_comes_back_too() {
     let nodes = &mut nodes("money: 0.2 USD/h");
     during(nodes, 12_000, "tokens=5", |nodes| assert_eq!(status(&nodes.b, 12_000), 429));
     eventually("it was given back", || status(&nodes.b, 12_000) == 200);
+}
+
+#[test]
+fn a_node_that_ends_tells_what_its_last_calls_came_to() {
+    let Nodes { provider, store: _store, a, b } = nodes("tokens: 20k/h");
+    let under_way = call(&a, 12_000, "first=1s tokens=5");
+    eventually("it is under way", || provider.requests() > 0);
+    assert_eq!(status(&b, 12_000), 429);
+    // It ends as soon as the call has, before its next look at what there is to tell.
+    assert!(a.stop(Duration::from_secs(10)));
+    assert_eq!(under_way.join().unwrap().status, 200);
+    assert_eq!(status(&b, 12_000), 200);
+}
+
+#[test]
+fn a_node_whose_store_is_away_ends_all_the_same() {
+    let mut nodes = nodes("tokens: 20k/h");
+    let under_way = call(&nodes.a, 12_000, "first=1s tokens=5");
+    eventually("it is under way", || nodes.provider.requests() > 0);
+    nodes.store.stop();
+    assert!(nodes.a.stop(Duration::from_secs(10)));
+    assert_eq!(under_way.join().unwrap().status, 200);
 }
 
 /// The call ends while the store is away, which has forgotten all when it is back.

@@ -188,8 +188,11 @@ fn what_a_node_took_too_much_another_can_use() {
     let (a, b) = (Node::new(&store, MINUTE), Node::new(&store, MINUTE));
     assert_eq!(a.call(50_000_000), Lent::Credit);
     assert_eq!(b.call(20_000_000), Lent::Refused(Wait(10 * SECOND)));
+    assert!(!has_corrections());
     a.settle(50_000_000, 1_000_000);
+    assert!(has_corrections());
     report(&store);
+    assert!(!has_corrections());
     store.pass(NEWS);
     assert_eq!(b.call(50_000_000), Lent::Credit);
     // Each question that has nothing to tell is not asked.
