@@ -25,7 +25,8 @@ use crate::deadline::{LazyTimer, Timers};
 pub struct Streamed(Option<Under>);
 
 /// A stream under way. In this order, since each token needs all of the first and nothing of the last: with many streams
-/// under way, each line of memory is a cold one.
+/// under way, each line of memory is a cold one. It has 408 bytes in any order; in this one a token's are the first 360 of
+/// them, six lines of 64, and in the compiler's they are spread over all seven.
 #[repr(C)]
 struct Under {
     body: Body,
