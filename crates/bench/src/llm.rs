@@ -4,7 +4,7 @@ use std::fs;
 use std::io::{Read, Write};
 use std::net::TcpStream;
 use std::path::PathBuf;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
 
@@ -162,10 +162,36 @@ fn rounds(runner: &Runner, case: Case) -> Result<()> {
         for (gateway, process) in &up {
             let command = load(case, gateway.peer.port, headers(gateway, case), runner.arguments.seconds);
             runner.measure((case, round), (&gateway.peer, process), ("bench", &command), own)?;
+            until_idle(runner, &gateway.peer, process);
             runner.pause();
         }
     }
     Ok(())
+}
+
+/// Of what an overloaded gateway was asked, it goes on with some when nobody waits for it any more, and would take the core
+/// from the next. So that one waits.
+fn until_idle(runner: &Runner, peer: &Peer, process: &Process) {
+    const LOOK: Duration = Duration::from_millis(250);
+    // Microseconds in that time: a timer here and there.
+    const IDLE: f64 = 10_000.0;
+    const LONGEST: Duration = Duration::from_secs(60);
+    let begin = Instant::now();
+    loop {
+        let before = procs::cpu_us(process.id());
+        std::thread::sleep(LOOK);
+        let (busy, waited) = (procs::cpu_us(process.id()) - before, begin.elapsed());
+        if busy < IDLE || waited > LONGEST {
+            if waited > LOOK * 2 {
+                runner.say(&format!(
+                    "{} was busy for another {} s, at last for {busy:.0} us of {LOOK:?}",
+                    peer.name,
+                    waited.as_secs()
+                ));
+            }
+            return;
+        }
+    }
 }
 
 fn headers(gateway: &Gateway, case: Case) -> &[String] {
