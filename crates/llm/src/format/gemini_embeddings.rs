@@ -2,13 +2,10 @@
 
 use std::borrow::Cow;
 
-use base::TokenUsage;
-
 use crate::json::{self, Cursor, Out, Value};
 use crate::malformed::Malformed;
 use crate::neutral::{Losses, Task, Texts, Vectors};
 use crate::peek::Peek;
-use crate::stream::Stop;
 use crate::translate::{Glance, Options};
 
 pub(crate) fn peek(cursor: &mut Cursor<'_>, peek: &mut Peek) -> Result<(), Malformed> {
@@ -161,19 +158,5 @@ pub(crate) fn write_answer(vectors: &Vectors<'_>, options: &Options<'_>, to: &mu
 
 /// Not every version of the API tells the usage.
 pub(crate) fn glance(body: &[u8]) -> Result<Glance, Malformed> {
-    let (mut input, mut answers) = (None, false);
-    let error = json::unless_error(body, |cursor, key| {
-        match key {
-            "usageMetadata" => input = prompt_tokens(Value::read(cursor)?),
-            "embedding" | "embeddings" => answers |= cursor.something()?,
-            _ => cursor.skip()?,
-        }
-        Ok(())
-    })?;
-    let usage = input.map(|input| TokenUsage { input, ..TokenUsage::default() });
-    Ok(Glance { usage, stop: Some(Stop::End), answers: answers && !error })
-}
-
-fn prompt_tokens(usage: Value<'_>) -> Option<u64> {
-    usage.fields("an object").ok()?.count("promptTokenCount").ok()?
+    super::glance_at_vectors(body, ["usageMetadata", "promptTokenCount"], &["embedding", "embeddings"])
 }

@@ -12,12 +12,14 @@ pub(crate) mod openai_responses;
 
 use std::borrow::Cow;
 
+use base::TokenUsage;
+
 use crate::dialect::Dialect;
 use crate::json::{self, Value};
 use crate::malformed::Malformed;
 use crate::neutral::{Answer, Delta, Event, Losses, Request};
 use crate::sse::Frame;
-use crate::stream::Head;
+use crate::stream::{Head, Stop};
 use crate::translate::{Glance, Options};
 
 /// What a dialect can do. A new one has its line in each of the matches below.
@@ -192,6 +194,24 @@ pub(crate) fn glance(dialect: Dialect, body: &[u8]) -> Result<Glance, Malformed>
         Dialect::BedrockTitan => bedrock_titan::glance(body),
         Dialect::BedrockCohere => bedrock_cohere::glance(body),
     }
+}
+
+/// The same of vectors: what they used is the tokens of the texts, in an object in the answer.
+fn glance_at_vectors(body: &[u8], [object, tokens]: [&str; 2], vectors: &[&str]) -> Result<Glance, Malformed> {
+    let (mut input, mut answers) = (None, false);
+    let error = json::unless_error(body, |cursor, key| {
+        match key {
+            _ if key == object => {
+                let usage = Value::read(cursor)?.fields("an object");
+                input = usage.ok().and_then(|mut usage| usage.count(tokens).ok()?);
+            }
+            _ if vectors.contains(&key) => answers |= cursor.something()?,
+            _ => cursor.skip()?,
+        }
+        Ok(())
+    })?;
+    let usage = input.map(|input| TokenUsage { input, ..TokenUsage::default() });
+    Ok(Glance { usage, stop: Some(Stop::End), answers: answers && !error })
 }
 
 /// The word and the message of an error, in whichever of the usual shapes: an object `error`, a string `error`, a

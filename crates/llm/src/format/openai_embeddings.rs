@@ -1,6 +1,5 @@
 //! OpenAI's embeddings.
 
-use base::TokenUsage;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 
@@ -9,7 +8,6 @@ use crate::json::{self, Cursor, Kind, Out, Value};
 use crate::malformed::Malformed;
 use crate::neutral::{Losses, Texts, Vectors};
 use crate::peek::Peek;
-use crate::stream::Stop;
 use crate::translate::{Glance, Options};
 
 pub(crate) fn peek(cursor: &mut Cursor<'_>, peek: &mut Peek) -> Result<(), Malformed> {
@@ -154,19 +152,5 @@ fn packed(vector: &[&str]) -> String {
 }
 
 pub(crate) fn glance(body: &[u8]) -> Result<Glance, Malformed> {
-    let (mut input, mut answers) = (None, false);
-    let error = json::unless_error(body, |cursor, key| {
-        match key {
-            "usage" => input = prompt_tokens(Value::read(cursor)?),
-            "data" => answers = cursor.something()?,
-            _ => cursor.skip()?,
-        }
-        Ok(())
-    })?;
-    let usage = input.map(|input| TokenUsage { input, ..TokenUsage::default() });
-    Ok(Glance { usage, stop: Some(Stop::End), answers: answers && !error })
-}
-
-fn prompt_tokens(usage: Value<'_>) -> Option<u64> {
-    usage.fields("an object").ok()?.count("prompt_tokens").ok()?
+    super::glance_at_vectors(body, ["usage", "prompt_tokens"], &["data"])
 }

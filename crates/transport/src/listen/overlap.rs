@@ -29,8 +29,8 @@ pub(super) fn covers(wide: SocketAddr, narrow: SocketAddr) -> bool {
     wide.port() == narrow.port() && wide.port() != 0 && (includes || all.to_canonical() == one.to_canonical())
 }
 
-/// Fails where a socket listens, other than these and those that make way, that is bound to the address or shares it. Another user's would be
-/// found by binding; another process of the same user may have let us in.
+/// Fails where a socket listens, other than these and those that make way, that is bound to the address or shares it. Another
+/// user's would be found by binding; another process of the same user may have let us in.
 pub(super) fn ensure_ours<'a>(address: SocketAddr, ours: impl Iterator<Item = &'a Socket>) -> io::Result<()> {
     let mut ours: Vec<u64> = ours.map(inode).collect::<io::Result<_>>()?;
     let mut leaving = LEAVING.lock().unwrap_or_else(PoisonError::into_inner);
